@@ -7,6 +7,9 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
+SIMULATED_SOURCES = PROJECT_DIR / "include" / "simulate" / "sources.yml"
+SOURCES_VARIABLE = "stratum_sources"
+"""The Airflow variable that names the sources.yml of the last `stratum run --sources` or `stratum up`."""
 
 
 class Settings(BaseSettings):
@@ -16,7 +19,7 @@ class Settings(BaseSettings):
 
     home: Path = Field(PROJECT_DIR / ".stratum", description="Where all state lives.")
     sources: Path = Field(
-        PROJECT_DIR / "include" / "simulate" / "sources.yml",
+        SIMULATED_SOURCES,
         description="The sources.yml to read; the built-in simulated company if unset.",
     )
     postgres_bin: Path | None = Field(
@@ -30,6 +33,7 @@ class Settings(BaseSettings):
     sandbox_port: int = Field(8794, description="Loopback port of the CRM sandbox.")
     schedule: bool = Field(False, description="Run the ingests on their daily schedule.")
     ingest_cron: str = Field("0 5 * * *", description="When the ingests run, in the company's time zone.")
+    keep_runs: int = Field(14, ge=2, description="Published runs that are kept for a rollback.")
     timezone: str = Field("UTC", description="Company time zone where sources.yml states none.")
     currency: str = Field("CNY", description="Reporting currency where sources.yml states none.")
 

@@ -1,11 +1,17 @@
 """Fixtures shared by all tests: a real PostgreSQL, and a fresh migrated warehouse for each test that asks."""
 
+import os
 import socket
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
+
+# Before anything imports Airflow, which writes into its home when it is first imported.
+os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="stratum-test-airflow-")
+os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 
 from include.settings import get_settings
 from include.warehouse import embedded

@@ -76,17 +76,17 @@ def landing(source: str, entity: str, as_of: date) -> Iterator[Load]:
         connection.execute(
             "select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"stratum load {source}.{entity}"]
         )
-        covered = connection.execute(
+        ((covered_until,),) = connection.execute(
             "select max(as_of_date) from audit.loads where source = %s and entity = %s and status = 'loaded'",
             [source, entity],
-        ).fetchone()
+        ).fetchall()
         started_at = datetime.now(UTC)
-        row = connection.execute(
+        ((load_id, load_seq),) = connection.execute(
             "insert into audit.loads (source, entity, as_of_date, status, started_at) "
             "values (%s, %s, %s, 'loaded', %s) returning load_id, load_seq",
             [source, entity, as_of, started_at],
-        ).fetchone()
-        load = Load(connection, source, entity, as_of, started_at, *row, covered[0])  # type: ignore[misc, index]
+        ).fetchall()
+        load = Load(connection, source, entity, as_of, started_at, load_id, load_seq, covered_until)
         yield load
         _close(load)
 

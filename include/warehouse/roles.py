@@ -35,6 +35,7 @@ TABLE_GRANTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("loader", "audit.loads"): CHANGE,
     ("loader", "audit.load_reasons"): APPEND,
     ("loader", "intermediate.account_day_queue"): APPEND,
+    ("loader", "sync.call_windows"): ("select", "insert", "update"),
     ("transformer", "audit.company"): READ,
     ("transformer", "audit.loads"): READ,
     ("transformer", "audit.load_reasons"): READ,
@@ -49,9 +50,11 @@ TABLE_GRANTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("publisher", "audit.checks"): APPEND,
     ("publisher", "audit.publishes"): APPEND,
     ("publisher", "published.current_run"): ("select", "insert", "update"),
+    ("publisher", "published.history_run"): CHANGE,
     ("syncer", "published.current_run"): READ,
     ("bi_reader", "published.current_run"): READ,
     ("auditor", "published.current_run"): READ,
+    ("auditor", "published.history_run"): READ,
 }
 
 # (creator, schema): who reads what the creator makes there, now and later. The publisher is not here:
@@ -89,6 +92,9 @@ def create_roles(owner: psycopg.Connection, passwords: dict[str, str]) -> None:
 
 def grant_all(owner: psycopg.Connection) -> None:
     """Make the owner's grants equal the matrix: all of them are taken back, then given as written."""
+    database = sql.Identifier(owner.info.dbname)
+    for role in ROLES:
+        owner.execute(sql.SQL("grant connect on database {} to {}").format(database, _identifier(role)))
     schemas = sorted({schema for _, schema in SCHEMA_GRANTS})
     for schema in schemas:
         for role in ROLES:
@@ -129,14 +135,10 @@ def grant_defaults(connections: dict[str, psycopg.Connection]) -> None:
 
 
 def _grant_usage(owner: psycopg.Connection, role: str, schema: str) -> None:
-    owner.execute(
-        sql.SQL("grant usage on schema {} to {}").format(sql.Identifier(schema), _identifier(role))
-    )
+    owner.execute(sql.SQL("grant usage on schema {} to {}").format(sql.Identifier(schema), _identifier(role)))
 
 
-def _grant(
-    owner: psycopg.Connection, privileges: tuple[str, ...], target: sql.Composable, role: str
-) -> None:
+def _grant(owner: psycopg.Connection, privileges: tuple[str, ...], target: sql.Composable, role: str) -> None:
     owner.execute(
         sql.SQL("grant {} on {} to {}").format(
             sql.SQL(", ").join(map(sql.SQL, privileges)), target, _identifier(role)

@@ -105,7 +105,8 @@ create table raw_files.order_lines (
 create index on raw_files.order_lines (customer_id, ordered_at);
 create index on raw_files.order_lines using brin (ordered_at);
 comment on column raw_files.order_lines.known_on is
-    'The day Stratum could know the row: the event''s own day, or, where a load had covered that day before, the as-of date of the load that landed it.';
+    'The day Stratum could know the row: the event''s own day, or, where a load had covered that day before, '
+    'the as-of date of the load that landed it.';
 comment on column raw_files.order_lines.amount is 'Signed, in currency: returns are negative.';
 
 -- One row per version of a CRM company; only pulled properties that changed make a new version.

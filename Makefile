@@ -1,0 +1,45 @@
+# Commands of a working copy. Each may be run again, and makes what it needs.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3.11
+ROOT := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
+VENV := $(ROOT).venv
+BIN := $(VENV)/bin
+WORKERS ?= 2
+
+.PHONY: help install install-dev demo up down test test-slow bench check lock clean
+
+help: ## Show this list.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+install: ## Make .venv and install the locked packages.
+	@$(ROOT)requirements/install.sh "$(PYTHON)" "$(VENV)" runtime
+
+install-dev: ## The same, with what tests and checks need.
+	@$(ROOT)requirements/install.sh "$(PYTHON)" "$(VENV)" dev
+
+demo: install ## From a bare clone to rows the CRM confirmed, on a simulated company.
+	@exec $(BIN)/stratum demo
+
+up: install ## Start everything and leave it running; SCHEDULE=1 runs the ingests daily.
+	@STRATUM_SCHEDULE=$(or $(SCHEDULE),0) $(BIN)/stratum up
+
+down: install ## Stop everything.
+	@$(BIN)/stratum down
+
+test: install-dev ## All tests but the long ones, after the checks.
+	@$(MAKE) --no-print-directory check
+	cd $(ROOT) && $(BIN)/pytest -n $(WORKERS) --dist loadscope -m "not slow" tests
+
+test-slow: install-dev ## The long fault and race tests.
+	cd $(ROOT) && $(BIN)/pytest -m slow tests
+
+check: install-dev ## Lint, format and types.
+	cd $(ROOT) && $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	cd $(ROOT) && $(BIN)/sqlfluff lint --processes 2 --disable-progress-bar dbt_project/models dbt_project/tests
+
+lock: install-dev ## Lock the versions in requirements/*.in anew, with hashes.
+	cd $(ROOT)requirements && ./lock.sh "$(BIN)/uv"
+
+clean: down ## Remove the virtual environment and all state, the warehouse included.
+	rm -rf "$(VENV)" "$${STRATUM_HOME:-$(ROOT).stratum}"

@@ -1,0 +1,23 @@
+"""Pull the CRM's companies into `raw_hubspot`, as versions, and so learn their record ids.
+
+Announces `raw_crm` for the date. A CRM that is not configured is announced as absent.
+
+Start it for a date with `stratum run --as-of DATE`. When it fails: docs/runbooks/ingest.md.
+"""
+
+from datetime import date
+
+from include.assets import RAW_CRM
+from include.dag_support import ingest_dag
+from include.sources.config import Sources
+from include.sources.loads import Load
+
+
+def pull(sources: Sources, as_of: date) -> Load | None:
+    """Load up to the as-of date; None where the source is absent."""
+    from include.sources.hubspot import ingest_crm
+
+    return ingest_crm(sources, as_of)
+
+
+dag = ingest_dag("ingest_crm", RAW_CRM, pull, __doc__)

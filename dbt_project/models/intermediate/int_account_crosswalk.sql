@@ -1,0 +1,51 @@
+with
+
+account_days as (
+
+    select * from {{ ref('int_account_days') }}
+
+),
+
+companies as (
+
+    select * from {{ ref('stg_hubspot_companies') }}
+    where is_latest
+
+),
+
+order_customers as (
+
+    select distinct
+        'orders' as source_system,
+        account_id as source_account_id,
+        account_id,
+        true as is_active,
+        true as is_preferred
+    from account_days
+
+),
+
+crm_companies as (
+
+    select
+        'hubspot' as source_system,
+        record_id as source_account_id,
+        coalesce(account_number, 'hubspot:' || record_id) as account_id,
+        not is_archived as is_active,
+        row_number() over (
+            partition by coalesce(account_number, 'hubspot:' || record_id)
+            order by case when is_archived then 1 else 0 end asc, valid_from desc, record_id asc
+        ) = 1 as is_preferred
+    from companies
+
+),
+
+final as (
+
+    select * from order_customers
+    union all
+    select * from crm_companies
+
+)
+
+select * from final

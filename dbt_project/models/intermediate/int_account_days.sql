@@ -1,0 +1,114 @@
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='append',
+        on_schema_change='fail',
+        indexes=[{'columns': ['account_id', 'order_date'], 'unique': true}],
+        pre_hook=[
+            "{{ claim_account_days() }}",
+            "{{ widen_claim_to_touched_orders() }}",
+            "{{ remove_claimed_account_days() }}",
+        ],
+        post_hook=[
+            "{{ settle_claimed_account_days() }}",
+            "{{ remember_definition() }}",
+            "analyze {{ this }}",
+        ],
+    )
+}}
+
+-- The lines are imported where they are read: a CTE read twice is copied whole, and the claimed days could then not
+-- be reached by index.
+with
+
+{% if is_incremental() %}
+claimed_days as (
+
+    select distinct
+        customer_id,
+        order_date
+    from {{ source('intermediate', 'account_day_queue') }}
+    where claimed_by = '{{ var("run_id") }}'
+
+),
+
+claimed_orders as (
+
+    select distinct
+        lines_of_days.customer_id,
+        lines_of_days.order_id
+    from claimed_days
+    inner join {{ ref('stg_order_lines') }} as lines_of_days
+        on
+            claimed_days.customer_id = lines_of_days.customer_id
+            and lines_of_days.ordered_at >= {{ day_start('claimed_days.order_date') }}
+            and lines_of_days.ordered_at < {{ day_start(days_before('claimed_days.order_date', -1)) }}
+
+),
+{% endif %}
+
+-- Orders are read whole, since the day an order counts on is the first of all its days.
+order_lines as (
+
+    select lines_of_orders.*
+    from {{ ref('stg_order_lines') }} as lines_of_orders
+    {% if is_incremental() %}
+    inner join claimed_orders
+        on
+            lines_of_orders.customer_id = claimed_orders.customer_id
+            and lines_of_orders.order_id = claimed_orders.order_id
+    {% endif %}
+    where lines_of_orders.customer_id is not null
+
+),
+
+order_parts as (
+
+    select
+        customer_id as account_id,
+        order_id,
+        order_date,
+        country,
+        max(ordered_at) as last_line_at,
+        {{ order_line_sums() }}
+    from order_lines
+    group by customer_id, order_id, order_date, country
+
+),
+
+ranked_parts as (
+
+    select
+        *,
+        row_number() over (
+            partition by account_id, order_id
+            order by case when sale_lines > 0 then 0 else 1 end, order_date, country nulls last
+        ) as place_in_order,
+        row_number() over (
+            partition by account_id, order_date
+            order by case when country is null then 1 else 0 end asc, last_line_at desc, country asc nulls last
+        ) as place_in_day
+    from order_parts
+
+),
+
+final as (
+
+    select
+        ranked_parts.account_id,
+        ranked_parts.order_date,
+        max(case when ranked_parts.place_in_day = 1 then ranked_parts.country end) as country,
+        count(case when ranked_parts.sale_lines > 0 and ranked_parts.place_in_order = 1 then 1 end) as orders,
+        {{ order_line_totals('ranked_parts') }}
+    from ranked_parts
+    {% if is_incremental() %}
+    inner join claimed_days
+        on
+            ranked_parts.account_id = claimed_days.customer_id
+            and ranked_parts.order_date = claimed_days.order_date
+    {% endif %}
+    group by ranked_parts.account_id, ranked_parts.order_date
+
+)
+
+select * from final

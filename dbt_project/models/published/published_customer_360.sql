@@ -1,0 +1,81 @@
+{{ config(alias='customer_360') }}
+
+with
+
+account_profiles as (
+
+    select * from {{ ref('account_profiles') }}
+    where as_of_date = {{ as_of_date() }}
+
+),
+
+account_features as (
+
+    select * from {{ ref('account_features') }}
+    where as_of_date = {{ as_of_date() }}
+
+),
+
+account_rfm as (
+
+    select * from {{ ref('account_rfm') }}
+    where as_of_date = {{ as_of_date() }}
+
+),
+
+account_tiers as (
+
+    select * from {{ ref('account_tiers') }}
+    where as_of_date = {{ as_of_date() }}
+
+),
+
+tier_actions as (
+
+    {{ policy_rows('tier_actions', key='tier') }}
+
+),
+
+final as (
+
+    select
+        '{{ var("run_id") }}' as run_id,
+        account_profiles.as_of_date,
+        account_profiles.account_id,
+        account_profiles.account_name,
+        account_profiles.crm_record_id,
+        account_profiles.industry,
+        account_profiles.country,
+        account_profiles.has_ordered,
+        account_features.first_order_date,
+        account_features.last_order_date,
+        account_features.days_since_last_order,
+        coalesce(account_features.orders_total, 0) as orders_total,
+        coalesce(account_features.orders_365d, 0) as orders_365d,
+        account_features.orders_per_quarter,
+        coalesce(account_features.net_revenue_total, 0) as net_revenue_total,
+        coalesce(account_features.net_revenue_365d, 0) as net_revenue_365d,
+        account_features.yearly_net_spend,
+        account_features.average_order_value,
+        account_features.return_rate_365d,
+        account_rfm.recency_band,
+        account_rfm.frequency_band,
+        account_rfm.monetary_band,
+        account_rfm.recency_score,
+        account_rfm.frequency_score,
+        account_rfm.monetary_score,
+        account_rfm.rfm_score,
+        account_tiers.is_dormant,
+        account_tiers.tier,
+        account_tiers.tier_rank,
+        tier_actions.action as next_action,
+        '{{ var("reporting_currency") }}' as currency
+    from account_profiles
+    left join account_features on account_profiles.account_id = account_features.account_id
+    left join account_rfm on account_profiles.account_id = account_rfm.account_id
+    left join account_tiers on account_profiles.account_id = account_tiers.account_id
+    left join tier_actions on account_tiers.tier = tier_actions.tier
+
+)
+
+select * from final

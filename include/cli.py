@@ -1,0 +1,243 @@
+"""`stratum`, the command line: the same work as the DAGs, through the DAGs."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from include.dates import parse_as_of
+from include.errors import StratumError
+from include.settings import SIMULATED_SOURCES, SOURCES_VARIABLE, Settings, get_settings
+from include.warehouse.connect import ROLES, printable, role_url
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+publish_app = typer.Typer(no_args_is_help=True, help="What is published, and its way back.")
+app.add_typer(publish_app, name="publish")
+
+AsOf = Annotated[str, typer.Option("--as-of", help="The date to build, YYYY-MM-DD.")]
+SourcesFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--sources", help="A sources.yml; if not given, the last one used, at first the simulated company's."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def say(text: str) -> None:
+    """Print a line at once, also into a pipe."""
+    print(text, flush=True)
+
+
+@contextmanager
+def phase(name: str) -> Iterator[None]:
+    """Say how long a phase took."""
+    started = time.monotonic()
+    yield
+    say(f"[{name}: {time.monotonic() - started:.1f} s]")
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def running(settings: Settings, sources: Any) -> Iterator[Any]:
+    """Start what is missing of the stack, and at the end, however it comes, stop what was started."""
+    from include.local.stack import Stack
+
+    stack = Stack(settings, say)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)  # SIGINT too: a shell's background job inherits it ignored
+    try:
+        with phase("start"):
+            stack.up(sources)
+        yield stack
+    except KeyboardInterrupt:
+        say("Interrupted: stopping what was started ...")
+        raise
+    finally:
+        # A second Ctrl-C must not leave half of the processes behind.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if stack.started or stack.started_postgres:
+            with phase("stop"):
+                stack.down_started()
+
+
+def _sources(settings: Settings, path: Path | None) -> tuple[Path, Any]:
+    """Return the sources file and what it says; the simulated company's files are written first.
+
+    Without a path it is STRATUM_SOURCES, else the file this STRATUM_HOME ran on last, else the simulated
+    company's.
+    """
+    from include.simulate.company import write_company
+    from include.sources.config import load_sources
+
+    os.environ["STRATUM_HOME"] = str(settings.home)
+    last = settings.home / "sources.path"
+    if path is None and "sources" not in settings.model_fields_set and last.exists():
+        path = Path(last.read_text())
+    chosen = (path or settings.sources).resolve()
+    if chosen == SIMULATED_SOURCES:
+        write_company(settings.home / "simulated")
+    sources = load_sources(chosen)
+    settings.home.mkdir(parents=True, exist_ok=True)
+    last.write_text(str(chosen))
+    return chosen, sources
+
+
+def _run(as_of: date, sources_file: Path | None, as_json: bool) -> None:
+
+    from include.local.chain import run_chain
+    from include.local.summary import lines, summarise
+
+    settings = get_settings()
+    chosen, sources = _sources(settings, sources_file)
+    progress: Callable[[str], None] = say if not as_json else lambda text: None
+    with running(settings, sources) as stack:
+        api = stack.api()
+        api.set_variable(SOURCES_VARIABLE, str(chosen))
+        progress(f"Running {as_of} of {sources.company.name} ({chosen})")
+        with phase("chain"):
+            run_chain(api, as_of, progress)
+        summary = summarise(as_of)
+    if as_json:
+        say(json.dumps(summary, default=str))
+        return
+    say("\n" + "\n".join(lines(summary)) + "\n")
+    say(f"Data docs:   {settings.data_docs / 'index.html'}")
+    _say_places(stack, "  (while up: `make up`)")
+
+
+def _say_places(stack: Any, when: str) -> None:
+    """Say where the UI and the warehouse are; no password is printed."""
+    home = stack.settings.home
+    say(f"Airflow UI:  {stack.airflow_url}{when}")
+    say(f"             user admin, password in {home}/airflow/passwords.json")
+    say(f"Warehouse:   {printable(role_url('bi_reader'))}{when}")
+    say(f"             passwords of the roles in {home}/pgpass; a prompt: stratum psql")
+
+
+@app.command()
+def demo() -> None:
+    """Run the simulated company's last day and show what came of it."""
+    from include.simulate.company import LAST_DAY
+
+    _run(LAST_DAY, SIMULATED_SOURCES, as_json=False)
+
+
+@app.command()
+def run(as_of: AsOf, sources: SourcesFile = None, as_json: AsJson = False) -> None:
+    """Run the whole chain for a date; start what is missing and stop what was started."""
+    _run(parse_as_of(as_of), sources, as_json)
+
+
+@app.command()
+def up(sources: SourcesFile = None) -> None:
+    """Start PostgreSQL, Airflow and, where the sources name it, the CRM sandbox, and leave them running."""
+
+    from include.local.stack import Stack
+
+    settings = get_settings()
+    chosen, parsed = _sources(settings, sources)
+    stack = Stack(settings, say)
+    try:
+        with phase("start"):
+            stack.up(parsed)
+            stack.api().set_variable(SOURCES_VARIABLE, str(chosen))
+    except BaseException:
+        stack.down_started()
+        raise
+    _say_places(stack, "")
+    say("Schedules are on." if settings.schedule else "Schedules are off; switch them on: make up SCHEDULE=1")
+
+
+@app.command()
+def down() -> None:
+    """Stop everything of this STRATUM_HOME."""
+    from include.local.stack import Stack
+
+    with phase("stop"):
+        Stack(get_settings(), say).down()
+
+
+@app.command()
+def psql(
+    role: Annotated[str, typer.Option(help=f"One of {', '.join(ROLES)}.")] = "bi_reader",
+    command: Annotated[str | None, typer.Option("-c", help="Run this and leave.")] = None,
+) -> None:
+    """Open psql on the warehouse, starting the embedded PostgreSQL for as long as it lasts."""
+    from include.local.stack import Stack
+
+    settings = get_settings()
+    stack = Stack(settings, say)
+    try:
+        stack.start_warehouse()
+        environment = os.environ | {"PGPASSFILE": str(settings.home / "pgpass")}
+        arguments = ["psql", printable(role_url(role)), *(["-c", command] if command else [])]
+        done = subprocess.run(arguments, env=environment, check=False)
+    except FileNotFoundError as error:
+        raise StratumError("psql is not installed: install the PostgreSQL client tools.") from error
+    finally:
+        stack.down_started()
+    raise typer.Exit(done.returncode)
+
+
+@publish_app.command("list")
+def publish_list(as_json: AsJson = False) -> None:
+    """List the published runs that are kept; the current one is marked."""
+    from include.warehouse.publish import list_runs
+
+    with _warehouse():
+        runs = list_runs()
+    if as_json:
+        say(json.dumps([vars(run) for run in runs], default=str))
+        return
+    for run in runs:
+        say(f"{'*' if run.is_current else ' '} {run.run_id}  as of {run.as_of}  published {run.published_at}")
+
+
+@publish_app.command("rollback")
+def publish_rollback(
+    to: Annotated[
+        str | None, typer.Option(help="The run to go back to; the one before if not given.")
+    ] = None,
+) -> None:
+    """Let everybody read an earlier published run again."""
+    from include.warehouse.publish import rollback
+
+    with _warehouse():
+        result = rollback(to)
+    say(f"Published is now run {result.run_id}, as of {result.as_of}.")
+
+
+@contextmanager
+def _warehouse() -> Iterator[None]:
+    """Have the warehouse up for a command that needs nothing else."""
+    from include.local.stack import Stack
+
+    stack = Stack(get_settings(), say)
+    try:
+        stack.start_warehouse()
+        yield
+    finally:
+        stack.down_started()
+
+
+def main() -> None:
+    """Run the command line; a fault the user can act on is one line and exit code 1."""
+    try:
+        app()
+    except StratumError as error:
+        typer.secho(f"Error: {error}", err=True, fg="red")
+        raise SystemExit(1) from None

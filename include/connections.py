@@ -1,0 +1,106 @@
+"""Connections to outside systems: their address and token, from where Airflow keeps them."""
+
+import json
+import os
+import sys
+from dataclasses import dataclass, field
+from urllib.parse import unquote, urlsplit
+
+from include.errors import StratumError
+
+
+@dataclass(frozen=True)
+class ApiConnection:
+    """Where an API is and the token that opens it. Its text form does not show the token."""
+
+    conn_id: str
+    host: str | None
+    """Base URL such as https://api.hubapi.com; None for the vendor's own address."""
+    token: str = field(repr=False)
+
+
+def get_connection(conn_id: str) -> ApiConnection:
+    """Return the Airflow connection `conn_id` of an API: its password is the token.
+
+    Read from the environment variable AIRFLOW_CONN_<ID> in either of Airflow's forms (JSON or URI), else,
+    inside a task, from Airflow's connections. Raises StratumError where neither knows it, it cannot be
+    read, or it has no token.
+    """
+    variable = f"AIRFLOW_CONN_{conn_id.upper()}"
+    if text := os.environ.get(variable):
+        try:
+            parts = _from_json(text) if text.lstrip().startswith("{") else _from_uri(text)
+        except ValueError:
+            # The parser's own words could show the token.
+            raise StratumError(
+                f"{variable} is not a connection: write it as a URI or as JSON, as Airflow does."
+            ) from None
+    else:
+        parts = _from_airflow(conn_id, variable)
+    if not parts.token:
+        raise StratumError(f"The connection '{conn_id}' has no password: put the API token there.")
+    return ApiConnection(conn_id, parts.base_url(), parts.token)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    conn_type: str
+    host: str
+    schema: str
+    port: int | None
+    token: str
+
+    def base_url(self) -> str | None:
+        """Return scheme://host[:port]; the scheme stands in the host, the schema or the connection type."""
+        if not self.host:
+            return None
+        known = [part for part in (self.schema, self.conn_type) if part in ("http", "https")]
+        url = self.host if "://" in self.host else f"{known[0] if known else 'https'}://{self.host}"
+        return url.rstrip("/") + (f":{self.port}" if self.port else "")
+
+
+def _from_json(text: str) -> _Parts:
+    value = json.loads(text)
+    port = value.get("port")
+    return _Parts(
+        value.get("conn_type") or "",
+        value.get("host") or "",
+        value.get("schema") or "",
+        int(port) if port else None,
+        value.get("password") or "",
+    )
+
+
+def _from_uri(text: str) -> _Parts:
+    conn_type, separator, rest = text.partition("://")
+    if not separator:
+        raise ValueError("no scheme")
+    protocol, has_protocol, after = rest.partition("://")
+    split = urlsplit(f"{protocol}://{after}" if has_protocol else f"//{rest}")
+    host = unquote(split.hostname or "")
+    if has_protocol:
+        host = f"{protocol}://{host}"
+    return _Parts(conn_type, host, unquote(split.path.strip("/")), split.port, unquote(split.password or ""))
+
+
+def _from_airflow(conn_id: str, variable: str) -> _Parts:
+    if "airflow.sdk.execution_time.task_runner" in sys.modules:
+        from airflow.sdk import Connection
+        from airflow.sdk.exceptions import AirflowNotFoundException
+
+        try:
+            found = Connection.get(conn_id)
+        except AirflowNotFoundException:
+            found = None
+        if found is not None:
+            return _Parts(
+                found.conn_type or "",
+                found.host or "",
+                found.schema or "",
+                found.port,
+                found.password or "",
+            )
+    raise StratumError(
+        f"No connection '{conn_id}'. Set {variable} to JSON with host and password (the API token), "
+        "or add it to Airflow's connections."
+    )

@@ -1,0 +1,120 @@
+"""A thin client of Airflow's REST API: only the calls the command line makes."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from typing import Any
+
+import httpx
+
+from include.dates import KEY_FORMAT
+from include.errors import StratumError
+
+TIMEOUT_S = 30
+
+
+class AirflowApi:
+    """Airflow's API server at `base_url`, as one of its users."""
+
+    def __init__(self, base_url: str, user: str, password: str) -> None:
+        self.http = httpx.Client(base_url=base_url, timeout=TIMEOUT_S)
+        self._login = {"username": user, "password": password}
+
+    def healthy(self) -> bool:
+        """Tell whether the server answers and sees its database, a scheduler and a DAG processor."""
+        try:
+            answer = self.http.get("/api/v2/monitor/health")
+        except httpx.TransportError:
+            return False
+        if answer.status_code != httpx.codes.OK:
+            return False
+        parts = answer.json()
+        return all(
+            parts[part]["status"] == "healthy" for part in ("metadatabase", "scheduler", "dag_processor")
+        )
+
+    def login(self) -> None:
+        """Get a token; every later call carries it."""
+        answer = self.http.post("/auth/token", json=self._login)
+        if answer.status_code != httpx.codes.CREATED:
+            raise StratumError(f"Airflow refused the login: {answer.status_code} {answer.text[:200]}")
+        self.http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+
+    def call(self, method: str, path: str, **arguments: Any) -> Any:
+        """Make one call under /api/v2 and return its JSON. Raises StratumError on any refusal."""
+        try:
+            answer = self.http.request(method, f"/api/v2{path}", **arguments)
+        except httpx.TransportError as error:
+            raise StratumError(
+                f"Airflow's API server does not answer ({error!r}). Is it up? See `make up`."
+            ) from error
+        if answer.status_code == httpx.codes.UNAUTHORIZED:
+            self.login()
+            answer = self.http.request(method, f"/api/v2{path}", **arguments)
+        if answer.is_error:
+            raise StratumError(
+                f"Airflow answered {answer.status_code} to {method} {path}: {answer.text[:300]}"
+            )
+        return answer.json() if answer.content else None
+
+    def dag_ids(self) -> set[str]:
+        """Return the ids of the DAGs that Airflow has parsed and that can run."""
+        return {dag["dag_id"] for dag in self.call("GET", "/dags", params={"limit": 100})["dags"]}
+
+    def import_errors(self) -> list[str]:
+        """Return one line per DAG file that does not import."""
+        errors = self.call("GET", "/importErrors")["import_errors"]
+        return [f"{e['filename']}: {e['stack_trace'].strip().splitlines()[-1]}" for e in errors]
+
+    def trigger(self, dag_id: str, as_of: date) -> str:
+        """Start a DAG for an as-of date and return the run id."""
+        body = {"logical_date": None, "partition_key": as_of.strftime(KEY_FORMAT)}
+        return self.call("POST", f"/dags/{dag_id}/dagRuns", json=body)["dag_run_id"]
+
+    def runs(self, dag_id: str, as_of: date) -> list[dict[str, Any]]:
+        """Return the runs of a DAG for an as-of date, newest first, of the newest 100 runs."""
+        params: dict[str, Any] = {"limit": 100, "order_by": "-id"}
+        runs = self.call("GET", f"/dags/{dag_id}/dagRuns", params=params)["dag_runs"]
+        key = as_of.strftime(KEY_FORMAT)
+        return [run for run in runs if run["partition_key"] == key]
+
+    def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        """Return the task instances of a run."""
+        return self.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances")["task_instances"]
+
+    def failure(self, dag_id: str, run_id: str, task_id: str, try_number: int) -> str:
+        """Return the line a failed task ended with, from its log."""
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
+        answer = self.call("GET", path, headers={"Accept": "application/json"})
+        last = "no error in its log"
+        for entry in answer["content"]:
+            if isinstance(entry, dict) and entry.get("error_detail"):
+                last = entry["error_detail"][0]["exc_value"]
+        return last
+
+    def set_variable(self, key: str, value: str) -> None:
+        """Create or replace a variable of Airflow's."""
+        actions = [
+            {
+                "action": "create",
+                "entities": [{"key": key, "value": value}],
+                "action_on_existence": "overwrite",
+            }
+        ]
+        self.call("PATCH", "/variables", json={"actions": actions})
+
+    def set_pool(self, name: str, slots: int, description: str) -> None:
+        """Create or replace a pool."""
+        pool = {"name": name, "slots": slots, "description": description}
+        actions = [{"action": "create", "entities": [pool], "action_on_existence": "overwrite"}]
+        self.call("PATCH", "/pools", json={"actions": actions})
+
+
+@contextmanager
+def airflow_api(base_url: str, user: str, password: str) -> Iterator[AirflowApi]:
+    """Open the API as a user and close its connections at the end."""
+    api = AirflowApi(base_url, user, password)
+    try:
+        yield api
+    finally:
+        api.http.close()

@@ -1,0 +1,112 @@
+"""Drive the chain for one as-of date over Airflow's API, and follow it to its end."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any
+
+from include.errors import StratumError
+from include.local.airflow_api import AirflowApi
+
+INGESTS = ("ingest_orders", "ingest_crm", "ingest_behavior")
+CHAIN = (*INGESTS, "build_marts", "publish", "sync_crm")
+TRIGGERED_BY = {"build_marts": INGESTS, "publish": ("build_marts",), "sync_crm": ("publish",)}
+POLL_S = 0.3
+LOST_AFTER_S = 10.0
+"""A hop takes 0.6–1.5 s; a build that has not begun this long after the last announcement was lost."""
+CHAIN_TIMEOUT_S = 3600
+ENDED = {"success", "failed"}
+
+
+@dataclass
+class Follow:
+    """What is known of the chain so far: the run of each DAG that belongs to it, and its ended tasks."""
+
+    earlier: dict[str, set[str]]
+    runs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    shown: set[tuple[str, str]] = field(default_factory=set)
+    rescued: bool = False
+
+    def state(self, dag_id: str) -> str | None:
+        """Return the state of the DAG's run, or None while it has none."""
+        run = self.runs.get(dag_id)
+        return run["state"] if run else None
+
+
+def run_chain(api: AirflowApi, as_of: date, say: Callable[[str], None]) -> Follow:
+    """Start the three ingests for a date and follow the chain to its end, saying each task as it ends.
+
+    Three announcements without a build, which Airflow 3.3 can lose, are seen and the build is started by
+    its key. Returns the runs by DAG. Raises StratumError with the failed task's own line.
+    """
+    follow = Follow({dag_id: {run["dag_run_id"] for run in api.runs(dag_id, as_of)} for dag_id in CHAIN})
+    for dag_id in INGESTS:
+        api.trigger(dag_id, as_of)
+    deadline = time.monotonic() + CHAIN_TIMEOUT_S
+    announced_at: float | None = None
+    while time.monotonic() < deadline:
+        _look(api, as_of, follow, say)
+        if _ended(api, follow):
+            return follow
+        if announced_at is None and all(follow.state(dag_id) == "success" for dag_id in INGESTS):
+            announced_at = time.monotonic()
+        if (
+            announced_at
+            and time.monotonic() - announced_at > LOST_AFTER_S
+            and not follow.state("build_marts")
+        ):
+            say(f"The three announcements of {as_of} started no build: starting it by its key.")
+            follow.rescued = True
+            api.trigger("build_marts", as_of)
+            announced_at = time.monotonic()
+        time.sleep(POLL_S)
+    raise StratumError(f"The chain of {as_of} did not end within {CHAIN_TIMEOUT_S} s; see Airflow's UI.")
+
+
+def _look(api: AirflowApi, as_of: date, follow: Follow, say: Callable[[str], None]) -> None:
+    """Read the runs and tasks that have not ended, and say the tasks that have ended since."""
+    for dag_id in CHAIN:
+        before = follow.state(dag_id)
+        if before in ENDED:
+            continue
+        if before is None and not all(
+            follow.state(above) in ENDED or follow.state(above) == "running"
+            for above in TRIGGERED_BY.get(dag_id, ())
+        ):
+            continue
+        mine = [run for run in api.runs(dag_id, as_of) if run["dag_run_id"] not in follow.earlier[dag_id]]
+        if not mine:
+            continue
+        follow.runs[dag_id] = mine[0]
+        for instance in api.tasks(dag_id, mine[0]["dag_run_id"]):
+            _say_task(api, dag_id, instance, follow, say)
+
+
+def _say_task(
+    api: AirflowApi, dag_id: str, instance: dict[str, Any], follow: Follow, say: Callable[[str], None]
+) -> None:
+    task_id, state = instance["task_id"], instance["state"]
+    if (dag_id, task_id) in follow.shown or state not in {"success", "failed", "skipped", "upstream_failed"}:
+        return
+    follow.shown.add((dag_id, task_id))
+    say(f"  {dag_id:<16} {task_id:<16} {state:<8} {instance['duration'] or 0:5.1f} s")
+    if state == "failed":
+        line = api.failure(dag_id, instance["dag_run_id"], task_id, instance["try_number"])
+        raise StratumError(f"{dag_id}.{task_id} failed: {line}")
+
+
+def _ended(api: AirflowApi, follow: Follow) -> bool:
+    for dag_id in CHAIN:
+        if follow.state(dag_id) == "failed":
+            raise StratumError(f"{dag_id} failed without a failed task; see Airflow's UI.")
+    if follow.state("publish") != "success":
+        return False
+    tasks = {t["task_id"]: t["state"] for t in api.tasks("publish", follow.runs["publish"]["dag_run_id"])}
+    return tasks["announce_newest"] == "skipped" or follow.state("sync_crm") == "success"
+
+
+def seconds(run: dict[str, Any]) -> float:
+    """Return how long a run took."""
+    start, end = (datetime.fromisoformat(run[key]) for key in ("start_date", "end_date"))
+    return (end - start).total_seconds()

@@ -1,0 +1,125 @@
+"""What a run did, in numbers read from the warehouse: nothing here is remembered from the run itself."""
+
+from datetime import date
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from include.errors import StratumError
+from include.warehouse.connect import connect
+
+
+def summarise(as_of: date) -> dict[str, Any]:
+    """Return the newest run of a date: its loads, quarantine reasons, tiers, gates and sync.
+
+    Raises StratumError where the date was never published.
+    """
+    with connect("auditor") as connection:
+        connection.row_factory = dict_row  # type: ignore[assignment]
+        run = _one(
+            connection,
+            "select run_id, as_of_date, action, published_at from audit.publishes "
+            "where as_of_date = %s and action in ('publish', 'history') order by publish_id desc limit 1",
+            as_of,
+        )
+        if run is None:
+            raise StratumError(f"Nothing was published for {as_of}. Run it: stratum run --as-of {as_of}")
+        loads = _all(
+            connection,
+            "select distinct on (source, entity) * from audit.loads where as_of_date = %s "
+            "order by source, entity, load_seq desc",
+            as_of,
+        )
+        return {
+            "run_id": run["run_id"],
+            "as_of_date": as_of,
+            "is_newest": run["action"] == "publish",
+            "loads": [_load(connection, load) for load in loads],
+            "tiers": _published(connection, "tier_summary", run) if run["action"] == "publish" else [],
+            "company": _published(connection, "company_summary", run) if run["action"] == "publish" else [],
+            "gates": _all(
+                connection,
+                "select gate, count(*) as checks, count(*) filter (where not success) as failed "
+                "from audit.checks where run_id = %s group by gate order by min(check_id)",
+                run["run_id"],
+            ),
+            "sync": _one(
+                connection,
+                "select target, queried, sent, unchanged, failed, held, calls from sync.runs "
+                "where run_id = %s and finished_at is not null order by started_at desc limit 1",
+                run["run_id"],
+            ),
+        }
+
+
+def _load(connection: psycopg.Connection, load: dict[str, Any]) -> dict[str, Any]:
+    reasons = _all(
+        connection,
+        "select reason, rows from audit.load_reasons where load_id = %s order by rows desc, reason",
+        load["load_id"],
+    )
+    kept = load["rows_new"] + load["rows_corrected"] + load["rows_unchanged"]
+    numbers = {key: value for key, value in load.items() if key.startswith("rows_")}
+    return {
+        "source": load["source"],
+        "entity": load["entity"],
+        "status": load["status"],
+        "rows_kept": kept,
+        **numbers,
+        "reasons": {reason["reason"]: reason["rows"] for reason in reasons},
+    }
+
+
+def _published(connection: psycopg.Connection, table: str, run: dict[str, Any]) -> list[dict[str, Any]]:
+    rows = _all(connection, f"select * from published.{table} where run_id = %s", run["run_id"])  # noqa: S608
+    return sorted(rows, key=lambda row: "SABC".find(row.get("tier") or " "))
+
+
+def _all(connection: psycopg.Connection, query: str, *arguments: object) -> list[dict[str, Any]]:
+    return connection.execute(query, arguments).fetchall()  # type: ignore[return-value]
+
+
+def _one(connection: psycopg.Connection, query: str, *arguments: object) -> dict[str, Any] | None:
+    rows = _all(connection, query, *arguments)
+    return rows[0] if rows else None
+
+
+def lines(summary: dict[str, Any]) -> list[str]:
+    """Return the summary as lines for a terminal."""
+    shown = [f"As of {summary['as_of_date']}, run {summary['run_id']}", "", "Rows"]
+    for load in summary["loads"]:
+        name = f"  {load['source'] + '.' + load['entity']:<22}"
+        if load["status"] == "absent":
+            shown.append(f"{name} absent: this source is not configured")
+            continue
+        shown.append(
+            f"{name} {load['rows_in']:,} in = {load['rows_kept']:,} kept + {load['rows_quarantined']:,} quarantined"
+            f"  (kept: {load['rows_new']:,} new, {load['rows_corrected']:,} corrected, "
+            f"{load['rows_unchanged']:,} unchanged; {load['rows_unattributed']:,} name no customer)"
+        )
+        shown += [f"    {rows:>9,} {reason}" for reason, rows in load["reasons"].items()]
+    if summary["tiers"]:
+        shown += ["", "Tiers      accounts   share  target"]
+        shown += [
+            f"  {tier['tier']}        {tier['accounts']:>8,}  {tier['actual_share']:>5.1%}  {tier['target_share']:>5.1%}"
+            f"   {tier['action']}"
+            for tier in summary["tiers"]
+        ]
+    shown += ["", "Gates"]
+    shown += [
+        f"  {gate['gate']:<10} {gate['checks']} checks, {gate['failed']} failed" for gate in summary["gates"]
+    ]
+    shown += ["", "CRM"]
+    sync = summary["sync"]
+    if sync:
+        shown.append(
+            f"  {sync['target']}: {sync['queried']:,} queried = {sync['sent']:,} confirmed by the CRM + "
+            f"{sync['unchanged']:,} unchanged + {sync['failed']:,} failed + {sync['held']:,} held "
+            f"({sync['calls']:,} write calls)"
+        )
+    elif summary["is_newest"]:
+        shown.append("  absent: no sync target is configured")
+    else:
+        shown.append("  not told: a newer date is published, this one went into the history")
+    return shown

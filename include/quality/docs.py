@@ -1,0 +1,145 @@
+"""Data Docs: Great Expectations' own pages, made to be read without a network.
+
+Its templates take their styles from content delivery networks and fill the index by script, so that offline
+the index is empty. The views here write the style into each page, leave scripts out, and list the results
+in a plain table. Great Expectations names these classes in the site's configuration.
+"""
+
+import re
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from great_expectations.data_context import AbstractDataContext
+from great_expectations.data_context.types.base import (
+    DataContextConfig,
+    InMemoryStoreBackendDefaults,
+    ProgressBarsConfig,
+)
+from great_expectations.data_context.types.resource_identifiers import ValidationResultIdentifier
+from great_expectations.render.view import DefaultJinjaPageView
+
+SITE = "stratum"
+# A gate's results stay in audit.checks for ever; the site holds those of the newest runs, so that writing it
+# costs the same every day.
+RUNS_SHOWN = 30
+
+STYLE = (Path(__file__).parent / "data_docs.css").read_text()
+_LEFT_OUT = re.compile(
+    r"<style\b.*?</style>|<script\b.*?</script>|<link\b[^>]*href=\"https?://[^>]*>|<img\b[^>]*src=\"https?://[^>]*>|<footer\b.*?</footer>",
+    re.DOTALL | re.IGNORECASE,
+)
+
+
+def context_config(home: Path, docs: Path) -> DataContextConfig:
+    """Return a context that keeps suites and results under `home`/gx, the site under `docs`, and no connection.
+
+    Datasources live in memory, so no file ever holds the warehouse's password.
+    """
+    defaults = InMemoryStoreBackendDefaults()
+    stores = {
+        **defaults.stores,
+        defaults.expectations_store_name: _files("ExpectationsStore", home / "gx" / "expectations"),
+        defaults.validation_results_store_name: _files("ValidationResultsStore", home / "gx" / "validations"),
+    }
+    section = {"class_name": "DefaultSiteSectionBuilder", "view": _own("PageView")}
+    site = {
+        "class_name": "SiteBuilder",
+        "show_how_to_buttons": False,
+        "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs)},
+        "site_index_builder": {
+            "class_name": "DefaultSiteIndexBuilder",
+            "renderer": _own("IndexContent"),
+            "view": _own("IndexView"),
+        },
+        "site_section_builders": {"expectations": section, "validations": dict(section), "profiling": "None"},
+    }
+    return DataContextConfig(
+        store_backend_defaults=defaults,
+        stores=stores,
+        data_docs_sites={SITE: site},
+        analytics_enabled=False,
+        progress_bars=ProgressBarsConfig(globally=False),
+    )
+
+
+def write_docs(context: AbstractDataContext, run_id: str) -> str:
+    """Add the pages of a run's results to the site, drop the pages of old runs, and return the index's URL."""
+    store = context.validation_results_store
+    keys = [key for key in store.list_keys() if isinstance(key, ValidationResultIdentifier)]
+    newest: dict[str, Any] = {}
+    for key in sorted(keys, key=lambda key: key.run_id.run_time):
+        newest.pop(key.run_id.run_name, None)
+        newest[key.run_id.run_name] = key.run_id.run_time
+    shown = set(list(newest)[-RUNS_SHOWN:])
+    for key in keys:
+        if key.run_id.run_name not in shown:
+            store.remove_key(key)
+    of_run = [key for key in keys if key.run_id.run_name == run_id]
+    pages: list[Any] = [*of_run, *(key.expectation_suite_identifier for key in of_run)]
+    return context.build_data_docs(resource_identifiers=pages)[SITE]
+
+
+def _files(kind: str, folder: Path) -> dict[str, Any]:
+    return {
+        "class_name": kind,
+        "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(folder)},
+    }
+
+
+def _own(name: str) -> dict[str, str]:
+    return {"module_name": __name__, "class_name": name}
+
+
+class PageView(DefaultJinjaPageView):
+    """A page of a suite or of a result, whole in one file."""
+
+    def render(self, document: Any, template: str | None = None, **kwargs: Any) -> str:
+        """Return the page's HTML with its style inside and nothing fetched from elsewhere."""
+        page = _LEFT_OUT.sub("", super().render(document, template, **kwargs))
+        return page.replace("</head>", f"<style>{STYLE}</style></head>", 1)
+
+
+class IndexContent:
+    """The index's content is the list of links itself."""
+
+    def render(self, links: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return what it is given."""
+        return links
+
+
+class IndexView:
+    """The index: every result of the newest runs, the newest first, as a plain table."""
+
+    def __init__(self, custom_styles_directory: Any = None, custom_views_directory: Any = None) -> None:
+        """Take the arguments that every view is made with; there are no templates to look for."""
+
+    def render(self, links: Mapping[str, Any], **kwargs: Any) -> str:
+        """Return the index's HTML."""
+        results = sorted(links.get("validations_links", []), key=lambda link: link["run_time"], reverse=True)
+        rows = "\n".join(_row(link) for link in results)
+        failed = sum(not link["validation_success"] for link in results)
+        return (
+            '<!DOCTYPE html>\n<html lang="en"><head><meta charset="UTF-8">'
+            '<meta name="viewport" content="width=device-width, initial-scale=1.0">'
+            f"<title>Stratum data quality</title><style>{STYLE}</style></head><body>"
+            '<nav class="navbar"><strong>Stratum</strong> data quality</nav><div class="container-fluid">'
+            f'<h1>Gate results</h1><p class="lead">{len(results)} tables checked in the newest {RUNS_SHOWN} runs, '
+            f"{failed} of them failed. Every check of every run is in <code>audit.checks</code>.</p>"
+            '<table class="results"><tr><th>Checked at (UTC)</th><th>Run</th><th>Gate</th><th>Table</th>'
+            f"<th>Result</th></tr>\n{rows}\n</table></div></body></html>\n"
+        )
+
+
+def _row(link: Mapping[str, Any]) -> str:
+    gate, _, table = link["expectation_suite_name"].partition(".")
+    word, style = ("passed", "passed") if link["validation_success"] else ("FAILED", "failed")
+    cells = (
+        f"{link['run_time']:%Y-%m-%d %H:%M:%S}",
+        escape(str(link["run_name"])),
+        escape(gate),
+        f'<a href="{escape(link["filepath"], quote=True)}">{escape(table)}</a>',
+        f'<span class="{style}">{word}</span>',
+    )
+    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"

@@ -1,0 +1,264 @@
+"""Run a gate: check a layer with Great Expectations, write every result down, and stop the chain if one failed."""
+
+import json
+import logging
+import os
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any
+
+# Set before Great Expectations is imported: nothing is sent anywhere.
+os.environ["GX_ANALYTICS_ENABLED"] = "false"
+
+import great_expectations as gx
+from great_expectations.core.expectation_validation_result import ExpectationValidationResult
+from great_expectations.core.run_identifier import RunIdentifier
+from great_expectations.data_context import AbstractDataContext
+from great_expectations.datasource.fluent import PostgresDatasource
+from psycopg.types.json import Jsonb
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import StaticPool
+
+from include.errors import StratumError
+from include.quality.docs import context_config, write_docs
+from include.quality.suites import GateSuite, TableSuite, load_suite
+from include.settings import get_settings
+from include.warehouse.connect import connect, role_url
+from include.warehouse.lock import hold
+
+log = logging.getLogger(__name__)
+
+SHOWN = 3  # failed checks named in the one line; all of them are in audit.checks and the Data Docs
+LOADS_CHECKED = "loads_checked"
+SOURCE_ABSENT = "source_absent"
+ROWS_READ = "rows_can_be_read"
+
+
+class GateFailed(StratumError):
+    """A gate found what it must not let through. What was published before stands untouched."""
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """A gate that passed: how many checks it made (`failed` is 0), and where they can be read."""
+
+    gate: str
+    run_id: str
+    as_of: date
+    checks: int
+    failed: int
+    docs_url: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """One expectation's result, as audit.checks keeps it."""
+
+    table: str
+    expectation: str
+    column: str | None
+    arguments: dict[str, Any]
+    success: bool
+    observed: dict[str, Any]
+    description: str | None = None
+
+    def __str__(self) -> str:
+        where = f"{self.table}.{self.column}" if self.column else self.table
+        what = f"{self.expectation} ({self.description})" if self.description else self.expectation
+        return f"{where}: {what} observed {_brief(self.observed)}"
+
+
+def run_gate(gate: str, as_of: date, run_id: str) -> GateResult:
+    """Run the gate `raw`, `marts` or `published` for a run that holds the build lock.
+
+    Every result is committed to audit.checks and shown in the Data Docs, whether the gate passes or not.
+    Raises GateFailed, in one line, where an expectation is not met.
+    """
+    values, loaded = _values(as_of, run_id)
+    suite = load_suite(gate, values)
+    with connect(suite.role) as connection:
+        hold(connection, run_id)
+    context = _open_context()
+    checks = _absent(suite, as_of)
+    absent = {check.table for check in checks}
+    # Loads of a source that has since been switched off are checked all the same.
+    tables = [t for t in suite.tables if t.table not in absent or (t.source, t.entity) in loaded]
+    checks += _check_tables(context, suite, tables, run_id)
+    failed = [check for check in checks if not check.success]
+    remembered = [_loads_checked(values["load_ids"], passed=not failed)] if gate == "raw" else []
+    _write_down(suite.role, gate, as_of, run_id, checks + remembered)
+    docs = write_docs(context, run_id)
+    if failed:
+        raise GateFailed(_told(gate, as_of, run_id, failed, len(checks), docs))
+    log.info("Gate %s passed for run %s (as of %s): %d checks. %s", gate, run_id, as_of, len(checks), docs)
+    return GateResult(gate, run_id, as_of, len(checks), 0, docs)
+
+
+def _values(as_of: date, run_id: str) -> tuple[dict[str, Any], set[tuple[str, str]]]:
+    """Return what the suites' `$names` stand for, and the (source, entity) of the loads among them.
+
+    The loads are those that no raw gate has passed yet.
+    """
+    with connect("transformer") as connection:
+        company = connection.execute("select timezone, currency from audit.company").fetchone()
+        loads = connection.execute(
+            "select load_id::text, source, entity from audit.loads where status = 'loaded' and load_id::text not in ("
+            "  select jsonb_array_elements_text(arguments -> 'load_ids') from audit.checks"
+            "  where gate = 'raw' and expectation = %s and success) order by load_seq",
+            [LOADS_CHECKED],
+        ).fetchall()
+    if company is None:
+        raise StratumError(
+            "The warehouse holds no company yet: load a source before its gate (`stratum run`)."
+        )
+    return {
+        "as_of": as_of,
+        "run_id": run_id,
+        "timezone": company[0],
+        "currency": company[1],
+        "load_ids": [load_id for load_id, *_ in loads],
+    }, {(source, entity) for _, source, entity in loads}
+
+
+def _absent(suite: GateSuite, as_of: date) -> list[Check]:
+    """Return a check for each table whose source was absent on the date: that it was is written down."""
+    checks = []
+    with connect("transformer") as connection:
+        for table in suite.tables:
+            if table.source is None:
+                continue
+            row = connection.execute(
+                "select status from audit.loads where as_of_date = %s and source = %s and entity = %s "
+                "order by load_seq desc limit 1",
+                [as_of, table.source, table.entity],
+            ).fetchone()
+            if row is not None and row[0] == "absent":
+                arguments = {"source": table.source, "entity": table.entity}
+                checks.append(Check(table.table, SOURCE_ABSENT, None, arguments, True, {"absent": True}))
+    return checks
+
+
+def _loads_checked(load_ids: list[str], passed: bool) -> Check:
+    """The check that remembers which loads a raw gate has seen; a later one leaves out those that passed."""
+    return Check("audit.loads", LOADS_CHECKED, None, {"load_ids": load_ids}, passed, {"loads": len(load_ids)})
+
+
+def _open_context() -> AbstractDataContext:
+    settings = get_settings()
+    config = context_config(settings.home, settings.data_docs)
+    return gx.get_context(mode="ephemeral", project_config=config)
+
+
+def _check_tables(
+    context: AbstractDataContext, suite: GateSuite, tables: list[TableSuite], run_id: str
+) -> list[Check]:
+    # Great Expectations reads a dollar sign as the name of a variable.
+    url = role_url(suite.role).replace("postgresql://", "postgresql+psycopg://", 1).replace("$", "%24")
+    # One connection, in which the rows of each table are copied once: every expectation would read them anew.
+    source = context.data_sources.add_postgres(
+        suite.gate,
+        connection_string=url,
+        create_temp_table=True,
+        kwargs={"poolclass": StaticPool},  # type: ignore[call-arg]  # a field of it that its signature leaves out
+    )
+    run = RunIdentifier(run_name=run_id, run_time=datetime.now(UTC))
+    try:
+        return [check for table in tables for check in _check_table(context, source, suite.gate, table, run)]
+    finally:
+        source.get_execution_engine().close()
+
+
+def _check_table(
+    context: AbstractDataContext,
+    source: PostgresDatasource,
+    gate: str,
+    table: TableSuite,
+    run: RunIdentifier,
+) -> list[Check]:
+    name = f"{gate}.{table.table}"
+    rows = source.add_query_asset(table.table, query=table.rows).add_batch_definition_whole_table("rows")
+    expectations = context.suites.add_or_update(gx.ExpectationSuite(name, expectations=[*table.expectations]))
+    definition = context.validation_definitions.add(
+        gx.ValidationDefinition(name=name, data=rows, suite=expectations)
+    )
+    try:
+        result = definition.run(
+            run_id=run, result_format={"result_format": "BASIC", "partial_unexpected_count": SHOWN}
+        )
+    except DBAPIError as error:  # the table is missing or misses a column: a failed check like any other
+        observed = {"exception": str(error.orig)}
+        return [Check(table.table, ROWS_READ, None, {"rows": table.rows}, False, observed)]
+    return [_check(table.table, one) for one in result.results]
+
+
+def _check(table: str, result: ExpectationValidationResult) -> Check:
+    written = result.to_json_dict()
+    config: Any = written["expectation_config"]
+    arguments = {name: value for name, value in config["kwargs"].items() if name != "batch_id"}
+    observed: Any = written["result"] or {}
+    if raised := _raised(written["exception_info"]):
+        observed = {**observed, "exception": raised}
+    return Check(
+        table,
+        config["type"],
+        arguments.get("column"),
+        arguments,
+        bool(result.success),
+        observed,
+        config.get("description"),
+    )
+
+
+def _raised(info: Any) -> str | None:
+    """Return the message of the exception an expectation ended with: GX files it alone, or under each metric."""
+    candidates = [info, *info.values()] if isinstance(info, dict) else []
+    for candidate in candidates:
+        if isinstance(candidate, dict) and candidate.get("raised_exception"):
+            return str(candidate.get("exception_message"))
+    return None
+
+
+def _write_down(role: str, gate: str, as_of: date, run_id: str, checks: list[Check]) -> None:
+    """Commit every result, in a transaction of its own: they stand though the gate stops the chain."""
+    with connect(role) as connection, connection.cursor() as cursor:
+        cursor.executemany(
+            "insert into audit.checks (run_id, as_of_date, gate, table_name, expectation, column_name, arguments, "
+            "success, observed) values (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            [
+                (
+                    run_id,
+                    as_of,
+                    gate,
+                    check.table,
+                    check.expectation,
+                    check.column,
+                    Jsonb(check.arguments),
+                    check.success,
+                    Jsonb(check.observed),
+                )
+                for check in checks
+            ],
+        )
+
+
+def _told(gate: str, as_of: date, run_id: str, failed: list[Check], checks: int, docs: str) -> str:
+    shown = "; ".join(str(check) for check in failed[:SHOWN])
+    more = f"; and {len(failed) - SHOWN} more" if len(failed) > SHOWN else ""
+    return (
+        f"Gate {gate} stopped run {run_id} (as of {as_of}): {len(failed)} of {checks} checks failed: {shown}{more}. "
+        f"What is published stands. See {docs}, or audit.checks."
+    )
+
+
+def _brief(observed: dict[str, Any]) -> str:
+    """Return the part of an observation that fits into a line."""
+    if "exception" in observed:
+        return " ".join(str(observed["exception"]).split())[:200]
+    if rows := observed.get("details", {}).get("unexpected_rows"):
+        return f"{observed.get('observed_value')} rows, such as {json.dumps(rows[0], default=str)}"[:240]
+    if "unexpected_count" in observed:
+        examples = json.dumps(observed.get("partial_unexpected_list", [])[:SHOWN], default=str)
+        return f"{observed['unexpected_count']} of {observed.get('element_count')} rows, such as {examples}"[
+            :240
+        ]
+    return str(observed.get("observed_value"))[:240]

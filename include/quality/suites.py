@@ -1,0 +1,112 @@
+"""Read a gate's suite from expectations/: which tables, which rows of each, what is expected of them."""
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import yaml
+from great_expectations.expectations.expectation import Expectation
+from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+from psycopg import sql
+
+import include.quality.no_such_rows  # noqa: F401 - makes its expectation known by name
+from include.errors import StratumError
+from include.settings import PROJECT_DIR
+
+EXPECTATIONS = PROJECT_DIR / "expectations"
+GATES = ("raw", "marts", "published")
+SQL_ARGUMENT = "unexpected_rows_query"
+BATCH = "(select * from {batch})"  # Great Expectations gives the rows an alias of its own; a suite gives one that reads
+
+
+@dataclass(frozen=True)
+class TableSuite:
+    """What is expected of one table: the query of the rows to check, and the expectations.
+
+    `source` and `entity` name the loads the rows come from, where they come from loads.
+    """
+
+    table: str
+    source: str | None
+    entity: str | None
+    rows: str
+    expectations: tuple[Expectation, ...]
+
+
+@dataclass(frozen=True)
+class GateSuite:
+    """A gate's suite: the role that reads its tables, and the suite of each table."""
+
+    gate: str
+    role: str
+    tables: tuple[TableSuite, ...]
+
+
+def load_suite(gate: str, values: Mapping[str, Any], folder: Path = EXPECTATIONS) -> GateSuite:
+    """Return the suite of a gate with every `$name` filled in from `values` and the limits in force.
+
+    In SQL a name becomes a literal (lists become arrays); elsewhere an argument `$name` becomes the value.
+    `values` holds as_of (a date), run_id, currency, timezone, load_ids. Raises StratumError for a gate there
+    is no suite of, and a name nobody gives.
+    """
+    path = folder / f"{gate}.yml"
+    if gate not in GATES or not path.is_file():
+        raise StratumError(f"There is no gate '{gate}': the gates are {', '.join(GATES)} ({folder}).")
+    document = yaml.safe_load(path.read_text())
+    known = {**values, **_limits(folder / "limits.csv", values["as_of"])}
+    tables = tuple(
+        TableSuite(
+            table=entry["table"],
+            source=entry.get("source"),
+            entity=entry.get("entity"),
+            rows=_sql(entry["rows"], known, path),
+            expectations=tuple(_expectation(written, known, path) for written in entry["expectations"]),
+        )
+        for entry in document["tables"]
+    )
+    return GateSuite(gate, document["role"], tables)
+
+
+def _limits(path: Path, as_of: date) -> dict[str, float]:
+    """Return each limit in force on the date, as `limit_<name>`: its newest row that is not later."""
+    in_force: dict[str, tuple[date, float]] = {}
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            since = date.fromisoformat(row["effective_from"])
+            if since <= as_of and since >= in_force.get(row["name"], (since, 0.0))[0]:
+                in_force[row["name"]] = (since, float(row["value"]))
+    return {f"limit_{name}": value for name, (_, value) in in_force.items()}
+
+
+def _expectation(written: Mapping[str, Any], known: Mapping[str, Any], path: Path) -> Expectation:
+    arguments = {
+        name: _sql(value.replace("{batch}", BATCH), known, path)
+        if name == SQL_ARGUMENT
+        else _value(value, known, path)
+        for name, value in written["kwargs"].items()
+    }
+    return ExpectationConfiguration(
+        type=written["type"], kwargs=arguments, description=written.get("description")
+    ).to_domain_obj()
+
+
+def _sql(text: str, known: Mapping[str, Any], path: Path) -> str:
+    literals = {name: sql.Literal(value).as_string(None) for name, value in known.items()}
+    try:
+        return Template(text.strip()).substitute(literals)
+    except (KeyError, ValueError) as error:
+        raise StratumError(f"{path}: nothing fills in {error} in: {text.strip()[:80]}") from error
+
+
+def _value(value: Any, known: Mapping[str, Any], path: Path) -> Any:
+    if isinstance(value, list):
+        return [_value(item, known, path) for item in value]
+    if isinstance(value, str) and value.startswith("$"):
+        if value[1:] not in known:
+            raise StratumError(f"{path}: nothing fills in '{value}'.")
+        return known[value[1:]]
+    return value

@@ -1,0 +1,60 @@
+"""Start the sandbox: `python -m include.sandbox --port PORT --state FILE`, on loopback only.
+
+The token clients must send is read from STRATUM_SANDBOX_TOKEN. An empty state is seeded with the accounts
+of the simulated company.
+"""
+
+import argparse
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import uvicorn
+
+from include.sandbox.app import Sandbox
+from include.sandbox.store import Store, simulated_accounts
+
+GRACE_S = 1  # what a request in progress has before the server leaves on SIGTERM
+
+
+def main() -> int:
+    """Serve until SIGTERM or SIGINT; 1 where the token is missing or the port is taken."""
+    parser = argparse.ArgumentParser(prog="python -m include.sandbox", description=__doc__)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--state", type=Path, required=True)
+    arguments = parser.parse_args()
+    token = os.environ.get("STRATUM_SANDBOX_TOKEN")
+    if not token:
+        print("Set STRATUM_SANDBOX_TOKEN to the token clients must send.", file=sys.stderr)
+        return 1
+    # uvicorn stops cleanly on these, and then raises them again.
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(stop, lambda *_: sys.exit(0))
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", arguments.port))
+    except OSError as error:
+        print(f"Port {arguments.port} of 127.0.0.1 cannot be taken: {error.strerror}.", file=sys.stderr)
+        return 1
+    store = Store(arguments.state)
+    if store.is_empty():
+        store.seed(simulated_accounts())
+    config = uvicorn.Config(
+        Sandbox(store, token).app(),
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=GRACE_S,
+    )
+    try:
+        uvicorn.Server(config).run(sockets=[listener])
+    finally:
+        store.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

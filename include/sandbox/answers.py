@@ -1,0 +1,98 @@
+"""The bodies HubSpot answers with, as its documentation and its users' reports show them."""
+
+import json
+import sqlite3
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+from starlette.responses import JSONResponse
+
+from include.sandbox.store import stamp
+
+
+class Failure(Exception):
+    """A request the CRM refuses as a whole: HTTP status, category, message, optional context and headers."""
+
+    def __init__(
+        self, status: int, category: str, message: str, headers: dict[str, str] | None = None, **body: Any
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = headers or {}
+        self.body = {
+            "status": "error",
+            "message": message,
+            "correlationId": str(uuid.uuid4()),
+            "category": category,
+        } | body
+
+    def response(self) -> JSONResponse:
+        """Return it as an HTTP answer."""
+        return JSONResponse(self.body, status_code=self.status, headers=self.headers)
+
+
+def rate_limited(retry_after: int | None) -> Failure:
+    """Return the 429 of the ten-second window; it carries Retry-After only now and then."""
+    headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+    failure = Failure(
+        429,
+        "RATE_LIMITS",
+        "You have reached your ten_secondly_rolling limit.",
+        headers,
+        errorType="RATE_LIMIT",
+        policyName="TEN_SECONDLY_ROLLING",
+        groupName="publicapi:private-app-api-calls-ten-secondly",
+    )
+    del failure.body["category"]  # HubSpot's 429 has an errorType in its place
+    return failure
+
+
+def invalid_property(name: str, error: str, message: str) -> str:
+    """Return the message of a refused property value: prose around a JSON list, as HubSpot writes it."""
+    detail = {"isValid": False, "message": message, "error": error, "name": name}
+    return f"Property values were not valid: [{json.dumps(detail)}]"
+
+
+def row_error(category: str, message: str, context: dict[str, list[str]]) -> dict[str, Any]:
+    """Return one entry of `errors` in a 207. HubSpot sends neither `links` nor `errors` in it."""
+    return {"status": "error", "category": category, "message": message, "context": context}
+
+
+def company(
+    row: sqlite3.Row, wanted: list[str], history: dict[str, list[sqlite3.Row]] | None = None
+) -> dict[str, Any]:
+    """Return a company as HubSpot shows it: the wanted properties, unset ones null."""
+    held = json.loads(row["properties"])
+    names = [*wanted, "createdate", "hs_lastmodifieddate", "hs_object_id"]
+    body: dict[str, Any] = {
+        "id": str(row["id"]),
+        "properties": {name: held.get(name) for name in dict.fromkeys(names)},
+        "createdAt": row["created_at"],
+        "updatedAt": row["updated_at"],
+        "archived": row["archived_at"] is not None,
+    }
+    if row["archived_at"] is not None:
+        body["archivedAt"] = row["archived_at"]
+    if history is not None:
+        body["propertiesWithHistory"] = {
+            name: [
+                {"value": entry["value"], "timestamp": entry["changed_at"], "sourceType": "API"}
+                for entry in entries
+            ]
+            for name, entries in history.items()
+        }
+    return body
+
+
+def batch(results: list[dict[str, Any]], errors: list[dict[str, Any]], started: datetime) -> JSONResponse:
+    """Return a batch answer: 200, or 207 where rows were refused."""
+    body: dict[str, Any] = {
+        "status": "COMPLETE",
+        "results": results,
+        "startedAt": stamp(started),
+        "completedAt": stamp(datetime.now(UTC)),
+    }
+    if errors:
+        body |= {"numErrors": len(errors), "errors": errors}
+    return JSONResponse(body, status_code=207 if errors else 200)

@@ -1,0 +1,48 @@
+"""Faults put in on purpose, and the count of calls: what tests need of the sandbox."""
+
+from collections import Counter
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+@dataclass
+class Faults:
+    """What goes wrong next. Numbers count down by one each time; ids stay until they are cleared."""
+
+    refuse_ids: list[str] = field(default_factory=list)
+    """Records whose row in a batch update is refused (207)."""
+    reject_batch_ids: list[str] = field(default_factory=list)
+    """Records that make a batch update fail as a whole (400)."""
+    rate_limited: int = 0
+    """The next n calls of any kind answer 429."""
+    retry_after: int | None = None
+    """Retry-After of those, in seconds; none if unset."""
+    server_error: int = 0
+    """The next n batch updates answer 502 and write nothing."""
+    drop_answer: int = 0
+    """The next n batch updates write and then cut the connection."""
+    empty_complete: int = 0
+    """The next n batch updates answer COMPLETE without results and write nothing."""
+
+    def take(self, name: str) -> bool:
+        """Count a numbered fault down; tell whether it strikes this time."""
+        left = getattr(self, name)
+        setattr(self, name, max(0, left - 1))
+        return left > 0
+
+    def set(self, wanted: dict[str, Any]) -> None:
+        """Set the named faults and leave the others. Raises ValueError for a name that is none."""
+        unknown = set(wanted) - {each.name for each in fields(self)}
+        if unknown:
+            raise ValueError(f"no such fault: {', '.join(sorted(unknown))}")
+        for name, value in wanted.items():
+            setattr(self, name, value)
+
+
+@dataclass
+class Calls:
+    """How often each endpoint was called, refused calls included."""
+
+    by_endpoint: Counter[str] = field(default_factory=Counter)
+    writes: int = 0
+    """Calls that would change companies: batch update, archive."""

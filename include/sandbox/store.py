@@ -1,0 +1,214 @@
+"""The sandbox's companies and property definitions, in one sqlite file that outlives the server."""
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+FIRST_RECORD_ID = 18_000_000_037
+RECORD_ID_STEP = 37
+READ_ONLY = ("createdate", "hs_lastmodifieddate", "hs_object_id")
+BUILT_IN = {
+    "name": "string",
+    "industry": "string",
+    "country": "string",
+    "domain": "string",
+    "account_number": "string",
+    "createdate": "datetime",
+    "hs_lastmodifieddate": "datetime",
+    "hs_object_id": "number",
+}
+SCHEMA = """
+create table if not exists companies (
+    id integer primary key,
+    created_at text not null,
+    updated_at text not null,
+    archived_at text,
+    properties text not null
+);
+create table if not exists history (
+    seq integer primary key autoincrement,
+    record_id integer not null,
+    property text not null,
+    value text not null,
+    changed_at text not null
+);
+create index if not exists history_of on history (record_id, property, seq);
+create table if not exists property_groups (name text primary key, label text not null);
+create table if not exists properties (name text primary key, definition text not null);
+"""
+
+
+@dataclass(frozen=True)
+class Account:
+    """One company to seed the sandbox with; a null property is left unset."""
+
+    account_number: str | None
+    name: str | None
+    industry: str | None
+    country: str | None
+    created_at: datetime
+
+
+def stamp(moment: datetime) -> str:
+    """Return an instant as HubSpot writes it: UTC with milliseconds and a Z."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+
+
+def simulated_accounts() -> list[Account]:
+    """Return the accounts of the built-in simulated company."""
+    from include.simulate import accounts
+
+    return [
+        Account(
+            each["account_number"],
+            each["name"],
+            each["industry"],
+            each["country"],
+            datetime.fromisoformat(each["created_at"]),
+        )
+        for each in accounts()
+    ]
+
+
+class Store:
+    """Companies with the history of their properties, property definitions, property groups.
+
+    Every write is one sqlite transaction: a killed server has either done a batch or not.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.db = sqlite3.connect(path, check_same_thread=False)
+        self.db.row_factory = sqlite3.Row
+        self.db.execute("pragma journal_mode = wal")
+        self.db.executescript(SCHEMA)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.db.close()
+
+    def is_empty(self) -> bool:
+        """Tell whether the sandbox was never seeded."""
+        return self.db.execute("select 1 from property_groups").fetchone() is None
+
+    def seed(self, accounts: Iterable[Account]) -> None:
+        """Fill an empty store: built-in properties and one company per account, in the order given."""
+        with self.db:
+            self._add_group("companyinformation", "Company information")
+            for name, kind in BUILT_IN.items():
+                self._add_property(
+                    {
+                        "name": name,
+                        "label": name,
+                        "type": kind,
+                        "fieldType": "text",
+                        "groupName": "companyinformation",
+                        "hubspotDefined": name != "account_number",
+                        "modificationMetadata": {
+                            "archivable": False,
+                            "readOnlyDefinition": True,
+                            "readOnlyValue": name in READ_ONLY,
+                        },
+                    }
+                )
+            for index, account in enumerate(accounts):
+                self._add_company(str(FIRST_RECORD_ID + index * RECORD_ID_STEP), account)
+
+    def _add_company(self, record_id: str, account: Account) -> None:
+        created = stamp(account.created_at)
+        given = {
+            "name": account.name,
+            "industry": account.industry,
+            "country": account.country,
+            "account_number": account.account_number,
+        }
+        values = {name: str(value) for name, value in given.items() if value is not None}
+        fixed = {"createdate": created, "hs_lastmodifieddate": created, "hs_object_id": record_id}
+        self.db.execute(
+            "insert into companies (id, created_at, updated_at, properties) values (?, ?, ?, ?)",
+            [record_id, created, created, json.dumps(values | fixed)],
+        )
+        self._remember(record_id, values, created)
+
+    def _remember(self, record_id: str, values: dict[str, str], changed_at: str) -> None:
+        self.db.executemany(
+            "insert into history (record_id, property, value, changed_at) values (?, ?, ?, ?)",
+            [(record_id, name, value, changed_at) for name, value in values.items()],
+        )
+
+    def page(self, after: str | None, limit: int, archived: bool) -> list[sqlite3.Row]:
+        """Return up to `limit` companies with an id above `after`, in order of id."""
+        return self.db.execute(
+            "select * from companies where id > ? and (archived_at is not null) = ? order by id limit ?",
+            [int(after or 0), archived, limit],
+        ).fetchall()
+
+    def find(self, record_id: str) -> sqlite3.Row | None:
+        """Return a company that is not archived, or None."""
+        if not record_id.isdecimal() or len(record_id) > 18:  # what sqlite's integers hold
+            return None
+        return self.db.execute(
+            "select * from companies where id = ? and archived_at is null", [int(record_id)]
+        ).fetchone()
+
+    def history(self, record_id: int, name: str) -> list[sqlite3.Row]:
+        """Return every value a property of a company ever had, newest first."""
+        return self.db.execute(
+            "select value, changed_at from history where record_id = ? and property = ? order by seq desc",
+            [record_id, name],
+        ).fetchall()
+
+    def update(self, changes: list[tuple[str, dict[str, str]]], now: datetime) -> None:
+        """Set properties of companies, all or none; a value that changes adds to its history."""
+        with self.db:
+            for record_id, values in changes:
+                row = self.find(record_id)
+                if row is None:
+                    raise KeyError(record_id)
+                held = json.loads(row["properties"])
+                self._remember(record_id, {n: v for n, v in values.items() if held.get(n) != v}, stamp(now))
+                held |= values | {"hs_lastmodifieddate": stamp(now)}
+                self.db.execute(
+                    "update companies set properties = ?, updated_at = ? where id = ?",
+                    [json.dumps(held), stamp(now), int(record_id)],
+                )
+
+    def archive(self, record_id: str, now: datetime) -> None:
+        """Move a company to the recycling bin; nothing happens where it is there or unknown."""
+        with self.db:
+            self.db.execute(
+                "update companies set archived_at = ?, updated_at = ? where id = ? and archived_at is null",
+                [stamp(now), stamp(now), int(record_id)],
+            )
+
+    def groups(self) -> list[sqlite3.Row]:
+        """Return the property groups."""
+        return self.db.execute("select name, label from property_groups order by rowid").fetchall()
+
+    def properties(self) -> dict[str, dict[str, Any]]:
+        """Return the property definitions by name."""
+        rows = self.db.execute("select name, definition from properties order by rowid").fetchall()
+        return {row["name"]: json.loads(row["definition"]) for row in rows}
+
+    def add_group(self, name: str, label: str) -> None:
+        """Add a property group. Raises sqlite3.IntegrityError where it exists."""
+        with self.db:
+            self._add_group(name, label)
+
+    def add_property(self, definition: dict[str, Any]) -> None:
+        """Add a property definition. Raises sqlite3.IntegrityError where it exists."""
+        with self.db:
+            self._add_property(definition)
+
+    def _add_group(self, name: str, label: str) -> None:
+        self.db.execute("insert into property_groups (name, label) values (?, ?)", [name, label])
+
+    def _add_property(self, definition: dict[str, Any]) -> None:
+        self.db.execute(
+            "insert into properties (name, definition) values (?, ?)",
+            [definition["name"], json.dumps(definition)],
+        )

@@ -1,0 +1,250 @@
+"""sources.yml: what the company is, where its data lies, how it maps to the contract, where results go.
+
+`load_sources` turns the file into a `Sources`, or says in one line which key is wrong. What each key of
+`orders` means stands in docs/contracts/sources.md.
+"""
+
+import glob
+import os
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
+
+from include.dates import zone
+from include.errors import StratumError
+from include.settings import get_settings
+
+VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+CURRENCY = re.compile(r"[A-Z]{3}")
+REASON = re.compile(r"[a-z][a-z0-9_]*")
+FILE_KINDS = (".csv", ".csv.gz", ".parquet", ".jsonl", ".jsonl.gz")
+OUR_REASONS = ("price_not_positive", "sign_contradicts_type", "no_exchange_rate", "repeated")
+OUR_PREFIXES = ("unreadable_", "missing_")
+
+OrderColumn = Literal[
+    "order_id",
+    "customer_id",
+    "product_id",
+    "product_name",
+    "product_category",
+    "country",
+    "quantity",
+    "unit_price",
+    "amount",
+    "currency",
+    "ordered_at",
+]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+
+
+class Company(_Section):
+    """The one company of a warehouse: its name, its time zone (IANA) and its reporting currency (ISO 4217)."""
+
+    name: str = Field(min_length=1)
+    timezone: str = Field(default_factory=lambda: get_settings().timezone)
+    currency: str = Field(default_factory=lambda: get_settings().currency)
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, name: str) -> str:
+        return _checked_zone(name)
+
+    @field_validator("currency")
+    @classmethod
+    def _currency_code(cls, code: str) -> str:
+        if not CURRENCY.fullmatch(code):
+            raise ValueError(f"'{code}' is not a currency code of three capital letters, such as CNY")
+        return code
+
+
+class QuarantineRule(_Section):
+    """A rule of the user: rows for which the SQL condition `when` holds are refused under `reason`."""
+
+    reason: str
+    when: str = Field(min_length=1)
+
+    @field_validator("reason")
+    @classmethod
+    def _own_name(cls, reason: str) -> str:
+        if not REASON.fullmatch(reason):
+            raise ValueError(f"'{reason}' is not a reason: use small letters, digits and _")
+        if reason in OUR_REASONS or reason.startswith(OUR_PREFIXES):
+            raise ValueError(f"'{reason}' is a reason of Stratum's own: choose another name")
+        return reason
+
+
+class OrderColumns(_Section):
+    """For each column of the contract, a SQL scalar expression over the file's columns.
+
+    `amount` is quantity x unit_price where it is not given; the other columns with None stay empty.
+    """
+
+    order_id: str = Field(min_length=1)
+    customer_id: str = Field(min_length=1)
+    product_id: str = Field(min_length=1)
+    quantity: str = Field(min_length=1)
+    unit_price: str = Field(min_length=1)
+    currency: str = Field(min_length=1)
+    ordered_at: str = Field(min_length=1)
+    amount: str | None = None
+    product_name: str | None = None
+    product_category: str | None = None
+    country: str | None = None
+
+    def expressions(self) -> dict[str, str]:
+        """Return column → expression of the columns that are mapped, in the order of the contract."""
+        given = self.model_dump()
+        return {name: given[name] for name in OrderColumn.__args__ if given[name]}  # type: ignore[attr-defined]
+
+
+class Orders(_Section):
+    """The mapping of an order file (csv, csv.gz, parquet, jsonl, jsonl.gz; a glob for several)."""
+
+    file: str = Field(min_length=1)
+    timezone: str | None = None
+    delimiter: str = Field(",", min_length=1, max_length=1)
+    columns: OrderColumns
+    return_when: str | None = None
+    non_product_when: str | None = None
+    quarantine: tuple[QuarantineRule, ...] = ()
+    key: tuple[OrderColumn, ...] = Field(("order_id", "product_id"), min_length=1)
+    repeated_rows: Literal["number", "first"] = "number"
+
+    @field_validator("file")
+    @classmethod
+    def _known_kind(cls, file: str) -> str:
+        if not file.endswith(FILE_KINDS):
+            raise ValueError(f"'{file}' is not a kind of file that is read: {', '.join(FILE_KINDS)}")
+        return file
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, name: str | None) -> str | None:
+        return None if name is None else _checked_zone(name)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Orders":
+        reasons = [rule.reason for rule in self.quarantine]
+        if doubled := {reason for reason in reasons if reasons.count(reason) > 1}:
+            raise ValueError(f"quarantine names the reason '{min(doubled)}' twice")
+        mapped = self.columns.expressions()
+        if unmapped := [name for name in self.key if name not in mapped]:
+            raise ValueError(f"key names '{unmapped[0]}', which columns does not map")
+        return self
+
+    def files(self) -> list[Path]:
+        """Return the files, sorted by path. Raises StratumError where there is none."""
+        if os.path.isfile(self.file):  # before it is taken for a pattern: a path may hold [ or *
+            return [Path(self.file)]
+        found = sorted(Path(path) for path in glob.glob(self.file, recursive=True) if os.path.isfile(path))
+        if not found:
+            raise StratumError(
+                f"There is no file {self.file} (orders.file of the sources). Put it there, or correct the path."
+            )
+        return found
+
+
+class Crm(_Section):
+    """The CRM that is pulled: its system and the Airflow connection that reaches it."""
+
+    system: Literal["hubspot"]
+    connection: str = Field("hubspot_default", min_length=1)
+
+
+class Sync(_Section):
+    """Where results go: `fields` maps a property of the target to a column of published.customer_360."""
+
+    target: Literal["hubspot"]
+    connection: str = Field("hubspot_default", min_length=1)
+    fields: dict[str, str] = Field(min_length=1)
+    create: bool = False
+
+
+class Sources(_Section):
+    """All of a sources.yml; a source that is not there is None, which is absent and not an error."""
+
+    company: Company
+    orders: Orders | None = None
+    crm: Crm | None = None
+    behavior: None = None
+    sync: Sync | None = None
+
+
+def load_sources(path: Path) -> Sources:
+    """Read a sources.yml.
+
+    `${VARIABLE}` in any value is replaced from the environment (STRATUM_HOME from the settings), and a
+    relative `orders.file` is taken from the folder of the yml. Raises StratumError, one line naming the
+    file and the key, where the file is missing, is not YAML, or holds a key or value that is not known.
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StratumError(f"The sources file {path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise StratumError(f"The sources file {path} is not UTF-8 text.") from error
+    except yaml.YAMLError as error:
+        raise StratumError(f"The sources file {path} is not valid YAML: {_one_line(str(error))}") from error
+    if not isinstance(document, dict):
+        raise StratumError(f"The sources file {path} must be a mapping with the key 'company'.")
+    document = _expanded(document, path)
+    _anchor(document, path.resolve().parent)
+    try:
+        return Sources.model_validate(document)
+    except ValidationError as error:
+        raise StratumError(f"{path}: {_fault(error.errors()[0])}") from error
+
+
+def _checked_zone(name: str) -> str:
+    try:
+        zone(name)
+    except StratumError as error:
+        raise ValueError(str(error)) from error
+    return name
+
+
+def _expanded(value: Any, path: Path) -> Any:
+    if isinstance(value, dict):
+        return {key: _expanded(item, path) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_expanded(item, path) for item in value]
+    if isinstance(value, str):
+        return VARIABLE.sub(lambda match: _variable(match[1], path), value)
+    return value
+
+
+def _variable(name: str, path: Path) -> str:
+    if name == "STRATUM_HOME":
+        return str(get_settings().home)
+    if value := os.environ.get(name):
+        return value
+    raise StratumError(f"{path} uses ${{{name}}}, which is not set. Set the environment variable {name}.")
+
+
+def _anchor(document: dict[str, Any], folder: Path) -> None:
+    orders = document.get("orders")
+    if isinstance(orders, dict) and isinstance(orders.get("file"), str):
+        orders["file"] = str(folder / Path(orders["file"]).expanduser())
+
+
+def _fault(error: ErrorDetails) -> str:
+    place = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"the key '{place}' is not known. Is it a typo, or one level too deep or too high?"
+    if error["type"] == "missing":
+        return f"the key '{place}' is missing."
+    if error["type"] == "value_error":
+        message = str(error["ctx"]["error"])
+        return f"{place}: {message}" + ("" if message.endswith(".") else ".")
+    return f"{place}: {_one_line(error['msg'])}, but it is {error['input']!r}."
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

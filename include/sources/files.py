@@ -1,0 +1,172 @@
+"""Read files of order lines into DuckDB: every column of every row, and the rows that cannot be read."""
+
+import csv
+import gzip
+import json
+import os
+from pathlib import Path
+
+import duckdb
+
+from include.errors import StratumError
+from include.settings import get_settings
+from include.sources.expressions import first_line
+
+SOURCE = "source_rows"
+"""The table of the rows as they stand: the file's columns, then stratum_file (its path below the folder
+the files share) and stratum_row (its place among the file's readable rows, from 1)."""
+REFUSED = "refused_lines"
+"""The table of the rows that cannot be parsed: stratum_file, stratum_row (the row of the file, from 1, the
+header and every row counted), line (the text as it stands), fault."""
+
+
+def open_engine(timezone: str) -> duckdb.DuckDBPyConnection:
+    """Open an empty DuckDB in memory that takes timestamps without a zone for local ones of `timezone`."""
+    spill = get_settings().home / "tmp" / "duckdb"
+    spill.parent.mkdir(parents=True, exist_ok=True)
+    engine = duckdb.connect(
+        config={
+            "temp_directory": str(spill),
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+        }
+    )
+    engine.execute("load icu")  # built in; it brings the time zones
+    engine.execute(f"set TimeZone = '{timezone}'")  # a name that config.py has checked
+    return engine
+
+
+def lock(engine: duckdb.DuckDBPyConnection) -> None:
+    """Take from the engine all access to files, network and Python variables, for good."""
+    engine.execute("set python_scan_all_frames = false")
+    engine.execute("set python_enable_replacements = false")
+    engine.execute("set enable_external_access = false")
+    engine.execute("set lock_configuration = true")
+
+
+def read_files(engine: duckdb.DuckDBPyConnection, files: list[Path], delimiter: str) -> list[str]:
+    """Fill SOURCE and REFUSED from files of one kind and return the file's columns.
+
+    The columns of csv and jsonl are text, whatever they hold: what a value means is the mapping's to say,
+    and no guess from the first rows can change a load. An empty csv field is null. Raises StratumError
+    where a file is not what its name says, or the files differ in kind or header.
+    """
+    kinds = {_kind(path) for path in files}
+    if len(kinds) > 1:
+        raise StratumError(f"{files[0].parent}: the files differ in kind ({', '.join(sorted(kinds))}).")
+    kind = kinds.pop()
+    engine.execute(
+        f"create table {REFUSED} (stratum_file varchar, stratum_row bigint, line varchar, fault varchar)"
+    )
+    try:
+        if kind == "csv":
+            _read_csv(engine, files, delimiter)
+        elif kind == "jsonl":
+            _read_jsonl(engine, files)
+        else:
+            _read_parquet(engine, files)
+    except duckdb.Error as error:
+        raise StratumError(f"{_named(files)} cannot be read as {kind}: {first_line(error)}.") from error
+    columns = [row[0] for row in engine.execute(f"describe {SOURCE}").fetchall()]
+    return [name for name in columns if name not in ("stratum_file", "stratum_row")]
+
+
+def _named(files: list[Path]) -> str:
+    return str(files[0]) if len(files) == 1 else f"{files[0]} (or one of {len(files)} files)"
+
+
+def _below(files: list[Path], column: str) -> str:
+    """Return the SQL of a file's path below the folder that all files share: its name, for one folder."""
+    shared = os.path.commonpath([path.parent for path in files])
+    return f"substr({column}, {len(os.path.join(shared, '')) + 1}) as stratum_file"
+
+
+def _kind(path: Path) -> str:
+    return path.name.removesuffix(".gz").rpartition(".")[2]
+
+
+def _read_parquet(engine: duckdb.DuckDBPyConnection, files: list[Path]) -> None:
+    engine.execute(
+        f"create table {SOURCE} as select * exclude (filename, file_row_number), {_below(files, 'filename')}, "  # noqa: S608
+        "file_row_number + 1 as stratum_row from read_parquet(?, union_by_name = true, filename = true, "
+        "file_row_number = true)",
+        [[str(path) for path in files]],
+    )
+
+
+def _read_csv(engine: duckdb.DuckDBPyConnection, files: list[Path], delimiter: str) -> None:
+    header = _header(files[0], delimiter)
+    for path in files[1:]:
+        if (other := _header(path, delimiter)) != header:
+            raise StratumError(
+                f"{path} has the columns {', '.join(other)}, but {files[0]} has {', '.join(header)}."
+            )
+    _read_text(engine, files, dict.fromkeys(header, "VARCHAR"), delim=delimiter, quote='"', header=True)
+    engine.execute(f"alter table lines rename to {SOURCE}")
+
+
+def _read_jsonl(engine: duckdb.DuckDBPyConnection, files: list[Path]) -> None:
+    _read_text(engine, files, {"line": "VARCHAR"}, delim="", quote="", header=False)
+    # A blank line is no row. A line that is not a JSON object is a row that cannot be read.
+    engine.execute("delete from lines where trim(coalesce(line, '')) = ''")
+    engine.execute(
+        f"insert into {REFUSED} select stratum_file, stratum_row, line, 'not a JSON object' from lines "  # noqa: S608
+        "where not json_valid(line) or json_type(line) <> 'OBJECT'"
+    )
+    engine.execute("delete from lines where not json_valid(line) or json_type(line) <> 'OBJECT'")
+    keys = engine.execute(
+        "select key, min(rowid) from (select rowid, unnest(json_keys(line)) as key from lines) "
+        "group by key order by 2, 1"
+    ).fetchall()
+    structure = json.dumps({key: "VARCHAR" for key, _ in keys}).replace("'", "''")
+    values = f"unnest(from_json(line, '{structure}'))," if keys else ""
+    engine.execute(f"create table {SOURCE} as select {values} stratum_file, stratum_row from lines")  # noqa: S608
+
+
+def _read_text(
+    engine: duckdb.DuckDBPyConnection,
+    files: list[Path],
+    columns: dict[str, str],
+    *,
+    delim: str,
+    quote: str,
+    header: bool,
+) -> None:
+    """Read text files into the table `lines`, all columns as text, refused rows into REFUSED.
+
+    Every column is materialised, since DuckDB checks only those a query projects.
+    """
+    engine.execute(
+        f"create table scanned as select * exclude (stratum_path), {_below(files, 'stratum_path')} "  # noqa: S608
+        "from read_csv(?, columns = ?, delim = ?, quote = ?, escape = ?, header = ?, auto_detect = false, "
+        "nullstr = '', store_rejects = true, rejects_limit = 0, filename = 'stratum_path')",
+        [[str(path) for path in files], columns, delim, quote, quote, header],
+    )
+    # The engine is new, but the reject tables keep every scan: take the newest. A line may have several faults.
+    engine.execute(
+        f"insert into {REFUSED} select {_below(files, 's.file_path')}, e.line, any_value(e.csv_line), "  # noqa: S608
+        "min(e.error_type::varchar) from reject_errors e join reject_scans s using (scan_id, file_id) "
+        "where e.scan_id = (select max(scan_id) from reject_scans) group by s.file_path, e.line"
+    )
+    engine.execute(
+        "create table lines as select scanned.*, scanned.rowid - first_row + 1 as stratum_row from scanned "
+        "join (select stratum_file, min(rowid) as first_row from scanned group by all) using (stratum_file) "
+        "order by scanned.rowid"
+    )
+    engine.execute("drop table scanned")
+
+
+def _header(path: Path, delimiter: str) -> list[str]:
+    opened = gzip.open if path.name.endswith(".gz") else open
+    try:
+        with opened(path, "rt", encoding="utf-8-sig", errors="replace", newline="") as file:
+            names = next(csv.reader(file, delimiter=delimiter), [])
+    except (OSError, EOFError, csv.Error) as error:
+        raise StratumError(f"{path} cannot be read as csv: {error}.") from error
+    if not names:
+        raise StratumError(f"{path} is empty: a csv file begins with a line that names its columns.")
+    names = [name.strip() or f"column{index}" for index, name in enumerate(names, start=1)]
+    lowered = [name.lower() for name in names]
+    if doubled := [name for name in names if lowered.count(name.lower()) > 1]:
+        raise StratumError(f"{path} names the column '{doubled[0]}' twice.")
+    return names

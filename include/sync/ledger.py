@@ -1,0 +1,247 @@
+"""The books of a sync: runs, attempts, what the CRM confirmed, what it refused. Each call here is one commit."""
+
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from include.sync.plan import Change, Held, Plan
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A change noted as attempted; its id goes to the CRM with the row."""
+
+    attempt_id: uuid.UUID
+    change: Change
+
+
+class Ledger:
+    """The books of one target, and of one sync of it once `open_run` was called.
+
+    `connection` is in autocommit mode, so that each method commits what it writes, all of it or nothing.
+    """
+
+    def __init__(self, connection: psycopg.Connection, target: str) -> None:
+        self.connection = connection
+        self.target = target
+        self.sync_id = 0
+        self.run_id = ""
+        self.as_of = date.min
+
+    def lock(self) -> None:
+        """Wait until no other sync of this target runs; held until the connection closes."""
+        self.connection.execute(
+            "select pg_advisory_lock(hashtextextended(%s, 0))", [f"stratum sync {self.target}"]
+        )
+
+    def open_run(self, run_id: str, as_of: date) -> None:
+        """Begin the books of a sync, and mark those of a crashed one: under the lock, none can be running."""
+        self.run_id, self.as_of = run_id, as_of
+        with self.connection.transaction():
+            self.connection.execute(
+                "update sync.runs set status = 'interrupted', finished_at = clock_timestamp() "
+                "where target = %s and status = 'running'",
+                [self.target],
+            )
+            row = self.connection.execute(
+                "insert into sync.runs (target, as_of_date, run_id, status) values (%s, %s, %s, 'running') "
+                "returning sync_id",
+                [self.target, as_of, run_id],
+            ).fetchone()
+        self.sync_id = row[0]  # type: ignore[index]
+
+    def note_plan(self, plan: Plan) -> None:
+        """Write the plan's counts; what is to be sent counts as failed until it is confirmed."""
+        with self.connection.transaction():
+            self.connection.execute(
+                "update sync.runs set queried = %s, unchanged = %s, held = %s, failed = %s where sync_id = %s",
+                [plan.queried, plan.unchanged, len(plan.held), len(plan.changes), self.sync_id],
+            )
+            self._outcomes("held", [(held, held.reason, None) for held in plan.held])
+
+    def close_run(self, status: str, calls: int, failure: str | None = None) -> None:
+        """End the books of the sync."""
+        self.connection.execute(
+            "update sync.runs set status = %s, calls = %s, failure = %s, finished_at = clock_timestamp() "
+            "where sync_id = %s",
+            [status, calls, failure, self.sync_id],
+        )
+
+    def attempt(self, changes: list[Change]) -> list[Attempt]:
+        """Note, before the call, what is about to be sent."""
+        attempts = [Attempt(uuid.uuid4(), change) for change in changes]
+        with self.connection.transaction(), self.connection.cursor() as cursor:
+            cursor.executemany(
+                "insert into sync.attempts (attempt_id, sync_id, target, record_id, account_id, payload) "
+                "values (%s, %s, %s, %s, %s, %s)",
+                [
+                    (
+                        attempt.attempt_id,
+                        self.sync_id,
+                        self.target,
+                        attempt.change.record_id,
+                        attempt.change.account_id,
+                        Jsonb(attempt.change.values),
+                    )
+                    for attempt in attempts
+                ],
+            )
+        return attempts
+
+    def confirm(self, attempts: list[Attempt], proof: str, is_own: bool = True) -> None:
+        """Write what the CRM holds now. `proof` is 'answer' or 'read_back'.
+
+        `is_own` tells attempts of this sync, whose rows become `sent`, from those a crash left behind.
+        """
+        if not attempts:
+            return
+        with self.connection.transaction(), self.connection.cursor() as cursor:
+            self._settle(attempts, "confirmed" if proof == "answer" else "landed", None)
+            self._write_ledger(cursor, [attempt.change for attempt in attempts])
+            self._write_deliveries(cursor, attempts, proof)
+            cursor.execute(
+                "delete from sync.failures where target = %s and record_id = any(%s)",
+                [self.target, [attempt.change.record_id for attempt in attempts]],
+            )
+            if is_own:
+                cursor.execute(
+                    "update sync.runs set sent = sent + %s, failed = failed - %s where sync_id = %s",
+                    [len(attempts), len(attempts), self.sync_id],
+                )
+
+    def _write_ledger(self, cursor: psycopg.Cursor, changes: list[Change]) -> None:
+        cursor.executemany(
+            "insert into sync.ledger as held (target, record_id, account_id, confirmed, sync_id) "
+            "values (%s, %s, %s, %s, %s) on conflict (target, record_id) do update set "
+            "account_id = excluded.account_id, confirmed = held.confirmed || excluded.confirmed, "
+            "confirmed_at = clock_timestamp(), sync_id = excluded.sync_id",
+            [
+                (self.target, change.record_id, change.account_id, Jsonb(change.values), self.sync_id)
+                for change in changes
+            ],
+        )
+
+    def _write_deliveries(self, cursor: psycopg.Cursor, attempts: list[Attempt], proof: str) -> None:
+        # Run and date are those of the sync that sent the value, which may be a crashed one.
+        cursor.executemany(
+            "insert into sync.deliveries (sync_id, run_id, as_of_date, target, account_id, record_id, field, "
+            "old_value, new_value, attempt_id, proof) select %s, runs.run_id, runs.as_of_date, %s, %s, %s, "
+            "%s, %s, %s, attempt_id, %s from sync.attempts join sync.runs using (sync_id) "
+            "where attempt_id = %s",
+            [
+                (
+                    self.sync_id,
+                    self.target,
+                    attempt.change.account_id,
+                    attempt.change.record_id,
+                    name,
+                    attempt.change.old.get(name),
+                    value,
+                    proof,
+                    attempt.attempt_id,
+                )
+                for attempt in attempts
+                for name, value in attempt.change.values.items()
+            ],
+        )
+
+    def refuse(self, refusals: list[tuple[Attempt, str, str]], max_tries: int) -> None:
+        """Write rows the CRM said no to, each with reason and detail; the last try makes a dead letter."""
+        with self.connection.transaction(), self.connection.cursor() as cursor:
+            for attempt, reason, detail in refusals:
+                self._settle([attempt], "refused", f"{reason}: {detail}")
+                self._count_try(cursor, attempt.change, f"{reason}: {detail}", max_tries)
+            self._outcomes(
+                "failed", [(attempt.change, reason, detail) for attempt, reason, detail in refusals]
+            )
+
+    def forgotten(self, attempts: list[Attempt], max_tries: int) -> None:
+        """Write rows the answer did not speak of: a failed try, left open so that the next sync reads them."""
+        reason = "missing_from_answer"
+        with self.connection.transaction(), self.connection.cursor() as cursor:
+            for attempt in attempts:
+                self._count_try(cursor, attempt.change, reason, max_tries)
+            self._outcomes("failed", [(attempt.change, reason, None) for attempt in attempts])
+
+    def settle(self, attempts: list[Attempt], status: str, detail: str | None) -> None:
+        """Close attempts that changed nothing: 'not_done' or 'not_landed'."""
+        with self.connection.transaction():
+            self._settle(attempts, status, detail)
+
+    def fail(self, changes: list[Change], reason: str, detail: str) -> None:
+        """Write rows that failed through no fault of theirs: it is not counted as a try."""
+        with self.connection.transaction():
+            self._outcomes("failed", [(change, reason, detail) for change in changes])
+
+    def open_attempts(self) -> list[Attempt]:
+        """Return attempts without an answer, oldest first, with what the ledger held before them."""
+        rows = self.connection.execute(
+            "select attempt_id, attempt.account_id, record_id, payload, coalesce(confirmed, '{}') "
+            "from sync.attempts as attempt left join sync.ledger using (target, record_id) "
+            "where target = %s and status = 'open' order by attempted_at, attempt_id",
+            [self.target],
+        ).fetchall()
+        return [
+            Attempt(
+                attempt_id,
+                Change(account_id, record_id, payload, {k: v for k, v in held.items() if k in payload}),
+            )
+            for attempt_id, account_id, record_id, payload, held in rows
+        ]
+
+    def counts(self) -> tuple[int, int, int, int, int]:
+        """Return queried, sent, unchanged, failed, held of this sync."""
+        row = self.connection.execute(
+            "select queried, sent, unchanged, failed, held from sync.runs where sync_id = %s", [self.sync_id]
+        ).fetchone()
+        return row  # type: ignore[return-value]
+
+    def reasons(self) -> dict[str, int]:
+        """Return reason → rows of what was neither sent nor unchanged in this sync."""
+        rows = self.connection.execute(
+            "select reason, count(*) from sync.outcomes where sync_id = %s group by reason order by reason",
+            [self.sync_id],
+        ).fetchall()
+        return dict(rows)
+
+    def _settle(self, attempts: list[Attempt], status: str, reason: str | None) -> None:
+        self.connection.execute(
+            "update sync.attempts set status = %s, reason = %s, answered_at = clock_timestamp() "
+            "where attempt_id = any(%s)",
+            [status, reason, [attempt.attempt_id for attempt in attempts]],
+        )
+
+    def _count_try(self, cursor: psycopg.Cursor, change: Change, reason: str, max_tries: int) -> None:
+        cursor.execute(
+            "insert into sync.failures as failure "
+            "(target, record_id, account_id, tries, reason, payload, dead_at) "
+            "values (%(target)s, %(record)s, %(account)s, 1, %(reason)s, %(payload)s, "
+            "case when %(most)s <= 1 then clock_timestamp() end) "
+            "on conflict (target, record_id) do update set tries = failure.tries + 1, "
+            "account_id = excluded.account_id, reason = excluded.reason, payload = excluded.payload, "
+            "last_failed_at = clock_timestamp(), "
+            "dead_at = case when failure.tries + 1 >= %(most)s then clock_timestamp() end",
+            {
+                "target": self.target,
+                "record": change.record_id,
+                "account": change.account_id,
+                "reason": reason,
+                "payload": Jsonb(change.values),
+                "most": max_tries,
+            },
+        )
+
+    def _outcomes(self, outcome: str, rows: Iterable[tuple[Change | Held, str, str | None]]) -> None:
+        with self.connection.cursor() as cursor:
+            cursor.executemany(
+                "insert into sync.outcomes (sync_id, account_id, record_id, outcome, reason, detail) "
+                "values (%s, %s, %s, %s, %s, %s)",
+                [
+                    (self.sync_id, row.account_id, row.record_id, outcome, reason, detail)
+                    for row, reason, detail in rows
+                ],
+            )

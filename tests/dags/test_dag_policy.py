@@ -1,0 +1,105 @@
+"""Rules every DAG keeps. They run over the DAGs as Airflow parses them, and fail on an empty folder."""
+
+import ast
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from include.settings import PROJECT_DIR
+
+DAGS = PROJECT_DIR / "dags"
+EXPECTED = {"ingest_orders", "ingest_crm", "ingest_behavior", "build_marts", "publish", "sync_crm"}
+ALLOWED_TAGS = {"ingest", "build", "publish", "sync"}
+MAX_LINES = 120
+MAX_IMPORT_S = 3.0
+MODULES = sorted(DAGS.glob("*.py"))
+
+
+@pytest.fixture(scope="module")
+def dagbag():
+    from airflow.dag_processing.dagbag import DagBag
+
+    bag = DagBag(dag_folder=str(DAGS), safe_mode=False)
+    assert not bag.import_errors
+    return bag
+
+
+def dags(dagbag):
+    assert len(dagbag.dags) > 0, "an empty DagBag proves nothing"
+    return dagbag.dags.values()
+
+
+def test_the_dags_are_those_of_the_chain(dagbag):
+    assert set(dagbag.dags) == EXPECTED == {path.stem for path in MODULES}
+
+
+def test_every_dag_has_an_owner_tags_and_a_doc(dagbag):
+    for dag in dags(dagbag):
+        assert dag.owner == "data-engineering", dag.dag_id
+        assert dag.tags, dag.dag_id
+        assert set(dag.tags) <= ALLOWED_TAGS, dag.dag_id
+        assert dag.doc_md, dag.dag_id
+        assert "When it fails: docs/runbooks/" in dag.doc_md, dag.dag_id
+
+
+def test_the_runbook_a_doc_names_exists(dagbag):
+    for dag in dags(dagbag):
+        named = dag.doc_md.split("When it fails: ")[1].split()[0].rstrip(".")
+        assert (PROJECT_DIR / named).is_file(), f"{dag.dag_id} names {named}"
+
+
+def test_every_task_retries_ends_and_one_run_goes_at_a_time(dagbag):
+    for dag in dags(dagbag):
+        assert dag.max_active_runs == 1, dag.dag_id
+        assert not dag.catchup, dag.dag_id
+        for task in dag.tasks:
+            assert task.retries >= 1, task
+            assert task.execution_timeout is not None, task
+
+
+def test_only_announce_holds_an_ingests_outlet_and_in_the_pool_of_one(dagbag):
+    for dag in dags(dagbag):
+        if "ingest" not in dag.tags:
+            continue
+        holders = [task for task in dag.tasks if task.outlets]
+        assert [task.task_id for task in holders] == ["announce"], dag.dag_id
+        assert holders[0].pool == "announce", dag.dag_id
+
+
+def test_every_dbt_task_shares_the_writers_pool(dagbag):
+    pools = {task.task_id: task.pool for dag in dags(dagbag) for task in dag.tasks}
+    builders = {name for name in pools if name.startswith("build_")}
+    assert builders == {"build_staging", "build_marts", "build_candidate"}
+    assert {pools[name] for name in builders} == {"warehouse_writer"}
+
+
+def test_a_failed_build_or_publish_gives_the_lock_back(dagbag):
+    for dag_id in ("build_marts", "publish"):
+        for task in dagbag.dags[dag_id].tasks:
+            assert task.on_failure_callback, task
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.name)
+def test_a_dag_file_is_short_wiring(path: Path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= MAX_LINES
+    assert not path.name.startswith("dbt_"), "dbt imports such files"
+    loops = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.For | ast.While | ast.Try)]
+    assert not loops, "a DAG file holds no logic"
+
+
+def test_the_dags_import_quickly():
+    program = (
+        "import time, pathlib, runpy, airflow.sdk; t = time.perf_counter();"
+        f"[runpy.run_path(str(p)) for p in pathlib.Path({str(DAGS)!r}).glob('*.py')];"
+        "print(time.perf_counter() - t)"
+    )
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=dict(os.environ)
+    )
+    assert float(done.stdout.split()[-1]) < MAX_IMPORT_S, f"{time.perf_counter() - started:.1f} s in all"

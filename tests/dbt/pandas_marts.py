@@ -1,0 +1,140 @@
+"""Features, bands, scores and tiers computed a second time, in pandas and plain Python, to hold dbt's to.
+
+It reads the current order lines and the rules as docs/contracts/marts.md writes them, and shares no code with
+the models. Ratios are exact fractions, rounded once, half away from zero, as the database rounds numerics.
+"""
+
+from datetime import date
+from decimal import Decimal
+from fractions import Fraction
+
+import pandas as pd
+
+from tests.conftest import Warehouse
+
+DORMANT_DAYS = 365
+WINDOW_DAYS = 365
+QUARTER_DAYS = Fraction(365, 4)
+YEAR_DAYS = 365
+
+
+def current_lines(warehouse: Warehouse, as_of: date) -> pd.DataFrame:
+    """Return the current attributed lines dated up to the as-of date: customer, order, day, type, amount."""
+    timezone = warehouse.value("select timezone from audit.company")
+    rows = warehouse.rows(
+        "select row_key, load_seq, customer_id, order_id, ordered_at, line_type, amount from raw_files.order_lines"
+    )
+    lines = pd.DataFrame(
+        rows, columns=["row_key", "load_seq", "customer_id", "order_id", "ordered_at", "line_type", "amount"]
+    )
+    lines = lines.sort_values("load_seq").drop_duplicates("row_key", keep="last")
+    local = pd.to_datetime(lines["ordered_at"], utc=True).dt.tz_convert(timezone)
+    lines["day"] = local.dt.date
+    return lines[lines["customer_id"].notna() & (lines["day"] <= as_of)]
+
+
+def features(lines: pd.DataFrame, as_of: date) -> pd.DataFrame:
+    """Return one row per account that has ordered, indexed by account_id."""
+    sales = lines[lines["line_type"] == "sale"]
+    orders = sales.groupby(["customer_id", "order_id"], as_index=False)["day"].min()
+    product = lines[lines["line_type"] != "non_product"]
+    accounts = []
+    revenue_of = dict(list(product.groupby("customer_id")))
+    for account, of_account in orders.groupby("customer_id"):
+        ages = [(as_of - day).days for day in of_account["day"]]
+        tenure = max(ages) + 1
+        first = min(of_account["day"])
+        moved = [
+            ((as_of - day).days, day, amount)
+            for day, amount in zip(revenue_of[account]["day"], revenue_of[account]["amount"], strict=True)
+        ]
+        quarters = max(Fraction(min(tenure, WINDOW_DAYS)), QUARTER_DAYS) / QUARTER_DAYS
+        years = Fraction(max(tenure, YEAR_DAYS), YEAR_DAYS)
+        spend = sum((amount for _, day, amount in moved if day >= first), Decimal(0))
+        accounts.append(
+            {
+                "account_id": account,
+                "days_since_last_order": min(ages),
+                "tenure_days": tenure,
+                "orders_total": len(ages),
+                "orders_30d": sum(age < 30 for age in ages),
+                "orders_90d": sum(age < 90 for age in ages),
+                "orders_365d": sum(age < 365 for age in ages),
+                "net_revenue_30d": sum((a for age, _, a in moved if age < 30), Decimal(0)),
+                "net_revenue_90d": sum((a for age, _, a in moved if age < 90), Decimal(0)),
+                "net_revenue_365d": sum((a for age, _, a in moved if age < 365), Decimal(0)),
+                "net_revenue_total": sum((a for _, _, a in moved), Decimal(0)),
+                "orders_per_quarter": _round(sum(age < WINDOW_DAYS for age in ages) / quarters, 4),
+                "yearly_net_spend": _round(Fraction(spend) / years, 2),
+            }
+        )
+    return pd.DataFrame(accounts).set_index("account_id")
+
+
+def rfm(features: pd.DataFrame) -> pd.DataFrame:
+    """Return bands and scores, indexed by account_id."""
+    result = pd.DataFrame(index=features.index)
+    result["recency_band"] = [
+        "<30 days" if days < 30 else "30-90 days" if days <= 90 else ">90 days"
+        for days in features["days_since_last_order"]
+    ]
+    result["frequency_band"] = [
+        "low" if value < 1 else "middle" if value < 3 else "high" for value in features["orders_per_quarter"]
+    ]
+    result["monetary_band"] = [
+        "low" if value < 50_000 else "middle" if value <= 100_000 else "high"
+        for value in features["yearly_net_spend"]
+    ]
+    keyed = features.reset_index()
+    keyed["recency"] = -keyed["days_since_last_order"]
+    measures = ["recency", "orders_per_quarter", "yearly_net_spend"]
+    for name, measure in zip(["recency_score", "frequency_score", "monetary_score"], measures, strict=True):
+        others = {
+            "recency": ["orders_per_quarter", "yearly_net_spend"],
+            "orders_per_quarter": ["yearly_net_spend", "recency"],
+            "yearly_net_spend": ["orders_per_quarter", "recency"],
+        }[measure]
+        order = keyed.sort_values([measure, *others, "account_id"])["account_id"]
+        result.loc[order, name] = _fifths(len(order))
+    result[["recency_score", "frequency_score", "monetary_score"]] = result[
+        ["recency_score", "frequency_score", "monetary_score"]
+    ].astype(int)
+    return result
+
+
+def tiers(features: pd.DataFrame) -> pd.DataFrame:
+    """Return tier and place, indexed by account_id."""
+    active = features[features["days_since_last_order"] < DORMANT_DAYS].reset_index()
+    dormant = features[features["days_since_last_order"] >= DORMANT_DAYS].reset_index()
+    active["points"] = active["orders_per_quarter"].astype(float).rank(method="min") + active[
+        "yearly_net_spend"
+    ].astype(float).rank(method="min")
+    dormant["points"] = 0.0
+    ranked = []
+    for accounts in (active, dormant):
+        accounts["spend"] = accounts["yearly_net_spend"].astype(float)
+        ranked.append(
+            accounts.sort_values(
+                ["points", "spend", "days_since_last_order", "account_id"],
+                ascending=[False, False, True, True],
+            )
+        )
+    n = len(active)
+    last_s = int(_round(Fraction(n * 15, 80), 0))
+    last_a = int(_round(Fraction(n * 40, 80), 0))
+    names = ["S"] * last_s + ["A"] * (last_a - last_s) + ["B"] * (n - last_a) + ["C"] * len(dormant)
+    result = pd.concat(ranked)[["account_id"]]
+    result["tier"] = names
+    result["tier_rank"] = range(1, len(result) + 1)
+    return result.set_index("account_id")
+
+
+def _fifths(count: int) -> list[int]:
+    """Return 1 to 5 for `count` rows in order, the first fifths one row larger where it does not divide."""
+    whole, rest = divmod(count, 5)
+    return [fifth + 1 for fifth in range(5) for _ in range(whole + (fifth < rest))]
+
+
+def _round(value: Fraction, places: int) -> Decimal:
+    scaled = int(abs(value) * 10**places + Fraction(1, 2))
+    return Decimal(scaled if value >= 0 else -scaled).scaleb(-places)

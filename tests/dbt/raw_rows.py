@@ -1,0 +1,111 @@
+"""Lands order lines and companies as the loaders do, without files: for tests of what is built from them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from decimal import Decimal
+from zoneinfo import ZoneInfo
+
+from psycopg.types.json import Jsonb
+
+from include.sources.loads import Load, bind_company, landing
+
+TIMEZONE = "Asia/Shanghai"
+CURRENCY = "CNY"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One order line; `ordered_at` is an instant, `amount` is signed."""
+
+    row_key: str
+    order_id: str
+    customer_id: str | None
+    ordered_at: datetime
+    amount: Decimal = Decimal("10.00")
+    quantity: int = 1
+    line_type: str = "sale"
+    country: str | None = "CN"
+    currency: str = CURRENCY
+
+    @property
+    def day(self) -> date:
+        return self.ordered_at.astimezone(ZoneInfo(TIMEZONE)).date()
+
+
+def at(day: date, hour: int = 12, minute: int = 0) -> datetime:
+    """Return a time of that day in the company's time zone."""
+    return datetime(day.year, day.month, day.day, hour, minute, tzinfo=ZoneInfo(TIMEZONE))
+
+
+class Orders:
+    """The order source of one warehouse: remembers each line's current version to tell new from corrected."""
+
+    def __init__(self) -> None:
+        self.current: dict[str, Line] = {}
+
+    def land(self, as_of: date, lines: Iterable[Line]) -> None:
+        """Land new and corrected lines and queue the new and the old place of each, in one load."""
+        with landing("orders", "order_lines", as_of) as load:
+            bind_company(load.connection, "Test company", TIMEZONE, CURRENCY)
+            queued: set[tuple[str, date]] = set()
+            for line in lines:
+                before = self.current.get(line.row_key)
+                load.rows_in += 1
+                load.rows_new += before is None
+                load.rows_corrected += before is not None
+                load.rows_unattributed += line.customer_id is None
+                queued |= {
+                    (place.customer_id, place.day) for place in (before, line) if place and place.customer_id
+                }
+                self._insert(load, line)
+                self.current[line.row_key] = line
+            with load.connection.cursor() as cursor:
+                cursor.executemany(
+                    "insert into intermediate.account_day_queue (load_id, customer_id, order_date) "
+                    "values (%s, %s, %s)",
+                    [(load.load_id, *place) for place in sorted(queued)],
+                )
+
+    def correct(self, as_of: date, row_key: str, **changes: object) -> None:
+        """Land one corrected line."""
+        self.land(as_of, [replace(self.current[row_key], **changes)])  # type: ignore[arg-type]
+
+    @staticmethod
+    def _insert(load: Load, line: Line) -> None:
+        load.connection.execute(
+            "insert into raw_files.order_lines (load_id, load_seq, loaded_at, known_on, source_file, source_row, "
+            "row_key, row_hash, order_id, customer_id, product_id, country, quantity, unit_price, amount, "
+            "currency, ordered_at, line_type) "
+            "values (%s, %s, now(), %s, 'test', 1, %s, %s, %s, %s, 'p', %s, %s, 1, %s, %s, %s, %s)",
+            [
+                load.load_id,
+                load.load_seq,
+                load.as_of,
+                line.row_key,
+                str(hash(line)),
+                line.order_id,
+                line.customer_id,
+                line.country,
+                line.quantity,
+                line.amount,
+                line.currency,
+                line.ordered_at,
+                line.line_type,
+            ],
+        )
+
+
+def land_company(
+    as_of: date, record_id: str, account_number: str | None, valid_from: datetime, **properties: str
+) -> None:
+    """Land one version of a CRM company."""
+    with landing("crm", "companies", as_of) as load:
+        bind_company(load.connection, "Test company", TIMEZONE, CURRENCY)
+        load.rows_in = load.rows_new = 1
+        load.connection.execute(
+            "insert into raw_hubspot.companies (load_id, load_seq, loaded_at, known_on, valid_from, record_id, "
+            "account_number, is_archived, row_hash, properties) "
+            "values (%s, %s, now(), %s, %s, %s, %s, false, 'hash', %s)",
+            [load.load_id, load.load_seq, as_of, valid_from, record_id, account_number, Jsonb(properties)],
+        )

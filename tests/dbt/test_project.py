@@ -1,0 +1,177 @@
+"""The dbt project itself: unit tests, descriptions that match the tables, contracts, a parse free of variables."""
+
+import json
+import re
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+import yaml
+
+from include.dbt import DBT_PROJECT, LAYERS, build, invoke
+from include.errors import StratumError
+from tests.conftest import Warehouse
+from tests.dbt.raw_rows import Line, Orders, at, land_company
+from tests.fixtures.candidates import COLUMNS as CONTRACTS
+
+AS_OF = date(2026, 6, 30)
+MODELS = sorted((DBT_PROJECT / "models").rglob("*.sql"))
+
+
+@pytest.fixture(scope="module")
+def built(module_warehouse: Warehouse) -> Warehouse:
+    """A warehouse with a few accounts, built through all layers as of AS_OF."""
+    Orders().land(
+        AS_OF,
+        [
+            Line("1", "o1", "c1", at(AS_OF)),
+            Line("2", "o2", "c2", at(AS_OF - timedelta(days=400)), country="DE"),
+            Line("3", "o3", None, at(AS_OF)),
+            Line("4", "o4", "c3", at(AS_OF + timedelta(days=1))),
+        ],
+    )
+    land_company(AS_OF, "70", "c1", at(date(2026, 1, 1)), name="One", industry="mining", country="FR")
+    land_company(AS_OF, "71", None, at(date(2026, 1, 1)), name="Prospect")
+    land_company(AS_OF, "72", "c2", at(AS_OF + timedelta(days=1), 0), name="Not yet")
+    for layer in LAYERS:
+        build(layer, AS_OF, "run-1")
+    return module_warehouse
+
+
+def test_unit_tests_of_every_ruled_model_pass(built: Warehouse) -> None:
+    results = invoke(["test", "--select", "test_type:unit"], AS_OF, "run-unit")
+    tested = {result.node_id.split(".")[2] for result in results}
+    assert tested >= {"stg_order_lines", "int_account_days", "account_features", "account_profiles"}
+    assert tested >= {"account_rfm", "account_tiers", "int_account_crosswalk"}
+    assert {result.status for result in results} == {"pass"}
+
+
+def test_every_model_has_a_description_that_ends_with_its_grain() -> None:
+    assert len(MODELS) >= 10
+    for model in MODELS:
+        described = {entry["name"]: entry for entry in _yaml(model.with_suffix(".yml"))["models"]}
+        assert re.search(r"One row per [^.]+\.$", described[model.stem]["description"].strip()), model.stem
+
+
+def test_every_column_of_every_table_is_described_and_no_other(built: Warehouse) -> None:
+    seeds = _yaml(DBT_PROJECT / "seeds" / "policy" / "_policy.yml")["seeds"]
+    tables = [(seed["name"], seed) for seed in seeds]
+    for model in MODELS:
+        (entry,) = _yaml(model.with_suffix(".yml"))["models"]
+        tables.append((model.stem.removeprefix("published_"), entry))
+    for table, entry in tables:
+        schema = "candidate" if entry["name"].startswith("published_") else "%"
+        found = built.rows(
+            "select column_name from information_schema.columns where table_name = %s and table_schema like %s "
+            "and table_schema in ('staging', 'intermediate', 'marts', 'candidate') "
+            "and (table_schema = 'candidate') = %s",
+            table,
+            schema,
+            schema == "candidate",
+        )
+        assert {name for (name,) in found} == {column["name"] for column in entry["columns"]}, table
+        assert all(column.get("description") for column in entry["columns"]), table
+
+
+@pytest.mark.parametrize("table", sorted(CONTRACTS))
+def test_published_tables_keep_their_contract(built: Warehouse, table: str) -> None:
+    promised = ["run_id text", "as_of_date date"]
+    promised += [
+        re.sub(r"\s+", " ", column.strip()) for column in re.split(r",(?![^(]*\))", CONTRACTS[table])
+    ]
+    kept = built.rows(
+        "select attname || ' ' || replace(format_type(atttypid, atttypmod), ' ', '') from pg_attribute "
+        "where attrelid = ('candidate.' || %s)::regclass and attnum > 0 and not attisdropped order by attnum",
+        table,
+    )
+    assert [column for (column,) in kept] == promised
+
+
+def test_published_rows_belong_to_the_run_and_hold_who_ordered_or_is_in_the_crm(built: Warehouse) -> None:
+    rows = built.rows(
+        "select account_id, account_name, crm_record_id, country, has_ordered, tier, next_action, "
+        "days_since_last_order from candidate.customer_360 "
+        "where run_id = 'run-1' and as_of_date = '2026-06-30' order by account_id"
+    )
+    assert rows == [
+        ("c1", "One", "70", "FR", True, "A", "targeted offer", 0),
+        ("c2", None, "72", "DE", True, "C", "win-back", 400),
+        ("hubspot:71", "Prospect", "71", None, False, None, None, None),
+    ]
+    assert built.rows(
+        "select tier, accounts, actual_share::float from candidate.tier_summary order by tier"
+    ) == [
+        ("A", 1, 0.5),
+        ("B", 0, 0.0),
+        ("C", 1, 0.5),
+        ("S", 0, 0.0),
+    ]
+    company = built.rows(
+        "select accounts, accounts_ordered, accounts_dormant, order_lines, order_lines_unattributed, "
+        "net_revenue_total::float, net_revenue_unattributed::float from candidate.company_summary"
+    )
+    assert company == [(3, 2, 1, 3, 1, 30.0, 10.0)]
+
+
+def test_nothing_is_written_into_the_project_and_no_node_is_left_out_of_the_books(built: Warehouse) -> None:
+    assert not [
+        name for name in ("target", "logs", ".user.yml", "dbt_packages") if (DBT_PROJECT / name).exists()
+    ]
+    models = {f"model.stratum.{model.stem}" for model in MODELS}
+    recorded = built.rows("select node_id, as_of_date from audit.dbt_nodes where run_id = 'run-1'")
+    assert models <= {node_id for node_id, _ in recorded}
+    assert {as_of for _, as_of in recorded} == {AS_OF}
+
+
+def test_the_kept_parse_holds_no_variable_of_a_run(built: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable resolved by parsing would be that of the first run for ever."""
+    import os
+
+    home = Path(os.environ["STRATUM_HOME"]) / "dbt"
+    (kept,) = home.glob("manifest-*.msgpack")
+    kept.unlink()
+    sentinels = {
+        "as_of_date": "1987-06-05",
+        "run_id": "sentinel-run",
+        "company_timezone": "Pacific/Chatham",
+        "reporting_currency": "XTS",
+        "definition": "sentinel-definition",
+    }
+    monkeypatch.setattr("include.dbt._variables", lambda as_of, run_id: sentinels)
+    results = invoke(
+        ["build", "--select", "thresholds", "--exclude-resource-type", "test"], AS_OF, "run-sentinel"
+    )
+    assert len(results) == 1
+    (kept,) = home.glob("manifest-*.msgpack")
+    parsed = kept.read_bytes()
+    assert b"int_account_days" in parsed
+    assert [name for name, value in sentinels.items() if value.encode() in parsed] == []
+
+
+def test_a_failing_node_is_named_with_what_the_database_said(built: Warehouse) -> None:
+    built.rows("alter table marts.account_tiers add constraint refuse check (tier_rank < 0) not valid")
+    with pytest.raises(StratumError) as failure:
+        build("marts", AS_OF, "run-failing")
+    built.rows("alter table marts.account_tiers drop constraint refuse")
+    message = str(failure.value)
+    assert "model.stratum.account_tiers (error)" in message
+    assert 'violates check constraint "refuse"' in message
+    assert "\n" not in message
+    assert "password" not in message
+
+
+def test_each_node_is_logged_as_it_ends(built: Warehouse, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="include.dbt"):
+        invoke(["seed", "--select", "thresholds"], AS_OF, "run-logged")
+    assert [line for line in caplog.messages if line.startswith("seed.stratum.thresholds success in ")]
+
+
+def test_policy_that_does_not_sum_to_one_fails_the_build(built: Warehouse) -> None:
+    with pytest.raises(StratumError, match="assert_policy_is_in_force"):
+        invoke(["test", "--select", "assert_policy_is_in_force"], date(1999, 12, 31), "run-before-policy")
+
+
+def _yaml(path: Path) -> dict:
+    document = yaml.safe_load(path.read_text())
+    assert document["version"] == 2
+    return json.loads(json.dumps(document, default=str))

@@ -1,0 +1,176 @@
+"""The whole chain over a small slice, as a user runs it: real processes, a real PostgreSQL, a real CRM protocol."""
+
+import csv
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+import yaml
+
+from include.local.chain import INGESTS
+from include.local.processes import wait_until
+from include.settings import PROJECT_DIR
+from include.simulate.company import LAST_DAY, write_company
+from tests.e2e.installation import Installation
+
+CUSTOMERS = 60
+PUBLISHED = ("customer_360", "tier_summary", "company_summary", "account_tiers")
+
+
+@pytest.fixture(scope="module")
+def slice_of_company(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sources.yml over the orders of the simulated company's first customers, its CRM and its sync."""
+    folder = tmp_path_factory.mktemp("slice")
+    write_company(folder / "whole")
+    with (folder / "whole" / "orders.csv").open(newline="") as file:
+        header, *lines = csv.reader(file)
+    column = header.index("customer_no")
+    kept = set(sorted({line[column] for line in lines if line[column]})[:CUSTOMERS])
+    with (folder / "orders.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(
+            [header, *(line for line in lines if line[column] in kept or not line[column])]
+        )
+    sources = yaml.safe_load((PROJECT_DIR / "include" / "simulate" / "sources.yml").read_text())
+    sources["orders"]["file"] = "orders.csv"
+    (folder / "sources.yml").write_text(yaml.safe_dump(sources))
+    return folder / "sources.yml"
+
+
+@pytest.fixture(scope="module")
+def stratum(tmp_path_factory: pytest.TempPathFactory, slice_of_company: Path):
+    installation = Installation(tmp_path_factory.mktemp("home") / "stratum")
+    try:
+        up = installation.run("up", "--sources", str(slice_of_company))
+        assert up.returncode == 0, up.stderr
+        yield installation
+    finally:
+        down = installation.run("down")
+        left = installation.processes()
+        for process in left:
+            process.kill()
+        assert down.returncode == 0, down.stderr
+        assert not left, "`stratum down` left processes behind"
+
+
+@pytest.fixture(scope="module")
+def first(stratum: Installation, slice_of_company: Path) -> dict:
+    return stratum.summary("--as-of", str(LAST_DAY), "--sources", str(slice_of_company))
+
+
+def published(stratum: Installation, table: str) -> list[tuple]:
+    """All rows of a published table but for the run that made them."""
+    columns = [
+        name
+        for (name,) in stratum.rows(
+            "select column_name from information_schema.columns "
+            f"where table_schema = 'published' and table_name = '{table}' order by ordinal_position"
+        )
+        if name != "run_id"
+    ]
+    assert columns, f"published.{table} is missing"
+    return sorted(stratum.rows(f"select {', '.join(columns)} from published.{table}"), key=repr)
+
+
+def test_the_chain_ends_in_rows_the_crm_confirmed_and_the_numbers_add_up(
+    stratum: Installation, first: dict
+) -> None:
+    orders = next(load for load in first["loads"] if load["entity"] == "order_lines")
+    assert orders["rows_in"] == orders["rows_kept"] + orders["rows_quarantined"] > 0
+    assert sum(orders["reasons"].values()) == orders["rows_quarantined"] > 0
+    assert {load["source"] for load in first["loads"] if load["status"] == "absent"} == {"behavior"}
+    sync = first["sync"]
+    assert sync["queried"] == sync["sent"] + sync["unchanged"] + sync["failed"] + sync["held"]
+    assert sync["sent"] > 0
+    assert sync["failed"] == 0
+    ((confirmed,),) = stratum.rows("select count(*) from sync.ledger")
+    assert confirmed == sync["sent"]
+    assert [gate["gate"] for gate in first["gates"]] == ["raw", "marts", "published"]
+    assert all(gate["checks"] > 0 and gate["failed"] == 0 for gate in first["gates"])
+    assert (stratum.home / "data_docs" / "index.html").is_file()
+
+
+def test_every_tier_share_is_reported_beside_its_target(first: dict) -> None:
+    assert [tier["tier"] for tier in first["tiers"]] == ["S", "A", "B", "C"]
+    assert sum(tier["accounts"] for tier in first["tiers"]) == first["company"][0]["accounts_ordered"]
+
+
+def test_the_same_date_again_publishes_the_same_rows_and_calls_no_write(
+    stratum: Installation, first: dict
+) -> None:
+    before = {table: published(stratum, table) for table in PUBLISHED}
+    again = stratum.summary("--as-of", str(LAST_DAY))
+    assert again["run_id"] != first["run_id"]
+    assert {table: published(stratum, table) for table in PUBLISHED} == before
+    assert again["sync"]["sent"] == again["sync"]["calls"] == 0
+    assert again["sync"]["unchanged"] == first["sync"]["sent"] + first["sync"]["unchanged"]
+
+
+def test_an_older_date_fills_history_and_neither_moves_the_pointer_nor_calls_the_crm(
+    stratum: Installation, first: dict
+) -> None:
+    before = published(stratum, "customer_360")
+    syncs = stratum.rows("select count(*) from sync.runs")
+    older = LAST_DAY - timedelta(days=31)
+    summary = stratum.summary("--as-of", str(older))
+    assert not summary["is_newest"]
+    assert published(stratum, "customer_360") == before
+    assert stratum.rows("select count(*) from sync.runs") == syncs
+    dates = {row[0] for row in stratum.rows("select distinct as_of_date from published.account_tiers")}
+    assert dates == {older, LAST_DAY}
+
+
+def test_a_column_that_is_not_there_fails_with_one_line_and_publishes_nothing(
+    stratum: Installation, first: dict, slice_of_company: Path
+) -> None:
+    before = {table: published(stratum, table) for table in PUBLISHED}
+    loads = stratum.rows("select count(*) from audit.loads where entity = 'order_lines'")
+    broken = yaml.safe_load(slice_of_company.read_text())
+    broken["orders"]["columns"]["quantity"] = "no_such_column"
+    path = slice_of_company.with_name("broken.yml")
+    path.write_text(yaml.safe_dump(broken))
+    done = stratum.run("run", "--as-of", str(LAST_DAY), "--sources", str(path))
+    assert done.returncode == 1
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "no_such_column" in done.stderr
+    assert {table: published(stratum, table) for table in PUBLISHED} == before
+    assert stratum.rows("select count(*) from audit.loads where entity = 'order_lines'") == loads
+
+
+def test_a_date_before_the_first_order_fails_with_one_line(
+    stratum: Installation, slice_of_company: Path
+) -> None:
+    done = stratum.run("run", "--as-of", "2020-01-01", "--sources", str(slice_of_company))
+    assert done.returncode == 1
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "first" in done.stderr
+    assert stratum.rows("select count(*) from audit.runs where as_of_date = '2020-01-01'") == [(0,)]
+
+
+def test_a_lost_build_is_found_and_started(stratum: Installation, slice_of_company: Path) -> None:
+    """Announcements that come while the build is paused are lost to it: the loss of the race, made on purpose."""
+    key = date(2026, 6, 1)
+    running = stratum.start("run", "--as-of", str(key), "--sources", str(slice_of_company))
+    try:
+        set_paused(stratum, "build_marts", True)
+        wait_for_announcements(stratum, key)
+        set_paused(stratum, "build_marts", False)
+        printed, errors = running.communicate(timeout=300)
+    finally:
+        set_paused(stratum, "build_marts", False)
+        running.kill()
+    assert running.returncode == 0, errors
+    assert "started no build: starting it by its key" in printed
+    assert stratum.rows(f"select status from audit.runs where as_of_date = '{key}'") == [("published",)]
+
+
+def set_paused(stratum: Installation, dag_id: str, paused: bool) -> None:
+    stratum.api().call("PATCH", f"/dags/{dag_id}", json={"is_paused": paused})
+
+
+def wait_for_announcements(stratum: Installation, key: date) -> None:
+    api = stratum.api()
+
+    def announced() -> bool:
+        return all(any(run["state"] == "success" for run in api.runs(dag, key)) for dag in INGESTS)
+
+    assert wait_until(announced, 120)

@@ -1,0 +1,212 @@
+"""int_account_days, kept up incrementally, equals a full rebuild and an independent computation, always."""
+
+import random
+from collections import defaultdict
+from dataclasses import replace
+from datetime import date, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from include.dbt import build
+from include.errors import StratumError
+from tests.conftest import Warehouse
+from tests.dbt.raw_rows import Line, Orders, at
+
+FIRST_DAY = date(2026, 1, 1)
+AS_OF = date(2026, 2, 28)
+COLUMNS = (
+    "account_id, order_date, country, orders, order_lines, sale_lines, return_lines, non_product_lines, "
+    "units, gross_sales, returns_amount, net_revenue, non_product_amount"
+)
+
+
+def _table(warehouse: Warehouse) -> list[tuple]:
+    return warehouse.rows(f"select {COLUMNS} from intermediate.int_account_days order by 1, 2")
+
+
+def _computed(orders: Orders) -> list[tuple]:
+    """The account-days of the current lines, computed in Python from the lines themselves."""
+    days: dict[tuple[str, date], list[Line]] = defaultdict(list)
+    first_sale: dict[tuple[str, str], date] = {}
+    for line in orders.current.values():
+        if line.customer_id is None:
+            continue
+        days[line.customer_id, line.day].append(line)
+        if line.line_type == "sale":
+            order = (line.customer_id, line.order_id)
+            first_sale[order] = min(first_sale.get(order, line.day), line.day)
+    rows = []
+    for (account, day), lines in sorted(days.items()):
+        of_type = {
+            kind: [line for line in lines if line.line_type == kind]
+            for kind in ("sale", "return", "non_product")
+        }
+        amount = {kind: sum((line.amount for line in found), Decimal(0)) for kind, found in of_type.items()}
+        newest = max((line for line in lines if line.country), key=lambda line: line.ordered_at, default=None)
+        rows.append(
+            (
+                account,
+                day,
+                newest.country if newest else None,
+                sum(1 for order, first in first_sale.items() if order[0] == account and first == day),
+                len(lines),
+                *(len(found) for found in of_type.values()),
+                Decimal(sum(line.quantity for line in lines if line.line_type != "non_product")),
+                amount["sale"],
+                -amount["return"],
+                amount["sale"] + amount["return"],
+                amount["non_product"],
+            )
+        )
+    return rows
+
+
+def _random_line(chance: random.Random, row_key: str) -> Line:
+    kind = chance.choices(["sale", "return", "non_product"], [7, 2, 1])[0]
+    sign = -1 if kind == "return" else 1
+    # The second of each line is its own, so that the newest line of a day is never in doubt.
+    ordered_at = at(FIRST_DAY + timedelta(days=chance.randrange(12)), chance.randrange(24)) + timedelta(
+        seconds=int(row_key)
+    )
+    return Line(
+        row_key=row_key,
+        order_id=f"o{chance.randrange(15)}",
+        customer_id=chance.choice(["c1", "c2", "c3", "c4", None]),
+        ordered_at=ordered_at,
+        amount=sign * Decimal(chance.randrange(1, 10_000)) / 100,
+        quantity=sign * chance.randrange(1, 9),
+        line_type=kind,
+        country=chance.choice(["CN", "DE", None]),
+    )
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_any_sequence_of_new_late_and_corrected_lines_equals_a_full_rebuild(
+    warehouse: Warehouse, seed: int
+) -> None:
+    chance = random.Random(seed)  # noqa: S311
+    orders = Orders()
+    for round_number in range(5):
+        for _ in range(chance.randrange(1, 4)):  # several loads may wait for one build
+            known = len(orders.current)
+            changed: dict[str, Line] = {}
+            for row_key in chance.sample(sorted(orders.current), min(known, 8)):
+                other = _random_line(chance, row_key)
+                fields = chance.sample(["order_id", "customer_id", "ordered_at", "amount", "country"], 2)
+                changed[row_key] = replace(
+                    orders.current[row_key], **{field: getattr(other, field) for field in fields}
+                )
+                if chance.random() < 0.3:
+                    changed[row_key] = other
+            new = [_random_line(chance, str(known + number)) for number in range(chance.randrange(3, 25))]
+            orders.land(AS_OF, [*changed.values(), *new])
+        build("staging", AS_OF, f"run-{round_number}")
+        assert _table(warehouse) == _computed(orders), f"round {round_number}"
+        assert warehouse.value("select count(*) from intermediate.account_day_queue") == 0
+    incremental = _table(warehouse)
+    nodes = {node.node_id for node in build("staging", AS_OF, "run-full", full_refresh=True)}
+    assert _table(warehouse) == incremental
+    assert "test.stratum.assert_account_days_equal_order_lines" in nodes
+
+
+def test_a_build_replaces_only_the_account_days_that_loads_touched(warehouse: Warehouse) -> None:
+    orders = Orders()
+    orders.land(AS_OF, [Line("1", "o1", "c1", at(FIRST_DAY)), Line("2", "o2", "c2", at(FIRST_DAY))])
+    build("staging", AS_OF, "run-1")
+    before = dict(warehouse.rows("select account_id, xmin::text from intermediate.int_account_days"))
+    orders.land(AS_OF, [Line("3", "o3", "c2", at(FIRST_DAY))])
+    build("staging", AS_OF, "run-2")
+    after = dict(warehouse.rows("select account_id, xmin::text from intermediate.int_account_days"))
+    assert after["c1"] == before["c1"]
+    assert after["c2"] != before["c2"]
+
+
+def test_an_order_over_two_days_counts_on_its_first_day_even_when_that_day_leaves_it(
+    warehouse: Warehouse,
+) -> None:
+    orders = Orders()
+    second_day, third_day = FIRST_DAY + timedelta(days=1), FIRST_DAY + timedelta(days=2)
+    orders.land(
+        AS_OF, [Line("1", "o1", "c1", at(FIRST_DAY, 23, 59)), Line("2", "o1", "c1", at(second_day, 0, 1))]
+    )
+    build("staging", AS_OF, "run-1")
+    counted = "select order_date, orders from intermediate.int_account_days order by 1"
+    assert warehouse.rows(counted) == [(FIRST_DAY, 1), (second_day, 0)]
+    # Only the first and the third day are queued; the order now counts on the second.
+    orders.correct(AS_OF, "1", ordered_at=at(third_day))
+    build("staging", AS_OF, "run-2")
+    assert warehouse.rows(counted) == [(second_day, 1), (third_day, 0)]
+
+
+def test_a_failed_build_leaves_the_table_and_the_queue_as_they_were(warehouse: Warehouse) -> None:
+    orders = Orders()
+    orders.land(AS_OF, [Line("1", "o1", "c1", at(FIRST_DAY))])
+    build("staging", AS_OF, "run-1")
+    before = _table(warehouse)
+    orders.land(AS_OF, [Line("2", "o2", "c1", at(FIRST_DAY), amount=Decimal("666.00"))])
+    warehouse.rows(
+        "alter table intermediate.int_account_days add constraint refuse check (net_revenue < 600) not valid"
+    )
+    with pytest.raises(StratumError, match=r"int_account_days \(error\): .*refuse"):
+        build("staging", AS_OF, "run-2")
+    assert _table(warehouse) == before
+    assert warehouse.rows("select customer_id, claimed_by from intermediate.account_day_queue") == [
+        ("c1", None)
+    ]
+    recorded = (
+        "select status from audit.dbt_nodes where run_id = 'run-2' and node_id like '%int_account_days'"
+    )
+    assert warehouse.rows(recorded) == [("error",)]
+    warehouse.rows("alter table intermediate.int_account_days drop constraint refuse")
+    build("staging", AS_OF, "run-3")
+    assert _table(warehouse) == _computed(orders)
+
+
+def test_a_changed_definition_rebuilds_the_table_and_an_unchanged_one_does_not(
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders = Orders()
+    orders.land(AS_OF, [Line("1", "o1", "c1", at(FIRST_DAY))])
+    build("staging", AS_OF, "run-1")
+    # A wrong amount that no queue tells of stays until the definition changes.
+    warehouse.rows("update intermediate.int_account_days set net_revenue = 1, gross_sales = 1")
+    build("staging", AS_OF, "run-2")
+    assert warehouse.value("select net_revenue from intermediate.int_account_days") == 1
+    monkeypatch.setattr("include.dbt.definition", lambda: "another definition")
+    build("staging", AS_OF, "run-3")
+    assert warehouse.value("select net_revenue from intermediate.int_account_days") == 10
+
+
+def test_lines_without_a_rate_fail_the_build_and_name_the_test(warehouse: Warehouse) -> None:
+    Orders().land(AS_OF, [Line("1", "o1", "c1", at(FIRST_DAY), currency="EUR")])
+    with pytest.raises(StratumError, match="assert_every_order_line_has_a_price"):
+        build("staging", AS_OF, "run-1")
+
+
+def test_a_line_the_loads_did_not_count_fails_the_build(warehouse: Warehouse) -> None:
+    Orders().land(AS_OF, [Line("1", "o1", "c1", at(FIRST_DAY))])
+    build("staging", AS_OF, "run-1")
+    warehouse.rows("delete from intermediate.int_account_days")
+    with pytest.raises(StratumError, match="assert_days_hold_every_loaded_line"):
+        build("staging", AS_OF, "run-2")
+
+
+def test_lines_without_a_customer_are_counted_apart(warehouse: Warehouse) -> None:
+    orders = Orders()
+    orders.land(AS_OF, [Line("1", "o1", None, at(FIRST_DAY)), Line("2", "o2", "c1", at(FIRST_DAY))])
+    build("staging", AS_OF, "run-1")
+    counted: list[Any] = warehouse.rows(
+        "select order_date, order_lines, net_revenue from intermediate.int_unattributed_days"
+    )
+    assert counted == [(FIRST_DAY, 1, Decimal("10.00"))]
+    orders.correct(AS_OF, "1", customer_id="c9")
+    build("staging", AS_OF, "run-2")
+    assert warehouse.rows("select * from intermediate.int_unattributed_days") == []
+    assert _table(warehouse) == _computed(orders)
+
+
+def test_a_build_before_any_load_says_so_in_one_line(warehouse: Warehouse) -> None:
+    with pytest.raises(StratumError, match="no company yet"):
+        build("staging", AS_OF, "run-1")

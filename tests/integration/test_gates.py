@@ -1,0 +1,417 @@
+"""A gate lets good data through, stops bad data in one clear line, and writes every check down either way."""
+
+import re
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pytest
+
+from include.errors import StratumError
+from include.quality.gate import GateFailed, run_gate
+from include.settings import get_settings
+from include.sources.loads import bind_company, landing, record_absent
+from include.warehouse.connect import connect
+from include.warehouse.lock import begin_run, finish_run
+from include.warehouse.publish import publish
+from tests.conftest import PASSWORDS, Warehouse
+from tests.fixtures.candidates import make_candidate
+from tests.fixtures.layers import add_company, add_line, load_day, make_marts
+
+DAY = date(2026, 6, 30)
+NEXT = date(2026, 7, 1)
+
+
+@pytest.fixture
+def run_id(warehouse: Warehouse) -> str:
+    """A run as of DAY that holds the build lock."""
+    return begin_run(DAY)
+
+
+def checks(warehouse: Warehouse, success: bool) -> set[tuple]:
+    return set(
+        warehouse.rows(
+            "select gate, table_name, column_name, expectation from audit.checks where success = %s", success
+        )
+    )
+
+
+def failed_and_all(warehouse: Warehouse) -> tuple[set[tuple], set[tuple]]:
+    """The checks that failed and all that were made, but those that are no expectation: (table, column, what)."""
+    rows = warehouse.rows(
+        "select table_name, column_name, expectation, arguments->>'unexpected_rows_query', success from audit.checks "
+        "where expectation not in ('loads_checked', 'source_absent')"
+    )
+    return {tuple(row[:4]) for row in rows if not row[4]}, {tuple(row[:4]) for row in rows}
+
+
+def stopped(warehouse: Warehouse, gate: str, run_id: str, told: str) -> None:
+    """The gate stops with one line that matches `told`, and each failed check is in audit.checks."""
+    with pytest.raises(GateFailed) as caught:
+        run_gate(gate, DAY, run_id)
+    line = str(caught.value)
+    assert "\n" not in line
+    assert line.startswith(f"Gate {gate} stopped run {run_id} (as of {DAY}): ")
+    assert re.search(told, line), line
+    assert f"See file://{get_settings().data_docs}/index.html" in line
+    failed = {check for check in checks(warehouse, success=False) if check[3] != "loads_checked"}
+    assert failed
+    assert {check[0] for check in failed} == {gate}
+
+
+def test_good_raw_rows_pass_and_every_check_is_kept(warehouse: Warehouse, run_id: str) -> None:
+    load_day(DAY)
+    result = run_gate("raw", DAY, run_id)
+    assert (result.gate, result.run_id, result.as_of, result.failed) == ("raw", run_id, DAY, 0)
+    assert checks(warehouse, success=False) == set()
+    kept = checks(warehouse, success=True)
+    assert ("raw", "raw_files.order_lines", "unit_price", "expect_column_values_to_be_between") in kept
+    assert (
+        warehouse.value("select count(*) from audit.checks") == result.checks + 1
+    )  # and the loads it checked
+    assert (
+        warehouse.rows(
+            "select observed from audit.checks where column_name = 'line_type' and run_id = %s and as_of_date = %s",
+            run_id,
+            DAY,
+        )[0][0]["element_count"]
+        == 100
+    )
+
+
+def test_an_absent_source_is_written_down_and_not_checked(warehouse: Warehouse, run_id: str) -> None:
+    load_day(DAY)
+    run_gate("raw", DAY, run_id)
+    assert ("raw", "raw_hubspot.companies", None, "source_absent") in checks(warehouse, success=True)
+    assert not [c for c in checks(warehouse, success=True) if c[1] == "raw_hubspot.companies" and c[2]]
+
+
+def test_a_source_that_said_nothing_of_the_date_stops_the_gate(warehouse: Warehouse, run_id: str) -> None:
+    with landing("orders", "order_lines", DAY) as load:
+        bind_company(load.connection, "Test", "Asia/Shanghai", "CNY")
+        add_line(load, "1")
+    record_absent("behavior", "events", DAY)
+    stopped(warehouse, "raw", run_id, r"audit\.loads: .*Every source has loaded.*\"source\": \"crm\"")
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (
+            {"customer_id": ""},
+            r"raw_files\.order_lines\.customer_id: .* observed 1 of 100 rows, such as \[\"\"\]",
+        ),
+        (
+            {"quantity": -2, "amount": -20},
+            r"raw_files\.order_lines: .*Sales have a quantity above 0.*\"amount\": -20",
+        ),
+        # 2026-07-01 00:00 in Shanghai: the first instant after the day, though still June 30 in UTC.
+        ({"ordered_at": datetime(2026, 6, 30, 16, tzinfo=UTC), "known_on": NEXT}, "dated after the day"),
+    ],
+)
+def test_a_bad_order_line_stops_the_raw_gate(
+    warehouse: Warehouse, run_id: str, line: dict[str, object], told: str
+) -> None:
+    load_day(DAY, **line)
+    stopped(warehouse, "raw", run_id, told)
+
+
+def test_every_expectation_of_rows_in_the_raw_suite_can_fail(warehouse: Warehouse, run_id: str) -> None:
+    warehouse.rows("alter table raw_files.order_lines drop constraint order_lines_pkey")
+    warehouse.rows("alter table raw_files.order_lines drop constraint order_lines_line_type_check")
+    warehouse.rows("alter table raw_hubspot.companies drop constraint companies_pkey")
+    with landing("orders", "order_lines", DAY) as load:
+        bind_company(load.connection, "Test", "Asia/Shanghai", "CNY")
+        for number, line in enumerate(
+            [
+                {"order_id": ""},
+                {"product_id": ""},
+                {"customer_id": ""},
+                {"unit_price": 0},
+                {"currency": "rmb"},
+                {"line_type": "return"},
+                {"line_type": "gift"},
+                {"ordered_at": datetime(2026, 6, 30, 16, tzinfo=UTC)},
+                {"known_on": date(2026, 6, 29)},
+            ]
+        ):
+            add_line(load, str(number), **line)
+        add_line(load, "0")
+    with landing("crm", "companies", DAY) as load:
+        add_company(load, "")
+        add_company(load, "2", account_number="")
+        add_company(load, "2", valid_from=datetime(2026, 6, 30, 16, tzinfo=UTC))
+    record_absent("behavior", "events", DAY)
+    with pytest.raises(GateFailed):
+        run_gate("raw", DAY, run_id)
+    failed, every = failed_and_all(warehouse)
+    assert {check for check in every - failed if check[0] != "audit.loads"} == set()
+
+
+def test_the_last_instant_of_the_day_passes(warehouse: Warehouse, run_id: str) -> None:
+    load_day(DAY, ordered_at=datetime(2026, 6, 30, 15, 59, 59, 999999, tzinfo=UTC))
+    run_gate("raw", DAY, run_id)
+
+
+@pytest.mark.parametrize(("quarantined", "passes"), [(5, True), (6, False)])
+def test_more_quarantined_rows_than_the_limit_stop_the_raw_gate(
+    warehouse: Warehouse, run_id: str, quarantined: int, passes: bool
+) -> None:
+    load_day(DAY, quarantined=quarantined, lines=100 - quarantined)  # 5 of 100 is the limit itself
+    if passes:
+        run_gate("raw", DAY, run_id)
+    else:
+        stopped(
+            warehouse,
+            "raw",
+            run_id,
+            r'observed 1 rows, .*"quarantined_share": 0?\.06',
+        )
+
+
+def test_a_bad_load_stops_later_days_until_its_rows_are_corrected(warehouse: Warehouse, run_id: str) -> None:
+    load_day(DAY, order_id="")
+    stopped(warehouse, "raw", run_id, "order_id")
+    later = begin_run_after(DAY, NEXT)
+    load_day(NEXT)
+    with pytest.raises(GateFailed, match="order_id"):
+        run_gate("raw", NEXT, later)
+    with landing("orders", "order_lines", NEXT) as load:
+        add_line(load, f"{DAY} 0", order_id="O9")
+    run_gate("raw", NEXT, later)
+
+
+def test_a_load_that_passed_is_not_read_again(warehouse: Warehouse, run_id: str) -> None:
+    load_day(DAY)
+    run_gate("raw", DAY, run_id)
+    later = begin_run_after(DAY, NEXT)
+    load_day(NEXT, lines=7)
+    run_gate("raw", NEXT, later)
+    assert (
+        warehouse.value(
+            "select observed->>'element_count' from audit.checks where run_id = %s and column_name = 'line_type'",
+            later,
+        )
+        == "7"
+    )
+
+
+def begin_run_after(failed: date, as_of: date) -> str:
+    from include.warehouse.lock import fail_run
+
+    fail_run(failed, "stopped")
+    return begin_run(as_of, wait_s=0)
+
+
+def test_good_marts_pass(warehouse: Warehouse, run_id: str) -> None:
+    load_day(DAY)
+    make_marts(DAY)
+    make_marts(NEXT)  # another date's rows are not this gate's
+    assert run_gate("marts", DAY, run_id).failed == 0
+
+
+@pytest.mark.parametrize(
+    ("break_it", "told"),
+    [
+        ("delete from marts.account_features", r"account_features: .*before the first order.* observed 0"),
+        ("delete from marts.account_rfm where account_id = 'A00003'", r"account_rfm: .*same accounts.*A00003"),
+        ("update marts.account_tiers set tier = 'D' where account_id = 'A00003'", r"account_tiers\.tier: .*\"D\""),
+        ("update marts.account_tiers set tier = 'B' where tier_rank between 2 and 6", "shares of the policy tier_shares"),
+    ],
+)  # fmt: skip
+def test_bad_marts_stop_the_marts_gate(warehouse: Warehouse, run_id: str, break_it: str, told: str) -> None:
+    load_day(DAY)
+    make_marts(DAY)
+    warehouse.rows(break_it)
+    stopped(warehouse, "marts", run_id, told)
+
+
+def test_every_expectation_of_the_marts_suite_can_fail(warehouse: Warehouse, run_id: str) -> None:
+    load_day(DAY)
+    make_marts(DAY)
+    for statement in (
+        "insert into {features} select * from {features} where account_id = 'A00001'",
+        "update {features} set account_id = null where account_id = 'A00002'",
+        "update {features} set days_since_last_order = -1, orders_total = 0, return_rate_365d = -1, orders_30d = 9 "
+        "where account_id = 'A00003'",
+        "insert into {rfm} select * from {rfm} where account_id = 'A00001'",
+        "update {rfm} set recency_band = null, frequency_band = null, monetary_band = null, rfm_score = '602' "
+        "where account_id = 'A00003'",
+        "insert into {tiers} select * from {tiers} where account_id = 'A00001'",
+        "update {tiers} set tier = null where account_id = 'A00002'",
+        "update {tiers} set tier = 'D' where tier_rank between 3 and 6",
+        "update {tiers} set tier = 'B' where account_id = 'A00040'",
+    ):
+        warehouse.rows(
+            statement.format(
+                features="marts.account_features", rfm="marts.account_rfm", tiers="marts.account_tiers"
+            )
+        )
+    with pytest.raises(GateFailed):
+        run_gate("marts", DAY, run_id)
+    failed, every = failed_and_all(warehouse)
+    assert every - failed == {("marts.account_features", None, "expect_table_row_count_to_be_between", None)}
+
+
+def test_a_missing_mart_is_told_in_one_line(warehouse: Warehouse, run_id: str) -> None:
+    load_day(DAY)
+    make_marts(DAY)
+    warehouse.rows("drop table marts.account_rfm")
+    stopped(warehouse, "marts", run_id, r'relation "marts\.account_rfm" does not exist')
+
+
+def test_a_good_candidate_passes(warehouse: Warehouse, run_id: str) -> None:
+    load_day(DAY)
+    make_candidate(run_id, DAY)
+    assert run_gate("published", DAY, run_id).failed == 0
+
+
+@pytest.mark.parametrize(
+    ("break_it", "told"),
+    [
+        ("delete from candidate.customer_360", r"candidate\.customer_360: expect_table_row_count"),
+        ("update candidate.customer_360 set run_id = 'other' where account_id = 'A00003'", r"customer_360: .*this run's"),
+        ("update candidate.tier_summary set accounts = 4 where tier = 'S'", r"tier_summary: .*that customer_360 gives it"),
+        ("delete from candidate.account_tiers where account_id = 'A00003'", r"account_tiers: .*The history shows"),
+    ],
+)  # fmt: skip
+def test_a_bad_candidate_stops_the_published_gate_and_the_old_set_stands(
+    warehouse: Warehouse, run_id: str, break_it: str, told: str
+) -> None:
+    load_day(DAY)
+    make_candidate(run_id, DAY, accounts=12)
+    publish(run_id, DAY)
+    finish_run(run_id)
+    again = begin_run(DAY)
+    make_candidate(again, DAY)
+    warehouse.rows(break_it)
+    stopped(warehouse, "published", again, told)
+    assert warehouse.rows("select distinct run_id, count(*) over () from published.customer_360") == [
+        (run_id, 13)
+    ]
+
+
+def test_every_expectation_of_the_published_suite_can_fail(warehouse: Warehouse, run_id: str) -> None:
+    load_day(DAY)
+    make_candidate(run_id, DAY)
+    for statement in (
+        "update {customers} set account_id = null where account_id = 'A00001'",
+        "update {customers} set account_id = 'A00003' where account_id = 'A00004'",
+        "update {customers} set tier = 'D', currency = 'USD', days_since_last_order = -1 where account_id = 'A00005'",
+        "update {customers} set tier = null, crm_record_id = '7' where account_id in ('A00006', 'A00007')",
+        "update {customers} set run_id = 'other' where account_id = 'A00008'",
+        "update {tiers} set tier = 'A', accounts = 4, net_revenue_365d = 1, actual_share = 0.5 where tier = 'S'",
+        "update {tiers} set as_of_date = '2026-06-29'",
+        "insert into {company} select * from {company}",
+        "update {company} set accounts = 1, run_id = null",
+        "update {history} set tier = 'S', run_id = 'other' where account_id = 'A00010'",
+    ):
+        warehouse.rows(
+            statement.format(
+                customers="candidate.customer_360",
+                tiers="candidate.tier_summary",
+                company="candidate.company_summary",
+                history="candidate.account_tiers",
+            )
+        )
+    with pytest.raises(GateFailed):
+        run_gate("published", DAY, run_id)
+    failed, every = failed_and_all(warehouse)
+    assert every - failed == {("candidate.customer_360", None, "expect_table_row_count_to_be_between", None)}
+
+
+def test_the_line_names_the_first_failures_and_counts_the_rest(warehouse: Warehouse, run_id: str) -> None:
+    load_day(DAY)
+    make_candidate(run_id, DAY)
+    warehouse.rows(
+        "update candidate.customer_360 set tier = 'Z', currency = 'USD', days_since_last_order = -1"
+    )
+    warehouse.rows("update candidate.company_summary set accounts = 1")
+    with pytest.raises(
+        GateFailed, match=r"[5-9] of \d+ checks failed: .*; and \d more\. What is published stands"
+    ):
+        run_gate("published", DAY, run_id)
+
+
+def test_a_gate_of_a_run_without_the_lock_is_refused(warehouse: Warehouse, run_id: str) -> None:
+    load_day(DAY)
+    winner = begin_run(DAY)
+    with pytest.raises(StratumError, match=f"not held by run {run_id}: it is held by run {winner}"):
+        run_gate("raw", DAY, run_id)
+    assert warehouse.value("select count(*) from audit.checks") == 0
+
+
+def test_an_unknown_gate_and_an_empty_warehouse_are_told(warehouse: Warehouse, run_id: str) -> None:
+    with pytest.raises(StratumError, match="holds no company yet"):
+        run_gate("raw", DAY, run_id)
+    load_day(DAY)
+    with pytest.raises(StratumError, match="There is no gate 'scores'"):
+        run_gate("scores", DAY, run_id)
+
+
+def test_the_data_docs_show_every_result_without_network_or_script(warehouse: Warehouse, run_id: str) -> None:
+    load_day(DAY)
+    make_candidate(run_id, DAY)
+    run_gate("raw", DAY, run_id)
+    warehouse.rows("update candidate.tier_summary set accounts = 4 where tier = 'S'")
+    with pytest.raises(GateFailed):
+        run_gate("published", DAY, run_id)
+    docs = get_settings().data_docs
+    index = (docs / "index.html").read_text()
+    links = re.findall(r'<a href="([^"]+)">', index)
+    assert len(links) == 6  # 2 raw tables, 4 of the candidate
+    assert index.count(">passed<") == 4
+    assert index.count(">FAILED<") == 2
+    for link in links:
+        assert (docs / link).is_file()
+    page = (docs / next(link for link in links if "tier_summary" in link)).read_text()
+    assert "Each tier counts the accounts that customer_360 gives it." in page
+    for html in (index, page):
+        assert not re.search(r"<script|<(link|img)[^>]+https?://|url\(.?https?://", html)
+
+
+def test_the_site_holds_the_newest_runs_only(
+    warehouse: Warehouse, run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("include.quality.docs.RUNS_SHOWN", 2)
+    load_day(DAY)
+    runs = [run_id]
+    run_gate("raw", DAY, run_id)
+    for _ in range(3):
+        runs.append(begin_run(DAY))
+        run_gate("raw", DAY, runs[-1])
+    docs = get_settings().data_docs
+    pages = {path.parent.parent.name for path in (docs / "validations").rglob("*.html")}
+    assert pages == set(runs[-2:])
+    assert runs[0] not in (docs / "index.html").read_text()
+    assert warehouse.value("select count(distinct run_id) from audit.checks") == 4
+
+
+def test_no_file_of_a_gate_holds_a_password(warehouse: Warehouse, run_id: str, tmp_path: Path) -> None:
+    load_day(DAY)
+    make_candidate(run_id, DAY)
+    run_gate("raw", DAY, run_id)
+    run_gate("published", DAY, run_id)
+    files = [path for path in get_settings().home.rglob("*") if path.is_file()]
+    assert len(files) > 20
+    for path in files:
+        for password in PASSWORDS.values():
+            assert password.encode() not in path.read_bytes(), path
+
+
+def test_a_password_with_signs_that_mean_something_elsewhere_works(
+    warehouse: Warehouse, run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_day(DAY)
+    warehouse.rows("create role odd login password 'a$HOME%b' in role stratum_transformer")
+    url = warehouse.role_urls["transformer"].replace(
+        "stratum_transformer:password-of-transformer", "odd:a$HOME%25b"
+    )
+    monkeypatch.setenv("AIRFLOW_CONN_STRATUM_TRANSFORMER", url)
+    run_gate("raw", DAY, run_id)
+
+
+def test_checks_are_append_only_for_the_roles_that_write_them(warehouse: Warehouse) -> None:
+    for role in ("transformer", "publisher"):
+        for statement in ("delete from audit.checks", "update audit.checks set success = true"):
+            with pytest.raises(Exception, match="permission denied"), connect(role) as connection:
+                connection.execute(statement)

@@ -1,0 +1,133 @@
+"""sources.yml is read as written, or one line says which key of which file is wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from include.errors import StratumError
+from include.settings import PROJECT_DIR, get_settings
+from include.sources.config import Sources, load_sources
+
+ORDERS = """
+orders:
+  file: orders.csv
+  columns: {order_id: a, customer_id: b, product_id: c, quantity: d, unit_price: e, currency: "'CNY'", ordered_at: f}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("STRATUM_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("STRATUM_TIMEZONE", "Asia/Tokyo")
+    get_settings.cache_clear()
+    yield
+    get_settings.cache_clear()
+
+
+def load(folder: Path, text: str) -> Sources:
+    path = folder / "sources.yml"
+    path.write_text(text)
+    return load_sources(path)
+
+
+WRONG = {
+    "a key that is not known": ("company: {name: x, timezon: UTC}", "'company.timezon' is not known"),
+    "a section that is not known": ("company: {name: x}\nordres: {}", "'ordres' is not known"),
+    "a column that is no part of the contract": (
+        "company: {name: x}" + ORDERS.replace("order_id: a", "order_id: a, colour: z"),
+        "'orders.columns.colour' is not known",
+    ),
+    "a missing section": ("crm: {system: hubspot}", "'company' is missing"),
+    "a missing column": (
+        "company: {name: x}" + ORDERS.replace("ordered_at: f", "country: f"),
+        "'orders.columns.ordered_at' is missing",
+    ),
+    "an unknown time zone": ("company: {name: x, timezone: Mars/Base}", "'Mars/Base' is not a time zone"),
+    "an unknown time zone of a file": (
+        "company: {name: x}" + ORDERS + "  timezone: Mars/Base",
+        "'Mars/Base' is not a time zone",
+    ),
+    "a currency that is no code": ("company: {name: x, currency: yuan}", "'yuan' is not a currency code"),
+    "a file of another kind": (
+        "company: {name: x}" + ORDERS.replace("orders.csv", "orders.xlsx"),
+        "orders.xlsx' is not a kind of file",
+    ),
+    "a reason of ours": (
+        "company: {name: x}" + ORDERS + "  quarantine: [{reason: missing_price, when: 'true'}]",
+        "'missing_price' is a reason of Stratum's own",
+    ),
+    "a reason named twice": (
+        "company: {name: x}" + ORDERS + "  quarantine: [{reason: odd, when: a}, {reason: odd, when: b}]",
+        "the reason 'odd' twice",
+    ),
+    "a key column that is not mapped": (
+        "company: {name: x}" + ORDERS + "  key: [order_id, product_name]",
+        "'product_name', which columns does not map",
+    ),
+    "another target": (
+        "company: {name: x}\nsync: {target: fax, fields: {a: tier}}",
+        "sync.target: Input should be 'hubspot', but it is 'fax'",
+    ),
+    "a behavior source": ("company: {name: x}\nbehavior: {file: a.csv}", "behavior: Input should be None"),
+    "no YAML": ("company: [}", "is not valid YAML"),
+    "no mapping": ("- company", "must be a mapping"),
+    "a variable that is not set": ("company: {name: '${NOT_SET_HERE}'}", "NOT_SET_HERE, which is not set"),
+}
+
+
+@pytest.mark.parametrize(("text", "said"), WRONG.values(), ids=WRONG.keys())
+def test_what_is_wrong_is_said_in_one_line_that_names_the_file(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(StratumError) as fault:
+        load(tmp_path, text)
+    message = str(fault.value).replace("${", "").replace("}", "")
+    assert said in message
+    assert str(tmp_path / "sources.yml") in message
+    assert "\n" not in message
+
+
+def test_a_sources_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StratumError, match=r"none\.yml cannot be read: No such file"):
+        load_sources(tmp_path / "none.yml")
+
+
+def test_absent_sources_are_none_and_the_company_falls_back_on_the_settings(tmp_path: Path) -> None:
+    sources = load(tmp_path, "company: {name: x}")
+    assert (sources.orders, sources.crm, sources.behavior, sources.sync) == (None, None, None, None)
+    assert (sources.company.timezone, sources.company.currency) == ("Asia/Tokyo", "CNY")
+
+
+def test_a_relative_file_starts_at_the_folder_of_the_yml(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir("/")
+    (tmp_path / "orders.csv").write_text("a\n")
+    sources = load(tmp_path, "company: {name: x}" + ORDERS)
+    assert sources.orders is not None
+    assert sources.orders.files() == [tmp_path / "orders.csv"]
+
+
+def test_a_variable_is_replaced_from_the_environment(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("WHERE", str(tmp_path / "data"))
+    sources = load(tmp_path, "company: {name: x}" + ORDERS.replace("orders.csv", "${WHERE}/2024/*.csv"))
+    assert sources.orders is not None
+    assert sources.orders.file == f"{tmp_path}/data/2024/*.csv"
+    with pytest.raises(StratumError, match=r"There is no file .*/data/2024/\*\.csv"):
+        sources.orders.files()
+
+
+def test_a_path_with_brackets_is_a_path_before_it_is_a_pattern(tmp_path: Path) -> None:
+    (tmp_path / "a[1].csv").write_text("a\n")
+    sources = load(tmp_path, "company: {name: x}" + ORDERS.replace("orders.csv", "'a[1].csv'"))
+    assert sources.orders is not None
+    assert sources.orders.files() == [tmp_path / "a[1].csv"]
+
+
+def test_the_files_that_are_shipped_are_valid(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("STRATUM_DATA", "/data")
+    simulated = load_sources(PROJECT_DIR / "include" / "simulate" / "sources.yml")
+    assert simulated.orders is not None
+    assert simulated.orders.file == str(tmp_path / "home" / "simulated" / "orders.csv")
+    assert simulated.sync is not None
+    assert simulated.sync.fields["stratum_tier"] == "tier"
+    retail = load_sources(PROJECT_DIR / "docs" / "examples" / "online_retail_ii.yml")
+    assert retail.orders is not None
+    assert retail.orders.file == "/data/online_retail_ii.parquet"
+    assert (retail.crm, retail.sync) == (None, None)

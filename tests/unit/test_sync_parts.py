@@ -1,0 +1,142 @@
+"""The parts of the sync that need no server: connections, texts, answers."""
+
+import json
+import uuid
+from datetime import date
+from decimal import Decimal
+
+import pytest
+
+from include.connections import get_connection
+from include.errors import StratumError
+from include.sync.hubspot_api import RowUpdate
+from include.sync.plan import as_text
+from include.sync.targets.hubspot import read_answer, same_value
+
+
+@pytest.mark.parametrize(
+    ("written", "host"),
+    [
+        ("http://:s%40cret@127.0.0.1:8794", "http://127.0.0.1:8794"),
+        ("hubspot://:s%40cret@api.example.com", "https://api.example.com"),
+        ("hubspot://https://:s%40cret@api.example.com", "https://api.example.com"),
+        ("http://:s%40cret@api.example.com/https", "https://api.example.com"),
+        ("hubspot://:s%40cret@", None),
+        (json.dumps({"conn_type": "http", "password": "s@cret"}), None),
+        (
+            json.dumps({"conn_type": "http", "host": "127.0.0.1", "port": 80, "password": "s@cret"}),
+            "http://127.0.0.1:80",
+        ),
+        (
+            json.dumps({"conn_type": "http", "host": "https://api.example.com/", "password": "s@cret"}),
+            "https://api.example.com",
+        ),
+    ],
+)
+def test_a_connection_is_read_in_both_forms(
+    monkeypatch: pytest.MonkeyPatch, written: str, host: str | None
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_MY_CRM", written)
+    connection = get_connection("my_crm")
+    assert (connection.host, connection.token) == (host, "s@cret")
+    assert "s@cret" not in repr(connection)
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ("http://127.0.0.1:8794", "has no password"),
+        ("{not json", "AIRFLOW_CONN_MY_CRM is not a connection"),
+        ("no-scheme", "AIRFLOW_CONN_MY_CRM is not a connection"),
+        ("http://:s@h:port", "AIRFLOW_CONN_MY_CRM is not a connection"),
+        (None, "No connection 'my_crm'. Set AIRFLOW_CONN_MY_CRM"),
+    ],
+)
+def test_a_connection_that_is_none_is_said_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, written: str | None, words: str
+) -> None:
+    if written is not None:
+        monkeypatch.setenv("AIRFLOW_CONN_MY_CRM", written)
+    with pytest.raises(StratumError, match=words) as refused:
+        get_connection("my_crm")
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, None),
+        ("", None),
+        ("S", "S"),
+        (True, "true"),
+        (False, "false"),
+        (0, "0"),
+        (Decimal("0.00"), "0"),
+        (Decimal("-0.00"), "0"),
+        (Decimal("100.50"), "100.5"),
+        (Decimal("120000.00"), "120000"),
+        (Decimal("-3.10"), "-3.1"),
+        (1e21, "1000000000000000000000"),
+        (0.1, "0.1"),
+        (Decimal("NaN"), None),
+        (date(2026, 6, 30), "2026-06-30"),
+    ],
+)
+def test_a_value_is_told_as_plain_text(value: object, text: str | None) -> None:
+    assert as_text(value) == text
+
+
+@pytest.mark.parametrize(
+    ("told", "held", "same"),
+    [
+        ("A", "A", True),
+        ("A", "B", False),
+        ("A", None, False),
+        ("100.5", "100.50", True),
+        ("100.5", "100.6", False),
+    ],
+)
+def test_a_number_written_in_another_way_is_the_same(told: str, held: str | None, same: bool) -> None:
+    assert same_value(told, held) is same
+
+
+def rows(*record_ids: str) -> list[RowUpdate]:
+    return [RowUpdate(each, {"stratum_tier": "A"}, str(uuid.uuid4())) for each in record_ids]
+
+
+def test_each_row_of_an_answer_is_confirmed_refused_or_missing() -> None:
+    sent = rows("1", "2", "3", "4", "5", "6")
+    body = {
+        "status": "COMPLETE",
+        "results": [
+            {"id": "1", "properties": {"stratum_tier": "A"}},
+            # A merged record: answered under the id of the one that remains.
+            {"id": "77", "objectWriteTraceId": sent[1].trace_id, "properties": {"stratum_tier": "A"}},
+            {"id": "6", "properties": {"stratum_tier": "B"}},
+        ],
+        "errors": [
+            {
+                "category": "VALIDATION_ERROR",
+                "message": "no",
+                "context": {"objectWriteTraceId": [sent[2].trace_id]},
+            },
+            {"category": "OBJECT_NOT_FOUND", "message": "gone", "context": {"ids": ["4"]}},
+        ],
+    }
+    answer = read_answer(body, sent)
+    assert answer.confirmed == sent[:2]
+    assert answer.refused == [
+        (sent[2], "VALIDATION_ERROR: no"),
+        (sent[3], "OBJECT_NOT_FOUND: gone"),
+        (sent[5], "the CRM kept another value of stratum_tier"),
+    ]
+    assert answer.missing == [sent[4]]
+
+
+def test_a_row_that_is_both_in_results_and_errors_is_refused() -> None:
+    sent = rows("1")
+    body = {
+        "results": [{"id": "1", "properties": {}}],
+        "errors": [{"category": "C", "message": "m", "context": {"ids": ["1"]}}],
+    }
+    assert read_answer(body, sent).refused == [(sent[0], "C: m")]
