@@ -47,7 +47,7 @@ with DAG(
     @task
     @fail_clearly
     def publish() -> bool:
-        """Attach the candidate, append the history, move the pointer; return whether it moved."""
+        """Copy the candidate, append the history, move the pointer; return whether it moved."""
         from include.settings import get_settings
         from include.warehouse.lock import finish_run, run_of
         from include.warehouse.publish import publish
@@ -56,8 +56,8 @@ with DAG(
         as_of = as_of_of(get_current_context())
         run_id = run_of(as_of)
         published = publish(run_id, as_of)
-        finish_run(run_id)
         drop_old_runs(get_settings().keep_runs)
+        finish_run(run_id)
         return published.moved_pointer
 
     @task(outlets=[PUBLISHED_NEWEST])

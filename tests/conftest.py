@@ -3,7 +3,9 @@
 import os
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -13,10 +15,12 @@ import pytest
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="stratum-test-airflow-")
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 
-from include.settings import get_settings
+from include.settings import PROJECT_DIR, get_settings
+from include.sources.config import Sources, load_sources
 from include.warehouse import embedded
-from include.warehouse.connect import OWNER, ROLES, variable, with_database
+from include.warehouse.connect import OWNER, ROLES, variable, with_database, with_login
 from include.warehouse.migrate import migrate
+from include.warehouse.roles import role_name
 
 PASSWORDS = {role: f"password-of-{role}" for role in ROLES}
 TEMPLATE = "stratum_template"
@@ -66,13 +70,30 @@ class Warehouse:
         return value
 
 
-@pytest.fixture
-def warehouse(
-    cluster: embedded.Cluster, template: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Iterator[Warehouse]:
-    """A fresh warehouse; `connect(role)` in the code under test reaches it, and STRATUM_HOME is a temp folder."""
-    yield from _warehouse(cluster, template, monkeypatch.setenv, tmp_path, f"test_{free_port()}")
+@contextmanager
+def fresh_warehouse(cluster: embedded.Cluster, template: str, home: Path) -> Iterator[Warehouse]:
+    """A warehouse of its own; inside, `connect(role)` reaches it and STRATUM_HOME is `home`."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(cluster.url, autocommit=True) as connection:
+        connection.execute(f"create database {name} template {template} strategy file_copy")
+    owner_url = with_database(cluster.url, name)
+    role_urls = {role: with_login(owner_url, role_name(role), PASSWORDS[role]) for role in ROLES}
+    with pytest.MonkeyPatch.context() as patch:
+        for role, url in {**role_urls, OWNER: owner_url}.items():
+            patch.setenv(variable(role), url)
+        patch.setenv("STRATUM_HOME", str(home))
+        get_settings.cache_clear()
+        yield Warehouse(owner_url, role_urls)
     get_settings.cache_clear()
+    with psycopg.connect(cluster.url, autocommit=True) as connection:
+        connection.execute(f"drop database {name} with (force)")
+
+
+@pytest.fixture
+def warehouse(cluster: embedded.Cluster, template: str, tmp_path: Path) -> Iterator[Warehouse]:
+    """A fresh warehouse for one test."""
+    with fresh_warehouse(cluster, template, tmp_path) as fresh:
+        yield fresh
 
 
 @pytest.fixture(scope="module")
@@ -80,26 +101,16 @@ def module_warehouse(
     cluster: embedded.Cluster, template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Warehouse]:
     """The same for a whole test module: for tests that only read what one slow step made."""
-    with pytest.MonkeyPatch.context() as patch:
-        home = tmp_path_factory.mktemp("home")
-        yield from _warehouse(cluster, template, patch.setenv, home, f"module_{free_port()}")
-    get_settings.cache_clear()
+    with fresh_warehouse(cluster, template, tmp_path_factory.mktemp("home")) as fresh:
+        yield fresh
 
 
-def _warehouse(
-    cluster: embedded.Cluster, template: str, setenv: Callable[[str, str], None], home: Path, name: str
-) -> Iterator[Warehouse]:
-    from include.warehouse.connect import with_login
-    from include.warehouse.roles import role_name
-
-    with psycopg.connect(cluster.url, autocommit=True) as connection:
-        connection.execute(f"create database {name} template {template} strategy file_copy")
-    owner_url = with_database(cluster.url, name)
-    role_urls = {role: with_login(owner_url, role_name(role), PASSWORDS[role]) for role in ROLES}
-    for role, url in {**role_urls, OWNER: owner_url}.items():
-        setenv(variable(role), url)
-    setenv("STRATUM_HOME", str(home))
-    get_settings.cache_clear()
-    yield Warehouse(owner_url, role_urls)
-    with psycopg.connect(cluster.url, autocommit=True) as connection:
-        connection.execute(f"drop database {name} with (force)")
+@pytest.fixture
+def online_retail(monkeypatch: pytest.MonkeyPatch) -> Sources:
+    """The documented mapping of Online Retail II; skips where its file is not on this machine."""
+    folder = Path(os.environ.get("STRATUM_DATA", PROJECT_DIR.parent / "shared" / "data"))
+    path = folder / "online_retail_ii.parquet"
+    if not path.exists():
+        pytest.skip(f"Online Retail II is not at {path}: set STRATUM_DATA to its folder")
+    monkeypatch.setenv("STRATUM_DATA", str(folder))
+    return load_sources(PROJECT_DIR / "docs" / "examples" / "online_retail_ii.yml")

@@ -1,16 +1,14 @@
 """The marts of a date: equal to an independent computation, the same in any order, blind to later days."""
 
-import os
 import random
 from datetime import date, timedelta
 from decimal import Decimal
-from pathlib import Path
 
 import pandas as pd
-import pytest
 
 from include.dbt import build
-from include.settings import PROJECT_DIR
+from include.sources.config import Sources
+from include.sources.orders import ingest_orders
 from tests.conftest import Warehouse
 from tests.dbt import pandas_marts
 from tests.dbt.raw_rows import Line, Orders, at
@@ -159,16 +157,9 @@ def test_an_account_that_lost_its_last_order_leaves_the_marts_of_a_date_built_ag
 
 
 def test_online_retail_equals_an_independent_computation(
-    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+    warehouse: Warehouse, online_retail: Sources
 ) -> None:
-    data = Path(os.environ.get("STRATUM_DATA", PROJECT_DIR.parent / "shared" / "data"))
-    if not (data / "online_retail_ii.parquet").is_file():
-        pytest.skip(f"Online Retail II is not in {data}: set STRATUM_DATA to the folder of the file")
-    from include.sources.config import load_sources
-    from include.sources.orders import ingest_orders
-
-    monkeypatch.setenv("STRATUM_DATA", str(data))
-    ingest_orders(load_sources(PROJECT_DIR / "docs" / "examples" / "online_retail_ii.yml"), RETAIL_DAY)
+    ingest_orders(online_retail, RETAIL_DAY)
     build("staging", RETAIL_DAY, "run-1")
     build("marts", RETAIL_DAY, "run-1")
     found = _assert_equal_to_pandas(warehouse, RETAIL_DAY)

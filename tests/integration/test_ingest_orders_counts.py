@@ -1,17 +1,14 @@
 """The counts of a load equal those of an independent computation: on random rows, and on real orders."""
 
-import os
 from collections import Counter
 from datetime import date
 from pathlib import Path
 
 import pandas as pd
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from include.settings import PROJECT_DIR
-from include.sources.config import load_sources
+from include.sources.config import Sources
 from include.sources.orders import ingest_orders
 from tests.conftest import Warehouse
 from tests.integration.test_ingest_orders import HEADER, make_sources
@@ -90,19 +87,13 @@ def test_random_rows_all_end_up_where_the_contract_says(
     assert (again.rows_unchanged, again.reasons) == (kept, expected)
 
 
-def retail_folder() -> Path:
-    return Path(os.environ.get("STRATUM_DATA", PROJECT_DIR.parent / "shared" / "data"))
-
-
-def test_online_retail_ii_as_of_2011_09_10_counts_as_pandas_does(warehouse: Warehouse, monkeypatch) -> None:
-    path = retail_folder() / "online_retail_ii.parquet"
-    if not path.exists():
-        pytest.skip(f"Online Retail II is not at {path}: set STRATUM_DATA to its folder")
-    monkeypatch.setenv("STRATUM_DATA", str(path.parent))
-    load = ingest_orders(load_sources(PROJECT_DIR / "docs/examples/online_retail_ii.yml"), date(2011, 9, 10))
+def test_online_retail_ii_as_of_2011_09_10_counts_as_pandas_does(
+    warehouse: Warehouse, online_retail: Sources
+) -> None:
+    load = ingest_orders(online_retail, date(2011, 9, 10))
     assert load is not None
 
-    frame = pd.read_parquet(path)
+    frame = pd.read_parquet(online_retail.orders.file)
     lines = frame[frame["InvoiceDate"] < "2011-09-11"].copy()
     is_return = lines["InvoiceNo"].str.startswith("C")
     is_unpriced = lines["UnitPrice"] <= 0
