@@ -93,7 +93,10 @@ class Stack:
         then is stopped by `down_started`.
         """
         self._check_ports(sources)
+        self._check_schedule()
         self.start_warehouse()
+        # The schedule runs in the company's time zone, which its sources may state.
+        self.environment["STRATUM_TIMEZONE"] = sources.company.timezone
         if _uses_sandbox(sources) and not self.sandbox.find():
             self._start(self.sandbox, os.environ | {"STRATUM_SANDBOX_TOKEN": self.secrets["sandbox_token"]})
         missing = [process for process in self.airflow if not process.find()]
@@ -122,6 +125,7 @@ class Stack:
         self.environment = airflow_environment(
             self.settings, self.secrets, self.metadata_url, self.role_urls, self.owner_url
         )
+        self.environment["STRATUM_SCHEDULE"] = _flag(self.settings.schedule)
         self._write_password_file()
 
     def down_started(self) -> None:
@@ -137,10 +141,6 @@ class Stack:
         stop([*self.airflow, self.sandbox])
         embedded.stop(self.cluster)
 
-    def is_up(self) -> bool:
-        """Tell whether all of Airflow's processes run."""
-        return all(process.find() for process in self.airflow)
-
     def _check_ports(self, sources: Sources) -> None:
         """Find a taken port before anything is started."""
         if not embedded.is_running(self.cluster):
@@ -149,6 +149,13 @@ class Stack:
             embedded.assert_port_free(self.settings.airflow_port, "Airflow", "STRATUM_AIRFLOW_PORT")
         if _uses_sandbox(sources) and not self.sandbox.find():
             embedded.assert_port_free(self.settings.sandbox_port, "the CRM sandbox", "STRATUM_SANDBOX_PORT")
+
+    def _check_schedule(self) -> None:
+        """Refuse to pass a running Airflow for one with the other setting of the schedules."""
+        running = self.airflow[1].find()
+        if running and running.environ().get("STRATUM_SCHEDULE") != _flag(self.settings.schedule):
+            state = "without" if self.settings.schedule else "with"
+            raise StratumError(f"Airflow is running {state} schedules. Stop it first: make down")
 
     def _start(self, process: Process, environment: dict[str, str]) -> None:
         process.start(environment)
@@ -246,6 +253,10 @@ class Stack:
         path = self.settings.home / "pgpass"
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             file.write("\n".join(lines) + "\n")
+
+
+def _flag(value: bool) -> str:
+    return "1" if value else "0"
 
 
 def _uses_sandbox(sources: Sources) -> bool:

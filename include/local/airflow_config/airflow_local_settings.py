@@ -19,9 +19,7 @@ PRELOADED = (
     "include.sources.hubspot",
     "include.sync.run",
     "include.warehouse.publish",
-    "pandas",
     "psycopg",
-    "pyarrow",
 )
 
 if "scheduler" in sys.argv:
