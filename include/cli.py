@@ -101,7 +101,7 @@ def _sources(settings: Settings, path: Path | None) -> tuple[Path, Any]:
 
 def _run(as_of: date, sources_file: Path | None, as_json: bool) -> None:
 
-    from include.local.chain import run_chain
+    from include.local.chain import cancel_chain, run_chain
     from include.local.summary import lines, summarise
 
     settings = get_settings()
@@ -111,8 +111,15 @@ def _run(as_of: date, sources_file: Path | None, as_json: bool) -> None:
         api = stack.api()
         api.set_variable(SOURCES_VARIABLE, str(chosen))
         progress(f"Running {as_of} of {sources.company.name} ({chosen})")
-        with phase("chain"):
-            run_chain(api, as_of, progress)
+        try:
+            with phase("chain"):
+                run_chain(api, as_of, progress)
+        except KeyboardInterrupt:
+            if stack.started:
+                cancel_chain(api, as_of)
+            else:
+                say("The chain goes on in Airflow, which was up before.")
+            raise
         summary = summarise(as_of)
     if as_json:
         say(json.dumps(summary, default=str))

@@ -27,7 +27,8 @@ LAYERS = {
     "published": ("path:models/published",),
 }
 FULL_SCAN = "tag:full_scan"  # tests that read every raw line: run with a full rebuild, not every day
-# What int_account_days is made from. Where any of it changes the table is rebuilt, not added to.
+# The tables that builds add to, and what they are made from. Where any of it changes they are rebuilt.
+KEPT_UP = ("int_account_days", "int_unattributed_days")
 DEFINITION = ("models/staging", "models/intermediate", "macros", "seeds/policy/exchange_rates.csv")
 SUCCESS = ("success", "pass", "warn", "no-op")
 
@@ -54,14 +55,14 @@ def build(layer: str, as_of: date, run_id: str, *, full_refresh: bool = False) -
     """Build and test one layer as of a date and return the result of each node, in the order they ended.
 
     `layer` is staging (seeds, staging and intermediate models), marts or published. The staging layer is
-    rebuilt in full when asked to, and by itself when the definition of int_account_days or an exchange rate
-    has changed since the table was made. Each result is also written to audit.dbt_nodes.
+    rebuilt in full when asked to, and by itself when the definition of the days (KEPT_UP) or an exchange rate
+    has changed since one of them was made. Each result is also written to audit.dbt_nodes.
 
     Raises StratumError naming the failed nodes, or where no load has bound the warehouse to a company.
     """
     arguments = ["build", "--select", *LAYERS[layer], "--exclude-resource-type", "unit_test"]
     if layer == "staging":
-        full_refresh = full_refresh or _definition_in_warehouse() not in (None, definition())
+        full_refresh = full_refresh or _definition_changed()
         # Seeds of another shape are made anew by a full refresh, too, so it takes the whole layer.
     if full_refresh:
         arguments.append("--full-refresh")
@@ -105,7 +106,7 @@ def invoke(arguments: list[str], as_of: date, run_id: str) -> list[NodeResult]:
 
 
 def definition() -> str:
-    """Return the fingerprint (sha256, hex) of what int_account_days is made from."""
+    """Return the fingerprint (sha256, hex) of what the KEPT_UP tables are made from."""
     return _fingerprint(DEFINITION)
 
 
@@ -123,14 +124,15 @@ def _variables(as_of: date, run_id: str) -> dict[str, str]:
     }
 
 
-def _definition_in_warehouse() -> str | None:
-    """Return the fingerprint the table was made from; None where there is no table yet."""
+def _definition_changed() -> bool:
+    """Return whether one of the tables that are there was made from another definition than today's."""
     with connect("transformer") as connection:
         found = connection.execute(
-            "select coalesce(obj_description(table_id, 'pg_class'), 'unknown') "
-            "from to_regclass('intermediate.int_account_days') as table_id where table_id is not null"
+            "select from unnest(%s::text[]) as name, to_regclass('intermediate.' || name) as table_id "
+            "where table_id is not null and obj_description(table_id, 'pg_class') is distinct from %s",
+            [list(KEPT_UP), definition()],
         ).fetchone()
-    return found[0] if found else None
+    return found is not None
 
 
 @contextmanager

@@ -1,14 +1,18 @@
-{#- int_account_days consumes intermediate.account_day_queue in the one transaction dbt opens for the model:
+{#- int_account_days consumes the rows of intermediate.account_day_queue that name a customer, and
+    int_unattributed_days those that name none (customer_id ''), each in the one transaction dbt opens for the model:
       1. claim         marks what is queued now; what a loader queues from here on waits for the next build
-      2. widen         adds the other days of the orders those days touch (an order counts on one day only)
-      3. remove        takes the claimed account-days out of the table
+      2. widen         adds the other days of the orders those days touch (an order counts on one day only);
+                       unattributed days count no orders and do without
+      3. remove        takes the claimed days out of the table
       4. the model     appends them as they stand in the raw rows
       5. settle        takes the claimed rows out of the queue
-    If any step fails all of it is rolled back: the queue and the table stay as they were. -#}
+    If any step fails all of it is rolled back: the queue and the table stay as they were. No claim is ever
+    committed, so neither model sees the other's, and what carries the run's id is the model's own. -#}
 
-{% macro claim_account_days() -%}
+{% macro claim_queued_days(with_customer) -%}
     update {{ source('intermediate', 'account_day_queue') }}
     set claimed_by = '{{ var("run_id") }}'
+    where customer_id {{ '<>' if with_customer else '=' }} ''
 {%- endmacro %}
 
 
@@ -47,19 +51,21 @@
 {%- endmacro %}
 
 
-{% macro remove_claimed_account_days() -%}
+{% macro remove_claimed_days(with_customer) -%}
     {%- if is_incremental() -%}
-    delete from {{ this }} as account_days
+    delete from {{ this }} as days
     using {{ source('intermediate', 'account_day_queue') }} as claimed
     where
         claimed.claimed_by = '{{ var("run_id") }}'
-        and account_days.account_id = claimed.customer_id
-        and account_days.order_date = claimed.order_date
+        {%- if with_customer %}
+        and days.account_id = claimed.customer_id
+        {%- endif %}
+        and days.order_date = claimed.order_date
     {%- endif -%}
 {%- endmacro %}
 
 
-{% macro settle_claimed_account_days() -%}
+{% macro settle_claimed_days() -%}
     delete from {{ source('intermediate', 'account_day_queue') }} where claimed_by = '{{ var("run_id") }}'
 {%- endmacro %}
 

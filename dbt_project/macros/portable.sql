@@ -10,13 +10,18 @@
 {%- endmacro %}
 
 
-{#- The instant a calendar day begins in the company's time zone. -#}
+{#- The instant a calendar day begins in the company's time zone: the first midnight, where the clock is set back over
+    it and the day has two. PostgreSQL reads a time that comes twice as the later one; the second before comes once. -#}
 {% macro day_start(day) -%}
     {{ return(adapter.dispatch('day_start')(day)) }}
 {%- endmacro %}
 
 {% macro default__day_start(day) -%}
-    (cast({{ day }} as timestamp) at time zone '{{ var("company_timezone") }}')
+    least(
+        cast({{ day }} as timestamp) at time zone '{{ var("company_timezone") }}',
+        (cast({{ day }} as timestamp) - interval '1 second') at time zone '{{ var("company_timezone") }}'
+        + interval '1 second'
+    )
 {%- endmacro %}
 
 

@@ -1,5 +1,5 @@
--- A failure means that int_account_days no longer sums the current order lines of the account-day told: the
--- queue missed it. Rebuild the layer in full, then find the load that did not queue it.
+-- A failure means that int_account_days or, for the account '', int_unattributed_days no longer sums the current order
+-- lines of the day told: the queue missed it. Rebuild the layer in full, then find the load that did not queue it.
 -- Account-days that wait in the queue belong to loads that landed after the build and are left out.
 -- Reads every raw line, so a daily build leaves it out (tag full_scan); a full rebuild runs it.
 {{ config(tags=['full_scan']) }}
@@ -9,13 +9,18 @@ with
 order_lines as (
 
     select * from {{ ref('stg_order_lines') }}
-    where customer_id is not null
 
 ),
 
 account_days as (
 
     select * from {{ ref('int_account_days') }}
+
+),
+
+unattributed_days as (
+
+    select * from {{ ref('int_unattributed_days') }}
 
 ),
 
@@ -28,13 +33,13 @@ waiting as (
 line_sums as (
 
     select
-        customer_id as account_id,
+        coalesce(customer_id, '') as account_id,
         order_date,
         count(*) as order_lines,
         coalesce(sum(case when line_type <> 'non_product' then amount end), 0) as net_revenue,
         coalesce(sum(case when line_type = 'non_product' then amount end), 0) as non_product_amount
     from order_lines
-    group by customer_id, order_date
+    group by coalesce(customer_id, ''), order_date
 
 ),
 
@@ -47,6 +52,14 @@ order_sums as (
         net_revenue,
         non_product_amount
     from account_days
+    union all
+    select
+        '' as account_id,
+        order_date,
+        order_lines,
+        net_revenue,
+        non_product_amount
+    from unattributed_days
 
 ),
 

@@ -71,12 +71,16 @@ class AirflowApi:
         body = {"logical_date": None, "partition_key": as_of.strftime(KEY_FORMAT)}
         return self.call("POST", f"/dags/{dag_id}/dagRuns", json=body)["dag_run_id"]
 
-    def runs(self, dag_id: str, as_of: date) -> list[dict[str, Any]]:
-        """Return the runs of a DAG for an as-of date, newest first, of the newest 100 runs."""
+    def fail_run(self, dag_id: str, run_id: str) -> None:
+        """Mark a run failed; its running tasks are ended."""
+        self.call("PATCH", f"/dags/{dag_id}/dagRuns/{run_id}", json={"state": "failed"})
+
+    def runs(self, dag_id: str, as_of: date | None = None) -> list[dict[str, Any]]:
+        """Return the newest 100 runs of a DAG, or of a DAG for an as-of date, the newest first."""
         params: dict[str, Any] = {"limit": 100, "order_by": "-id"}
-        runs = self.call("GET", f"/dags/{dag_id}/dagRuns", params=params)["dag_runs"]
-        key = as_of.strftime(KEY_FORMAT)
-        return [run for run in runs if run["partition_key"] == key]
+        if as_of is not None:
+            params["partition_key_prefix_pattern"] = as_of.strftime(KEY_FORMAT)
+        return self.call("GET", f"/dags/{dag_id}/dagRuns", params=params)["dag_runs"]
 
     def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         """Return the task instances of a run."""

@@ -160,8 +160,8 @@ left join lateral (
 """)
     load.connection.execute(
         "insert into intermediate.account_day_queue (load_id, customer_id, order_date) "
-        "select distinct %s::uuid, customer_id, (ordered_at at time zone company.timezone)::date "
-        "from changed cross join audit.company where is_corrected and customer_id is not null",
+        "select distinct %s::uuid, coalesce(customer_id, ''), (ordered_at at time zone company.timezone)::date "
+        "from changed cross join audit.company where is_corrected",
         [load.load_id],
     )
     rows = load.connection.execute("select row_no, is_corrected from changed").fetchall()
@@ -172,7 +172,7 @@ left join lateral (
 
 
 def _land_lines(engine: duckdb.DuckDBPyConnection, load: Load, timezone: str) -> None:
-    """Append a version for each changed row and queue the account-days they fall on."""
+    """Append a version for each changed row and queue the days they fall on, of '' where they name no customer."""
     local_date = f"timezone('{timezone}', ordered_at)::date"
     known_on = local_date
     if load.covered_until is not None:
@@ -200,8 +200,7 @@ def _land_lines(engine: duckdb.DuckDBPyConnection, load: Load, timezone: str) ->
         load,
         "places (customer_id, order_date)",
         {"customer_id": _quoted("customer_id"), "order_date": "order_date"},
-        f"(select distinct customer_id, {local_date} as order_date from {changed} "  # noqa: S608
-        "where customer_id is not null)",
+        f"(select distinct coalesce(customer_id, '') as customer_id, {local_date} as order_date from {changed})",  # noqa: S608
     )
     load.connection.execute(
         "insert into intermediate.account_day_queue (load_id, customer_id, order_date) "

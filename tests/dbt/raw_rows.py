@@ -55,9 +55,7 @@ class Orders:
                 load.rows_new += before is None
                 load.rows_corrected += before is not None
                 load.rows_unattributed += line.customer_id is None
-                queued |= {
-                    (place.customer_id, place.day) for place in (before, line) if place and place.customer_id
-                }
+                queued |= {(place.customer_id or "", place.day) for place in (before, line) if place}
                 self._insert(load, line)
                 self.current[line.row_key] = line
             with load.connection.cursor() as cursor:

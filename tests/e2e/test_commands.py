@@ -58,6 +58,15 @@ def test_ctrl_c_leaves_no_process(stratum: Installation) -> None:
     assert stratum.processes() == []
 
 
+def test_after_ctrl_c_in_a_build_the_next_run_of_another_date_goes_through(stratum: Installation) -> None:
+    running = stratum.start("demo")
+    code, printed = stratum.interrupt_after(running, "begin_run")  # from here on it holds the build lock
+    assert code == 130, printed
+    assert stratum.processes() == []
+    done = stratum.run("run", "--as-of", "2026-05-31")
+    assert done.returncode == 0, done.stderr
+
+
 def test_ctrl_c_while_starting_leaves_no_process(stratum: Installation) -> None:
     running = stratum.start("demo")
     code, printed = stratum.interrupt_after(running, "Preparing Airflow's database")

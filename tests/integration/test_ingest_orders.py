@@ -256,14 +256,41 @@ def test_a_row_set_back_to_what_it_was_is_a_version_again(warehouse: Warehouse, 
     ) == [(3,), (4,), (3,)]
 
 
-def test_a_corrected_row_that_loses_its_customer_queues_the_place_it_left(warehouse: Warehouse, csv) -> None:
-    ingest_orders(csv(PLAIN), DAY_3)
-    load = ingest_orders(csv(PLAIN.replace("S2,B", "S2,")), DAY_3)
-    assert counts(load) == (4, 0, 1, 3, 0, 1, 0)
+def queued(warehouse: Warehouse, load: orders.Load | None) -> list[tuple]:
     assert load is not None
-    assert warehouse.rows(
-        "select customer_id, order_date from intermediate.account_day_queue where load_id = %s", load.load_id
-    ) == [("B", DAY_2)]
+    return warehouse.rows(
+        "select customer_id, order_date from intermediate.account_day_queue where load_id = %s order by 1, 2",
+        load.load_id,
+    )
+
+
+def test_rows_without_a_customer_queue_their_day_once_under_the_empty_customer(
+    warehouse: Warehouse, csv
+) -> None:
+    load = ingest_orders(csv(PLAIN.replace("S1,A", "S1,").replace("R3,A", 'R3," "')), DAY_3)
+    assert counts(load) == (4, 4, 0, 0, 0, 3, 0)
+    assert queued(warehouse, load) == [("", DAY_1), ("", DAY_3), ("B", DAY_2)]
+    assert warehouse.value("select count(*) from raw_files.order_lines where customer_id = ''") == 0
+    comment = warehouse.value(
+        "select col_description(attrelid, attnum) from pg_attribute "
+        "where attrelid = 'intermediate.account_day_queue'::regclass and attname = 'customer_id'"
+    )
+    assert "empty text (never null)" in str(comment)
+
+
+def test_a_corrected_row_that_loses_or_gains_its_customer_queues_the_place_it_left_and_the_one_it_took(
+    warehouse: Warehouse, csv
+) -> None:
+    ingest_orders(csv(PLAIN), DAY_3)
+    lost = ingest_orders(csv(PLAIN.replace("S2,B", "S2,")), DAY_3)
+    assert counts(lost) == (4, 0, 1, 3, 0, 1, 0)
+    assert queued(warehouse, lost) == [("", DAY_2), ("B", DAY_2)]
+    moved = ingest_orders(csv(PLAIN.replace("S2,B,2024-03-02", "S2,,2024-03-03")), DAY_3)
+    assert counts(moved) == (4, 0, 1, 3, 0, 1, 0)
+    assert queued(warehouse, moved) == [("", DAY_2), ("", DAY_3)]
+    gained = ingest_orders(csv(PLAIN.replace("S2,B", "S2,C")), DAY_3)
+    assert counts(gained) == (4, 0, 1, 3, 0, 0, 0)
+    assert queued(warehouse, gained) == [("", DAY_3), ("C", DAY_2)]
 
 
 def test_a_late_row_is_known_from_the_day_of_the_load_that_brought_it(warehouse: Warehouse, csv) -> None:

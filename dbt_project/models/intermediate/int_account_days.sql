@@ -5,12 +5,12 @@
         on_schema_change='fail',
         indexes=[{'columns': ['account_id', 'order_date'], 'unique': true}],
         pre_hook=[
-            "{{ claim_account_days() }}",
+            "{{ claim_queued_days(with_customer=true) }}",
             "{{ widen_claim_to_touched_orders() }}",
-            "{{ remove_claimed_account_days() }}",
+            "{{ remove_claimed_days(with_customer=true) }}",
         ],
         post_hook=[
-            "{{ settle_claimed_account_days() }}",
+            "{{ settle_claimed_days() }}",
             "{{ remember_definition() }}",
             "analyze {{ this }}",
         ],

@@ -1,9 +1,44 @@
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='append',
+        on_schema_change='fail',
+        indexes=[{'columns': ['order_date'], 'unique': true}],
+        pre_hook=[
+            "{{ claim_queued_days(with_customer=false) }}",
+            "{{ remove_claimed_days(with_customer=false) }}",
+        ],
+        post_hook=[
+            "{{ settle_claimed_days() }}",
+            "{{ remember_definition() }}",
+            "analyze {{ this }}",
+        ],
+    )
+}}
+
 with
+
+{% if is_incremental() %}
+claimed_days as (
+
+    select distinct order_date
+    from {{ source('intermediate', 'account_day_queue') }}
+    where claimed_by = '{{ var("run_id") }}'
+
+),
+{% endif %}
 
 order_lines as (
 
-    select * from {{ ref('stg_order_lines') }}
-    where customer_id is null
+    select lines_of_days.*
+    from {{ ref('stg_order_lines') }} as lines_of_days
+    {% if is_incremental() %}
+    inner join claimed_days
+        on
+            lines_of_days.ordered_at >= {{ day_start('claimed_days.order_date') }}
+            and lines_of_days.ordered_at < {{ day_start(days_before('claimed_days.order_date', -1)) }}
+    {% endif %}
+    where lines_of_days.customer_id is null
 
 ),
 
