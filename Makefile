@@ -1,13 +1,13 @@
 # Commands of a working copy. Each may be run again, and makes what it needs.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11)
 ROOT := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
 VENV := $(ROOT).venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: help install install-dev demo up down test test-slow bench check lock clean
+.PHONY: help install install-dev demo up down test test-slow check lock clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'

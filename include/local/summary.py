@@ -116,7 +116,7 @@ def lines(summary: dict[str, Any]) -> list[str]:
         shown.append(
             f"  {sync['target']}: {sync['queried']:,} queried = {sync['sent']:,} confirmed by the CRM + "
             f"{sync['unchanged']:,} unchanged + {sync['failed']:,} failed + {sync['held']:,} held "
-            f"({sync['calls']:,} write calls)"
+            f"({sync['calls']:,} calls)"
         )
     elif summary["is_newest"]:
         shown.append("  absent: no sync target is configured")
