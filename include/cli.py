@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,17 +37,25 @@ SourcesFile = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+Say = Callable[[str], None]
+
+
 def say(text: str) -> None:
     """Print a line at once, also into a pipe."""
     print(text, flush=True)
 
 
+def say_aside(text: str) -> None:
+    """Print a line to standard error: progress, where standard output is for a program."""
+    print(text, file=sys.stderr, flush=True)
+
+
 @contextmanager
-def phase(name: str) -> Iterator[None]:
+def phase(name: str, tell: Say) -> Iterator[None]:
     """Say how long a phase took."""
     started = time.monotonic()
     yield
-    say(f"[{name}: {time.monotonic() - started:.1f} s]")
+    tell(f"[{name}: {time.monotonic() - started:.1f} s]")
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
@@ -54,26 +63,26 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 @contextmanager
-def running(settings: Settings, sources: Any) -> Iterator[Any]:
+def running(settings: Settings, sources: Any, tell: Say) -> Iterator[Any]:
     """Start what is missing of the stack, and at the end, however it comes, stop what was started."""
     from include.local.stack import Stack
 
-    stack = Stack(settings, say)
+    stack = Stack(settings, tell)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)  # SIGINT too: a shell's background job inherits it ignored
     try:
-        with phase("start"):
+        with phase("start", tell):
             stack.up(sources)
         yield stack
     except KeyboardInterrupt:
-        say("Interrupted: stopping what was started ...")
+        tell("Interrupted: stopping what was started ...")
         raise
     finally:
         # A second Ctrl-C must not leave half of the processes behind.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if stack.started or stack.started_postgres:
-            with phase("stop"):
+            with phase("stop", tell):
                 stack.down_started()
 
 
@@ -81,44 +90,60 @@ def _sources(settings: Settings, path: Path | None) -> tuple[Path, Any]:
     """Return the sources file and what it says; the simulated company's files are written first.
 
     Without a path it is STRATUM_SOURCES, else the file this STRATUM_HOME ran on last, else the simulated
-    company's.
+    company's. Raises StratumError where it names order files that are not there.
     """
     from include.simulate.company import write_company
     from include.sources.config import load_sources
 
     os.environ["STRATUM_HOME"] = str(settings.home)
-    last = settings.home / "sources.path"
+    last = _last_sources(settings)
     if path is None and "sources" not in settings.model_fields_set and last.exists():
         path = Path(last.read_text())
     chosen = (path or settings.sources).resolve()
     if chosen == SIMULATED_SOURCES:
         write_company(settings.home / "simulated")
     sources = load_sources(chosen)
-    settings.home.mkdir(parents=True, exist_ok=True)
-    last.write_text(str(chosen))
+    if sources.orders is not None:
+        sources.orders.files()
     return chosen, sources
 
 
-def _run(as_of: date, sources_file: Path | None, as_json: bool) -> None:
+def _last_sources(settings: Settings) -> Path:
+    """Return the file that remembers the sources this home ran on last."""
+    return settings.home / "sources.path"
 
+
+def _use_sources(stack: Any, chosen: Path, sources: Any) -> None:
+    """Put these sources in force, for this run and those after it; another company's are refused."""
+    from include.sources.loads import check_company
+    from include.warehouse.connect import connect
+
+    company = sources.company
+    with connect("auditor") as connection:
+        check_company(connection, company.name, company.timezone, company.currency)
+    stack.api().set_variable(SOURCES_VARIABLE, str(chosen))
+    _last_sources(stack.settings).write_text(str(chosen))
+
+
+def _run(as_of: date, sources_file: Path | None, as_json: bool) -> None:
     from include.local.chain import cancel_chain, run_chain
     from include.local.summary import lines, summarise
 
     settings = get_settings()
     chosen, sources = _sources(settings, sources_file)
-    progress: Callable[[str], None] = say if not as_json else lambda text: None
-    with running(settings, sources) as stack:
+    tell = say_aside if as_json else say
+    with running(settings, sources, tell) as stack:
+        _use_sources(stack, chosen, sources)
         api = stack.api()
-        api.set_variable(SOURCES_VARIABLE, str(chosen))
-        progress(f"Running {as_of} of {sources.company.name} ({chosen})")
+        tell(f"Running {as_of} of {sources.company.name} ({chosen})")
         try:
-            with phase("chain"):
-                run_chain(api, as_of, progress)
+            with phase("chain", tell):
+                run_chain(api, as_of, tell)
         except KeyboardInterrupt:
             if stack.started:
                 cancel_chain(api, as_of)
             else:
-                say("The chain goes on in Airflow, which was up before.")
+                tell("The chain goes on in Airflow, which was up before.")
             raise
         summary = summarise(as_of)
     if as_json:
@@ -149,7 +174,12 @@ def demo() -> None:
 @app.command()
 def run(as_of: AsOf, sources: SourcesFile = None, as_json: AsJson = False) -> None:
     """Run the whole chain for a date; start what is missing and stop what was started."""
-    _run(parse_as_of(as_of), sources, as_json)
+    wanted = parse_as_of(as_of)
+    if wanted > date.today():
+        raise StratumError(
+            f"{wanted} is not over yet: its orders are not all there. Choose an earlier --as-of."
+        )
+    _run(wanted, sources, as_json)
 
 
 @app.command()
@@ -162,9 +192,9 @@ def up(sources: SourcesFile = None) -> None:
     chosen, parsed = _sources(settings, sources)
     stack = Stack(settings, say)
     try:
-        with phase("start"):
+        with phase("start", say):
             stack.up(parsed)
-            stack.api().set_variable(SOURCES_VARIABLE, str(chosen))
+            _use_sources(stack, chosen, parsed)
     except BaseException:
         stack.down_started()
         raise
@@ -177,7 +207,7 @@ def down() -> None:
     """Stop everything of this STRATUM_HOME."""
     from include.local.stack import Stack
 
-    with phase("stop"):
+    with phase("stop", say):
         Stack(get_settings(), say).down()
 
 
@@ -189,6 +219,8 @@ def psql(
     """Open psql on the warehouse, starting the embedded PostgreSQL for as long as it lasts."""
     from include.local.stack import Stack
 
+    if role not in ROLES:
+        raise StratumError(f"'{role}' is not a role of the warehouse; the roles are {', '.join(ROLES)}.")
     settings = get_settings()
     stack = Stack(settings, say)
     try:
@@ -213,8 +245,11 @@ def publish_list(as_json: AsJson = False) -> None:
     if as_json:
         say(json.dumps([asdict(run) for run in runs], default=str))
         return
+    if not runs:
+        say("Nothing is published yet. Run a date: stratum run --as-of DATE")
     for run in runs:
-        say(f"{'*' if run.is_current else ' '} {run.run_id}  as of {run.as_of}  published {run.published_at}")
+        mark = "*" if run.is_current else " "
+        say(f"{mark} {run.run_id}  as of {run.as_of}  published {run.published_at:%Y-%m-%d %H:%M:%S %Z}")
 
 
 @publish_app.command("rollback")

@@ -113,6 +113,8 @@ class Stack:
 
     def start_warehouse(self) -> None:
         """Start the embedded PostgreSQL if it is down, and migrate the warehouse; role URLs go to the environment."""
+        if self.settings.warehouse_url:
+            open_connection(self.settings.warehouse_url, "stratum stack").close()
         if embedded.start(self.cluster):
             self.started_postgres = True
         self._create_databases()

@@ -9,6 +9,11 @@ from psycopg.rows import dict_row
 from include.errors import StratumError
 from include.warehouse.connect import connect
 
+HISTORY_TIERS = (
+    "select tier, count(*) as accounts, count(*) / sum(count(*)) over () as actual_share "
+    "from published.account_tiers where as_of_date = %s group by tier order by position(tier in 'SABC')"
+)
+
 
 def summarise(as_of: date) -> dict[str, Any]:
     """Return the newest run of a date: its loads, quarantine reasons, tiers, gates and sync.
@@ -36,7 +41,9 @@ def summarise(as_of: date) -> dict[str, Any]:
             "as_of_date": as_of,
             "is_newest": run["action"] == "publish",
             "loads": [_load(connection, load) for load in loads],
-            "tiers": _published(connection, "tier_summary", run) if run["action"] == "publish" else [],
+            "tiers": _published(connection, "tier_summary", run)
+            if run["action"] == "publish"
+            else _all(connection, HISTORY_TIERS, as_of),
             "company": _published(connection, "company_summary", run) if run["action"] == "publish" else [],
             "gates": _all(
                 connection,
@@ -44,13 +51,25 @@ def summarise(as_of: date) -> dict[str, Any]:
                 "from audit.checks where run_id = %s group by gate order by min(check_id)",
                 run["run_id"],
             ),
-            "sync": _one(
-                connection,
-                "select target, queried, sent, unchanged, failed, held, calls from sync.runs "
-                "where run_id = %s and finished_at is not null order by started_at desc limit 1",
-                run["run_id"],
-            ),
+            "sync": _sync(connection, run["run_id"]),
         }
+
+
+def _sync(connection: psycopg.Connection, run_id: str) -> dict[str, Any] | None:
+    sync = _one(
+        connection,
+        "select sync_id, target, queried, sent, unchanged, failed, held, calls from sync.runs "
+        "where run_id = %s and finished_at is not null order by started_at desc limit 1",
+        run_id,
+    )
+    if sync is None:
+        return None
+    reasons = _all(
+        connection,
+        "select reason, count(*) as rows from sync.outcomes where sync_id = %s group by reason order by 2 desc, 1",
+        sync["sync_id"],
+    )
+    return {**sync, "reasons": {reason["reason"]: reason["rows"] for reason in reasons}}
 
 
 def _load(connection: psycopg.Connection, load: dict[str, Any]) -> dict[str, Any]:
@@ -93,19 +112,27 @@ def lines(summary: dict[str, Any]) -> list[str]:
         if load["status"] == "absent":
             shown.append(f"{name} absent: this source is not configured")
             continue
+        unattributed = (
+            f"; {load['rows_unattributed']:,} name no customer" if load["rows_unattributed"] else ""
+        )
         shown.append(
             f"{name} {load['rows_in']:,} in = {load['rows_kept']:,} kept + {load['rows_quarantined']:,} quarantined"
             f"  (kept: {load['rows_new']:,} new, {load['rows_corrected']:,} corrected, "
-            f"{load['rows_unchanged']:,} unchanged; {load['rows_unattributed']:,} name no customer)"
+            f"{load['rows_unchanged']:,} unchanged{unattributed})"
         )
         shown += [f"    {rows:>9,} {reason}" for reason, rows in load["reasons"].items()]
-    if summary["tiers"]:
-        shown += ["", "Tiers      accounts   share  target"]
-        shown += [
-            f"  {tier['tier']}        {tier['accounts']:>8,}  {tier['actual_share']:>5.1%}  {tier['target_share']:>5.1%}"
-            f"   {tier['action']}"
-            for tier in summary["tiers"]
-        ]
+    shown += ["", "Tiers      accounts   share  target   action"]
+    for tier in summary["tiers"]:
+        target = f"{tier['target_share']:>5.1%}   {tier['action']}" if "target_share" in tier else ""
+        shown.append(
+            f"  {tier['tier']}        {tier['accounts']:>8,}  {tier['actual_share']:>5.1%}  {target}"
+        )
+    for company in summary["company"]:
+        shown.append(
+            f"  {company['accounts']:,} accounts = {company['accounts_ordered']:,} that have ordered, in tiers + "
+            f"{company['accounts'] - company['accounts_ordered']:,} known to the CRM alone; "
+            f"C is the {company['accounts_dormant']:,} dormant ones"
+        )
     shown += ["", "Gates"]
     shown += [
         f"  {gate['gate']:<10} {gate['checks']} checks, {gate['failed']} failed" for gate in summary["gates"]
@@ -114,12 +141,15 @@ def lines(summary: dict[str, Any]) -> list[str]:
     sync = summary["sync"]
     if sync:
         shown.append(
-            f"  {sync['target']}: {sync['queried']:,} queried = {sync['sent']:,} confirmed by the CRM + "
-            f"{sync['unchanged']:,} unchanged + {sync['failed']:,} failed + {sync['held']:,} held "
+            f"  {sync['target']}: {sync['queried']:,} queried = {sync['sent']:,} sent and confirmed by the CRM + "
+            f"{sync['unchanged']:,} unchanged or nothing to tell + {sync['failed']:,} failed + {sync['held']:,} held "
             f"({sync['calls']:,} calls)"
         )
+        shown += [f"    {rows:>9,} {reason}" for reason, rows in sync["reasons"].items()]
     elif summary["is_newest"]:
         shown.append("  absent: no sync target is configured")
     else:
-        shown.append("  not told: a newer date is published, this one went into the history")
+        shown.append(
+            "  not told: a newer date is published; this one went into the history, published.account_tiers"
+        )
     return shown

@@ -125,7 +125,7 @@ class IndexView:
             '<meta name="viewport" content="width=device-width, initial-scale=1.0">'
             f"<title>Stratum data quality</title><style>{STYLE}</style></head><body>"
             '<nav class="navbar"><strong>Stratum</strong> data quality</nav><div class="container-fluid">'
-            f'<h1>Gate results</h1><p class="lead">{len(results)} tables checked in the newest {RUNS_SHOWN} runs, '
+            f'<h1>Gate results</h1><p class="lead">{len(results)} tables checked in the newest runs ({RUNS_SHOWN} at most), '
             f"{failed} of them failed. Every check of every run is in <code>audit.checks</code>.</p>"
             '<table class="results"><tr><th>Checked at (UTC)</th><th>Run</th><th>Gate</th><th>Table</th>'
             f"<th>Result</th></tr>\n{rows}\n</table></div></body></html>\n"

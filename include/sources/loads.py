@@ -49,17 +49,25 @@ class Load:
 def bind_company(connection: psycopg.Connection, name: str, timezone: str, currency: str) -> None:
     """Bind the warehouse to its company on the first load; later, check that it is still the same.
 
-    Raises StratumError where the warehouse holds another company, or the same one with another time zone
-    or currency: what a day and an amount mean must not change under rows that are already there.
+    Raises StratumError as `check_company` does.
     """
     connection.execute(
         "insert into audit.company (company_name, timezone, currency) values (%s, %s, %s) on conflict do nothing",
         [name, timezone, currency],
     )
+    check_company(connection, name, timezone, currency)
+
+
+def check_company(connection: psycopg.Connection, name: str, timezone: str, currency: str) -> None:
+    """Check that the warehouse holds no other company than this one.
+
+    Raises StratumError where it does, or the same one with another time zone or currency: what a day and an
+    amount mean must not change under rows that are already there.
+    """
     held = connection.execute("select company_name, timezone, currency from audit.company").fetchone()
-    if held != (name, timezone, currency):
+    if held is not None and held != (name, timezone, currency):
         raise StratumError(
-            f"This warehouse holds the company {held[0]!r} ({held[1]}, {held[2]}) and the sources name "  # type: ignore[index]
+            f"This warehouse holds the company {held[0]!r} ({held[1]}, {held[2]}) and the sources name "
             f"{name!r} ({timezone}, {currency}). Use another warehouse for it: set STRATUM_HOME to another "
             "folder, or STRATUM_WAREHOUSE_URL to another database."
         )

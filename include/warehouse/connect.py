@@ -79,7 +79,7 @@ def open_connection(url: str, application: str) -> psycopg.Connection:
         reason = str(error).strip().splitlines()[0]
         raise TransientError(
             f"The warehouse {printable(url)} cannot be reached: {reason}. "
-            "Is the server up (`make up`), and is the URL right?"
+            "Is the server up, and are host, database and login right?"
         ) from error
 
 
