@@ -38,7 +38,6 @@ with DAG(
     def gate_raw() -> None:
         """Check the raw rows the build will read."""
         from include.quality.gate import run_gate
-
         from include.warehouse.lock import run_of
 
         as_of = as_of_of(get_current_context())
@@ -47,7 +46,6 @@ with DAG(
     def build(layer: str) -> None:
         """Build one layer with dbt, as the run that holds the lock."""
         from include.dbt import build
-
         from include.warehouse.lock import run_of
 
         as_of = as_of_of(get_current_context())
@@ -70,7 +68,6 @@ with DAG(
     def gate_marts() -> None:
         """Check the marts of the as-of date, and announce them."""
         from include.quality.gate import run_gate
-
         from include.warehouse.lock import mark_built, run_of
 
         as_of = as_of_of(get_current_context())
