@@ -21,9 +21,11 @@ echo "Installing the locked packages into $venv ..."
 }
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$here/uv.lock"
 export VIRTUAL_ENV="$venv"
-# uv trusts its own certificates first; behind a proxy that signs for itself, those of the system.
-"$venv/bin/uv" pip install --quiet --require-hashes -r "$here/$lock.lock" ||
+# uv trusts its own certificates; behind a proxy that signs for itself, only the system knows the right ones.
+"$venv/bin/uv" pip install --quiet --require-hashes -r "$here/$lock.lock" || {
+  echo "Trying once more, with the certificates of this system ..."
   "$venv/bin/uv" pip install --quiet --require-hashes -r "$here/$lock.lock" --system-certs
+}
 "$venv/bin/uv" pip install --quiet --no-deps --no-build-isolation -e "$here/.."
 checksum "$lock" >"$venv/.installed-$lock"
 echo "[install: $SECONDS s]"
