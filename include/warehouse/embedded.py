@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import pwd
 import secrets
 import shutil
 import socket
@@ -14,6 +15,7 @@ import psycopg
 from include.errors import StratumError
 
 SUPERUSER = "postgres"
+ACCOUNT = "nobody"  # runs the server where we are root and user namespaces are forbidden
 START_TIMEOUT_S = 60
 
 # Each one written down: the cluster is small, shares two cores with Airflow, and must survive a crash.
@@ -80,17 +82,40 @@ def server_programs(configured: Path | None) -> Path:
 def _unprivileged() -> list[str]:
     """Return the command prefix that drops root, since PostgreSQL refuses to run as root.
 
-    A user namespace needs no account and no chmod. Raises StratumError where it is not allowed.
+    A user namespace needs no account and no chown; where it is not allowed, as in some containers, the
+    account `nobody` runs the server. Raises StratumError where neither can be had.
     """
     if os.geteuid() != 0:
         return []
-    unshare = shutil.which("unshare")
+    unshare, setpriv = shutil.which("unshare"), shutil.which("setpriv")
     if unshare and subprocess.run([unshare, "-U", "true"], capture_output=True, check=False).returncode == 0:
         return [unshare, "-U"]
+    if setpriv:
+        group = pwd.getpwnam(ACCOUNT).pw_gid
+        return [setpriv, f"--reuid={ACCOUNT}", f"--regid={group}", "--clear-groups"]
     raise StratumError(
-        "PostgreSQL does not run as root, and this machine forbids user namespaces (`unshare -U` failed). "
-        "Run Stratum as an ordinary user, or set STRATUM_WAREHOUSE_URL to a PostgreSQL server of yours."
+        "PostgreSQL does not run as root, and this machine has neither user namespaces (`unshare -U`) nor "
+        "setpriv. Run Stratum as an ordinary user, or set STRATUM_WAREHOUSE_URL to a PostgreSQL of yours."
     )
+
+
+def _hand_over(cluster: Cluster) -> None:
+    """Where another account runs the server, give it the cluster's folder.
+
+    Raises StratumError where it cannot reach the folder or the server programs.
+    """
+    prefix = _unprivileged()
+    if not prefix or prefix[0].endswith("unshare"):
+        return
+    folder = cluster.data.parent
+    for path in (folder, *folder.rglob("*")):
+        shutil.chown(path, ACCOUNT)
+    for path, right in ((folder, "-w"), (cluster.bin / "postgres", "-x")):
+        if subprocess.run([*prefix, "test", right, str(path)], check=False).returncode != 0:
+            raise StratumError(
+                f"PostgreSQL does not run as root, and the account {ACCOUNT} cannot reach {path}. Put the project "
+                "and STRATUM_HOME where every account may look, or run Stratum as an ordinary user."
+            )
 
 
 def _run(cluster: Cluster, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -106,12 +131,12 @@ def _run(cluster: Cluster, program: str, *arguments: str) -> subprocess.Complete
 
 
 def _initialise(cluster: Cluster) -> None:
-    cluster.data.parent.mkdir(parents=True, exist_ok=True)
     half_made = cluster.data.with_name(cluster.data.name + ".new")
     shutil.rmtree(half_made, ignore_errors=True)
     password_file = cluster.data.parent / "initdb.password"
     password_file.write_text(cluster.password)
     password_file.chmod(0o600)
+    _hand_over(cluster)
     try:
         done = _run(
             cluster,
@@ -155,10 +180,12 @@ def start(cluster: Cluster) -> bool:
     Returns False where it was running already. Raises StratumError where the port is taken, or the
     server does not answer within 60 seconds.
     """
+    cluster.data.parent.mkdir(parents=True, exist_ok=True)
     if not (cluster.data / "PG_VERSION").exists():
         _initialise(cluster)
     if is_running(cluster):
         return False
+    _hand_over(cluster)
     assert_port_free(cluster.port, "PostgreSQL", "STRATUM_POSTGRES_PORT")
     _configure(cluster)
     done = _run(
