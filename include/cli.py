@@ -128,6 +128,7 @@ def _use_sources(stack: Any, chosen: Path, sources: Any) -> None:
 def _run(as_of: date, sources_file: Path | None, as_json: bool) -> None:
     from include.local.chain import cancel_chain, run_chain
     from include.local.summary import lines, summarise
+    from include.warehouse.lock import fail_run
 
     settings = get_settings()
     chosen, sources = _sources(settings, sources_file)
@@ -142,6 +143,8 @@ def _run(as_of: date, sources_file: Path | None, as_json: bool) -> None:
         except KeyboardInterrupt:
             if stack.started:
                 cancel_chain(api, as_of)
+                stack.stop_started_processes()
+                fail_run(as_of, "interrupted by the user")
             else:
                 tell("The chain goes on in Airflow, which was up before.")
             raise

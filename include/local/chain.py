@@ -8,7 +8,6 @@ from typing import Any
 
 from include.errors import StratumError
 from include.local.airflow_api import AirflowApi
-from include.warehouse.lock import fail_run
 
 INGESTS = ("ingest_orders", "ingest_crm", "ingest_behavior")
 CHAIN = (*INGESTS, "build_marts", "publish", "sync_crm")
@@ -66,15 +65,15 @@ def run_chain(api: AirflowApi, as_of: date, say: Callable[[str], None]) -> Follo
 
 
 def cancel_chain(api: AirflowApi, as_of: date) -> None:
-    """End what runs or waits of a date's chain, and give its build lock back, so that the next run starts clean.
+    """End what runs or waits of a date's chain, for whoever is about to stop Airflow.
 
-    For whoever is about to stop Airflow: runs that are merely cut off would be taken up again at the next start.
+    Runs that are merely cut off would be taken up again at the next start. A task that runs goes on until its
+    next heartbeat, so the build lock is to be given back only once Airflow is down.
     """
     for dag_id in CHAIN:
         for run in api.runs(dag_id, as_of):
             if run["state"] not in ENDED:
                 api.fail_run(dag_id, run["dag_run_id"])
-    fail_run(as_of, "interrupted by the user")
 
 
 def _look(api: AirflowApi, as_of: date, follow: Follow, say: Callable[[str], None]) -> None:

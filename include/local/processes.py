@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-STOP_TIMEOUT_S = 20
+STOP_TIMEOUT_S = 10
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Process:
 
 
 def stop(processes: list[Process]) -> None:
-    """Stop these processes and all they started: first asked, after 20 s killed. None may be left.
+    """Stop these processes and all they started: first asked, after 10 s killed. None may be left.
 
     Each was started as the leader of a session, and what it starts stays in it: the session, not the tree
     of parents, tells what is ours, also when a parent has died before its child.

@@ -130,10 +130,14 @@ class Stack:
         self.environment["STRATUM_SCHEDULE"] = _flag(self.settings.schedule)
         self._write_password_file()
 
-    def down_started(self) -> None:
-        """Stop what this object started, and nothing else."""
+    def stop_started_processes(self) -> None:
+        """Stop the processes this object started; PostgreSQL stays up."""
         stop(self.started[::-1])
         self.started.clear()
+
+    def down_started(self) -> None:
+        """Stop what this object started, and nothing else."""
+        self.stop_started_processes()
         if self.started_postgres:
             embedded.stop(self.cluster)
             self.started_postgres = False
