@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from include.errors import StratumError
@@ -84,23 +85,25 @@ def _from_uri(text: str) -> _Parts:
 
 
 def _from_airflow(conn_id: str, variable: str) -> _Parts:
-    if "airflow.sdk.execution_time.task_runner" in sys.modules:
-        from airflow.sdk import Connection
-        from airflow.sdk.exceptions import AirflowNotFoundException
-
-        try:
-            found = Connection.get(conn_id)
-        except AirflowNotFoundException:
-            found = None
-        if found is not None:
-            return _Parts(
-                found.conn_type or "",
-                found.host or "",
-                found.schema or "",
-                found.port,
-                found.password or "",
-            )
-    raise StratumError(
-        f"No connection '{conn_id}'. Set {variable} to JSON with host and password (the API token), "
-        "or add it to Airflow's connections."
+    found = airflow_connection(conn_id)
+    if found is None:
+        raise StratumError(
+            f"No connection '{conn_id}'. Set {variable} to JSON with host and password (the API token), "
+            "or add it to Airflow's connections."
+        )
+    return _Parts(
+        found.conn_type or "", found.host or "", found.schema or "", found.port, found.password or ""
     )
+
+
+def airflow_connection(conn_id: str) -> Any | None:
+    """Return Airflow's connection of this id; None outside a task, or where Airflow knows none."""
+    if "airflow.sdk.execution_time.task_runner" not in sys.modules:
+        return None
+    from airflow.sdk import Connection
+    from airflow.sdk.exceptions import AirflowNotFoundException
+
+    try:
+        return Connection.get(conn_id)
+    except AirflowNotFoundException:
+        return None

@@ -1,7 +1,5 @@
 """A thin client of Airflow's REST API: only the calls the command line makes."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import date
 from typing import Any
 
@@ -112,13 +110,3 @@ class AirflowApi:
         pool = {"name": name, "slots": slots, "description": description}
         actions = [{"action": "create", "entities": [pool], "action_on_existence": "overwrite"}]
         self.call("PATCH", "/pools", json={"actions": actions})
-
-
-@contextmanager
-def airflow_api(base_url: str, user: str, password: str) -> Iterator[AirflowApi]:
-    """Open the API as a user and close its connections at the end."""
-    api = AirflowApi(base_url, user, password)
-    try:
-        yield api
-    finally:
-        api.http.close()

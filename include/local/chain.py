@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date
 from typing import Any
 
 from include.errors import StratumError
@@ -26,7 +26,6 @@ class Follow:
     earlier: dict[str, set[str]]
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
     shown: set[tuple[str, str]] = field(default_factory=set)
-    rescued: bool = False
 
     def state(self, dag_id: str) -> str | None:
         """Return the state of the DAG's run, or None while it has none."""
@@ -57,7 +56,6 @@ def run_chain(api: AirflowApi, as_of: date, say: Callable[[str], None]) -> Follo
             and not follow.state("build_marts")
         ):
             say(f"The three announcements of {as_of} started no build: starting it by its key.")
-            follow.rescued = True
             api.trigger("build_marts", as_of)
             announced_at = time.monotonic()
         time.sleep(POLL_S)
@@ -116,9 +114,3 @@ def _ended(api: AirflowApi, follow: Follow) -> bool:
         return False
     tasks = {t["task_id"]: t["state"] for t in api.tasks("publish", follow.runs["publish"]["dag_run_id"])}
     return tasks["announce_newest"] == "skipped" or follow.state("sync_crm") == "success"
-
-
-def seconds(run: dict[str, Any]) -> float:
-    """Return how long a run took."""
-    start, end = (datetime.fromisoformat(run[key]) for key in ("start_date", "end_date"))
-    return (end - start).total_seconds()

@@ -1,13 +1,13 @@
 """Connections to the warehouse: each part connects as its own role."""
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import psycopg
 
+from include.connections import airflow_connection
 from include.errors import StratumError, TransientError
 
 ROLES = ("loader", "transformer", "scorer", "publisher", "syncer", "bi_reader", "auditor")
@@ -35,16 +35,8 @@ def role_url(role: str) -> str:
         raise ValueError(f"'{role}' is not a warehouse role; the roles are {', '.join(ROLES)}")
     if url := os.environ.get(variable(role)):
         return url
-    if "airflow.sdk.execution_time.task_runner" in sys.modules:
-        from airflow.sdk import Connection
-        from airflow.sdk.exceptions import AirflowNotFoundException
-
-        try:
-            uri = Connection.get(connection_id(role)).get_uri()
-        except AirflowNotFoundException:
-            uri = ""
-        if uri:
-            return uri.replace("postgres://", "postgresql://", 1)
+    if found := airflow_connection(connection_id(role)):
+        return found.get_uri().replace("postgres://", "postgresql://", 1)
     raise StratumError(
         f"No connection '{connection_id(role)}'. Set {variable(role)}=postgresql://..., "
         "or add it to Airflow's connections."

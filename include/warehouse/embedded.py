@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import pwd
-import secrets
 import shutil
 import socket
 import subprocess
@@ -224,8 +223,3 @@ def assert_port_free(port: int, what: str, setting: str) -> None:
                 f"Port {port} on 127.0.0.1 is taken, so {what} cannot start. "
                 f"Free it, or set {setting} to another port."
             ) from error
-
-
-def new_password() -> str:
-    """Return a fresh random password (192 bits, URL-safe)."""
-    return secrets.token_urlsafe(24)

@@ -1,11 +1,3 @@
-{{
-    config(
-        indexes=[{'columns': ['as_of_date', 'account_id'], 'unique': true}],
-        pre_hook="{{ remove_as_of_date() }}",
-        post_hook="analyze {{ this }}",
-    )
-}}
-
 with
 
 account_features as (
