@@ -1,0 +1,110 @@
+"""What the commands share: saying things, the stack, the sources, the warehouse."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from include.settings import SIMULATED_SOURCES, Settings, get_settings
+
+SourcesFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--sources", help="A sources.yml; if not given, the last one used, at first the simulated company's."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Say = Callable[[str], None]
+
+
+def say(text: str) -> None:
+    """Print a line at once, also into a pipe."""
+    print(text, flush=True)
+
+
+def say_aside(text: str) -> None:
+    """Print a line to standard error: progress, where standard output is for a program."""
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def phase(name: str, tell: Say) -> Iterator[None]:
+    """Say how long a phase took."""
+    started = time.monotonic()
+    yield
+    tell(f"[{name}: {time.monotonic() - started:.1f} s]")
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def running(settings: Settings, sources: Any, tell: Say) -> Iterator[Any]:
+    """Start what is missing of the stack, and at the end, however it comes, stop what was started."""
+    from include.local.stack import Stack
+
+    stack = Stack(settings, tell)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)  # SIGINT too: a shell's background job inherits it ignored
+    try:
+        with phase("start", tell):
+            stack.up(sources)
+        yield stack
+    except KeyboardInterrupt:
+        tell("Interrupted: stopping what was started ...")
+        raise
+    finally:
+        # A second Ctrl-C must not leave half of the processes behind.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if stack.started or stack.started_postgres:
+            with phase("stop", tell):
+                stack.down_started()
+
+
+def read_sources(settings: Settings, path: Path | None) -> tuple[Path, Any]:
+    """Return the sources file and what it says; the simulated company's files are written first.
+
+    Without a path it is STRATUM_SOURCES, else the file this STRATUM_HOME ran on last, else the simulated
+    company's. Raises StratumError where it names order files that are not there.
+    """
+    from include.simulate.company import write_company
+    from include.sources.config import load_sources
+
+    os.environ["STRATUM_HOME"] = str(settings.home)
+    last = last_sources(settings)
+    if path is None and "sources" not in settings.model_fields_set and last.exists():
+        path = Path(last.read_text())
+    chosen = (path or settings.sources).resolve()
+    if chosen == SIMULATED_SOURCES:
+        write_company(settings.home / "simulated")
+    sources = load_sources(chosen)
+    if sources.orders is not None:
+        sources.orders.files()
+    return chosen, sources
+
+
+def last_sources(settings: Settings) -> Path:
+    """Return the file that remembers the sources this home ran on last."""
+    return settings.home / "sources.path"
+
+
+@contextmanager
+def warehouse() -> Iterator[None]:
+    """Have the warehouse up for a command that needs nothing else."""
+    from include.local.stack import Stack
+
+    stack = Stack(get_settings(), say)
+    try:
+        stack.start_warehouse()
+        yield
+    finally:
+        stack.down_started()

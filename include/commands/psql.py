@@ -1,0 +1,35 @@
+"""`stratum psql`: a prompt on the warehouse."""
+
+import os
+import subprocess
+from typing import Annotated
+
+import typer
+
+from include.commands.common import say
+from include.errors import StratumError
+from include.settings import get_settings
+from include.warehouse.connect import ROLES, printable, role_url
+
+
+def psql(
+    role: Annotated[str, typer.Option(help=f"One of {', '.join(ROLES)}.")] = "bi_reader",
+    command: Annotated[str | None, typer.Option("-c", help="Run this and leave.")] = None,
+) -> None:
+    """Open psql on the warehouse, starting the embedded PostgreSQL for as long as it lasts."""
+    from include.local.stack import Stack
+
+    if role not in ROLES:
+        raise StratumError(f"'{role}' is not a role of the warehouse; the roles are {', '.join(ROLES)}.")
+    settings = get_settings()
+    stack = Stack(settings, say)
+    try:
+        stack.start_warehouse()
+        environment = os.environ | {"PGPASSFILE": str(settings.home / "pgpass")}
+        arguments = ["psql", printable(role_url(role)), *(["-c", command] if command else [])]
+        done = subprocess.run(arguments, env=environment, check=False)
+    except FileNotFoundError as error:
+        raise StratumError("psql is not installed: install the PostgreSQL client tools.") from error
+    finally:
+        stack.down_started()
+    raise typer.Exit(done.returncode)

@@ -1,0 +1,122 @@
+"""`stratum run`, `demo`, `up` and `down`: the whole chain for a date, and the stack it runs on."""
+
+import json
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from include.commands.common import (
+    AsJson,
+    SourcesFile,
+    last_sources,
+    phase,
+    read_sources,
+    running,
+    say,
+    say_aside,
+)
+from include.dates import parse_as_of
+from include.errors import StratumError
+from include.settings import SIMULATED_SOURCES, SOURCES_VARIABLE, get_settings
+from include.warehouse.connect import printable, role_url
+
+AsOf = Annotated[str, typer.Option("--as-of", help="The date to build, YYYY-MM-DD.")]
+
+
+def demo() -> None:
+    """Run the simulated company's last day and show what came of it."""
+    from include.simulate.company import LAST_DAY
+
+    _run(LAST_DAY, SIMULATED_SOURCES, as_json=False)
+
+
+def run(as_of: AsOf, sources: SourcesFile = None, as_json: AsJson = False) -> None:
+    """Run the whole chain for a date; start what is missing and stop what was started."""
+    wanted = parse_as_of(as_of)
+    if wanted > date.today():
+        raise StratumError(
+            f"{wanted} is not over yet: its orders are not all there. Choose an earlier --as-of."
+        )
+    _run(wanted, sources, as_json)
+
+
+def up(sources: SourcesFile = None) -> None:
+    """Start PostgreSQL, Airflow and, where the sources name it, the CRM sandbox, and leave them running."""
+
+    from include.local.stack import Stack
+
+    settings = get_settings()
+    chosen, parsed = read_sources(settings, sources)
+    stack = Stack(settings, say)
+    try:
+        with phase("start", say):
+            stack.up(parsed)
+            use_sources(stack, chosen, parsed)
+    except BaseException:
+        stack.down_started()
+        raise
+    _say_places(stack, "")
+    say("Schedules are on." if settings.schedule else "Schedules are off; switch them on: make up SCHEDULE=1")
+
+
+def down() -> None:
+    """Stop everything of this STRATUM_HOME."""
+    from include.local.stack import Stack
+
+    with phase("stop", say):
+        Stack(get_settings(), say).down()
+
+
+def use_sources(stack: Any, chosen: Path, sources: Any) -> None:
+    """Put these sources in force, for this run and those after it; another company's are refused."""
+    from include.sources.loads import check_company
+    from include.warehouse.connect import connect
+
+    company = sources.company
+    with connect("auditor") as connection:
+        check_company(connection, company.name, company.timezone, company.currency)
+    stack.api().set_variable(SOURCES_VARIABLE, str(chosen))
+    last_sources(stack.settings).write_text(str(chosen))
+
+
+def _run(as_of: date, sources_file: Path | None, as_json: bool) -> None:
+    from include.local.chain import cancel_chain, run_chain
+    from include.local.summary import lines, summarise
+    from include.warehouse.lock import fail_run
+
+    settings = get_settings()
+    chosen, sources = read_sources(settings, sources_file)
+    tell = say_aside if as_json else say
+    with running(settings, sources, tell) as stack:
+        use_sources(stack, chosen, sources)
+        api = stack.api()
+        tell(f"Running {as_of} of {sources.company.name} ({chosen})")
+        try:
+            with phase("chain", tell):
+                run_chain(api, as_of, tell)
+        except KeyboardInterrupt:
+            if stack.started:
+                cancel_chain(api, as_of)
+                stack.stop_started_processes()
+                fail_run(as_of, "interrupted by the user")
+            else:
+                tell("The chain goes on in Airflow, which was up before.")
+            raise
+        summary = summarise(as_of)
+    if as_json:
+        say(json.dumps(summary, default=str))
+        return
+    say("\n" + "\n".join(lines(summary)) + "\n")
+    say(f"Data docs:   {settings.data_docs / 'index.html'}")
+    _say_places(stack, "  (while up: `make up`)")
+
+
+def _say_places(stack: Any, when: str) -> None:
+    """Say where the UI and the warehouse are; no password is printed."""
+    home = stack.settings.home
+    say(f"Airflow UI:  {stack.airflow_url}{when}")
+    say(f"             user admin, password in {home}/airflow/passwords.json")
+    say(f"Warehouse:   {printable(role_url('bi_reader'))}{when}")
+    say(f"             passwords of the roles in {home}/pgpass; a prompt: stratum psql")
