@@ -7,7 +7,7 @@ VENV := $(ROOT).venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: help install install-dev demo up down test test-slow check lock clean
+.PHONY: help install install-dev demo up down test test-slow check bench lock clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -37,6 +37,9 @@ test-slow: install-dev ## The long fault and race tests.
 check: install-dev ## Lint, format and types.
 	cd $(ROOT) && $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 	cd $(ROOT) && $(BIN)/sqlfluff lint --processes 2 --disable-progress-bar dbt_project/models dbt_project/tests
+
+bench: install ## Measure speed beside what the same work costs bare; SIZE=M is ten times as much as S.
+	@cd $(ROOT) && $(BIN)/python -m benchmarks --size $(or $(SIZE),S)
 
 lock: install-dev ## Lock the versions in requirements/*.in anew, with hashes.
 	cd $(ROOT)requirements && ./lock.sh "$(BIN)/uv"

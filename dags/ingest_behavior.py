@@ -1,6 +1,6 @@
-"""Stand for the company's behavior events: no connector reads them yet, so the source answers `absent`.
+"""Pull behavior events from files into `raw_files`, up to the end of the as-of date.
 
-Announces `raw_behavior` for the date, so that the build, which waits for every source, goes on.
+Announces `raw_behavior` for the date. A behavior source that is not configured is announced as absent.
 
 Start it for a date with `stratum run --as-of DATE`. When it fails: docs/runbooks/ingest.md.
 """

@@ -1,4 +1,4 @@
-"""Pull the CRM's companies into `raw_hubspot`, as versions, and so learn their record ids.
+"""Pull the CRM into `raw_hubspot`, as versions: companies and their record ids, contacts, deals, tickets, NPS.
 
 Announces `raw_crm` for the date. A CRM that is not configured is announced as absent.
 
@@ -13,8 +13,8 @@ from include.sources.config import Sources
 from include.sources.loads import Load
 
 
-def pull(sources: Sources, as_of: date) -> Load | None:
-    """Load up to the as-of date; None where the source is absent."""
+def pull(sources: Sources, as_of: date) -> dict[str, Load] | None:
+    """Load up to the as-of date, one load per entity; None where the source is absent."""
     from include.sources.hubspot import ingest_crm
 
     return ingest_crm(sources, as_of)

@@ -10,13 +10,13 @@ from airflow.sdk import DAG, PartitionedAssetTimetable, get_current_context, tas
 from airflow.sdk.bases.operator import chain
 from airflow.sdk.exceptions import AirflowSkipException
 
-from include.assets import MARTS, PUBLISHED_NEWEST
+from include.assets import PUBLISHED_NEWEST, SCORES
 from include.dag_support import DEFAULT_ARGS, WAREHOUSE_POOL, fail_clearly, release_build
 from include.dates import as_of_of
 
 with DAG(
     dag_id="publish",
-    schedule=PartitionedAssetTimetable(assets=MARTS),
+    schedule=PartitionedAssetTimetable(assets=SCORES),
     catchup=False,
     max_active_runs=1,
     default_args=DEFAULT_ARGS | {"on_failure_callback": release_build},
@@ -48,15 +48,12 @@ with DAG(
     @fail_clearly
     def publish() -> bool:
         """Copy the candidate, append the history, move the pointer; return whether it moved."""
-        from include.settings import get_settings
         from include.warehouse.lock import finish_run, run_of
         from include.warehouse.publish import publish
-        from include.warehouse.retention import drop_old_runs
 
         as_of = as_of_of(get_current_context())
         run_id = run_of(as_of)
         published = publish(run_id, as_of)
-        drop_old_runs(get_settings().keep_runs)
         finish_run(run_id)
         return published.moved_pointer
 

@@ -2,15 +2,24 @@
 
 import typer
 
+from include.commands.backfill import backfill
+from include.commands.deploy import deploy_app
+from include.commands.doctor import doctor
+from include.commands.loads import loads_app
+from include.commands.models import models_app
 from include.commands.psql import psql
 from include.commands.publish import publish_app
 from include.commands.run import demo, down, run, up
+from include.commands.status import status, unlock
 from include.commands.sync import sync_app
 from include.errors import StratumError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for command in (demo, run, up, down, psql):
+for command in (demo, run, backfill, up, down, status, doctor, unlock, psql):
     app.command()(command)
+app.add_typer(deploy_app, name="deploy")
+app.add_typer(loads_app, name="loads")
+app.add_typer(models_app, name="models")
 app.add_typer(publish_app, name="publish")
 app.add_typer(sync_app, name="sync")
 

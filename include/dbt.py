@@ -28,8 +28,22 @@ LAYERS = {
 }
 FULL_SCAN = "tag:full_scan"  # tests that read every raw line: run with a full rebuild, not every day
 # The tables that builds add to, and what they are made from. Where any of it changes they are rebuilt.
-KEPT_UP = ("int_account_days", "int_unattributed_days")
-DEFINITION = ("models/staging", "models/intermediate", "macros", "seeds/policy/exchange_rates.csv")
+KEPT_UP = (
+    "intermediate.int_account_days",
+    "intermediate.int_unattributed_days",
+    "intermediate.int_usage_days",
+)
+DEFINITION = (
+    *("models/staging", "models/intermediate", "macros"),
+    *("seeds/policy/exchange_rates.csv", "seeds/policy/core_features.csv"),
+)
+# The mart that is kept for every date; where what it is made from changes, all its dates are rebuilt.
+FEATURES = "marts.account_features"
+FEATURES_DEFINITION = (
+    *DEFINITION,
+    "models/marts/core/account_features.sql",
+    *("seeds/policy/thresholds.csv", "seeds/policy/deal_stages.csv"),
+)
 SUCCESS = ("success", "pass", "warn", "no-op")
 
 log = logging.getLogger(__name__)
@@ -55,15 +69,19 @@ def build(layer: str, as_of: date, run_id: str, *, full_refresh: bool = False) -
     """Build and test one layer as of a date and return the result of each node, in the order they ended.
 
     `layer` is staging (seeds, staging and intermediate models), marts or published. The staging layer is
-    rebuilt in full when asked to, and by itself when the definition of the days (KEPT_UP) or an exchange rate
-    has changed since one of them was made. Each result is also written to audit.dbt_nodes.
+    rebuilt in full when asked to, and by itself when the definition of the days (KEPT_UP) has changed since one
+    of them was made; FEATURES likewise, for all the dates it holds. Each result is also written to
+    audit.dbt_nodes.
 
     Raises StratumError naming the failed nodes, or where no load has bound the warehouse to a company.
     """
     arguments = ["build", "--select", *LAYERS[layer], "--exclude-resource-type", "unit_test"]
     if layer == "staging":
-        full_refresh = full_refresh or _definition_changed()
+        full_refresh = full_refresh or _made_otherwise(KEPT_UP, definition())
         # Seeds of another shape are made anew by a full refresh, too, so it takes the whole layer.
+    elif layer == "marts":
+        # Of the marts only FEATURES obeys it: the others hold the dates as they were built.
+        full_refresh = full_refresh or _made_otherwise((FEATURES,), features_definition())
     if full_refresh:
         arguments.append("--full-refresh")
     else:
@@ -110,6 +128,11 @@ def definition() -> str:
     return _fingerprint(DEFINITION)
 
 
+def features_definition() -> str:
+    """Return the fingerprint (sha256, hex) of what FEATURES is made from."""
+    return _fingerprint(FEATURES_DEFINITION)
+
+
 def _variables(as_of: date, run_id: str) -> dict[str, str]:
     with connect("transformer") as connection:
         company = connection.execute("select timezone, currency from audit.company").fetchone()
@@ -121,16 +144,17 @@ def _variables(as_of: date, run_id: str) -> dict[str, str]:
         "company_timezone": company[0],
         "reporting_currency": company[1],
         "definition": definition(),
+        "features_definition": features_definition(),
     }
 
 
-def _definition_changed() -> bool:
-    """Return whether one of the tables that are there was made from another definition than today's."""
+def _made_otherwise(tables: tuple[str, ...], definition: str) -> bool:
+    """Return whether one of the tables that are there was made from another definition than this one."""
     with connect("transformer") as connection:
         found = connection.execute(
-            "select from unnest(%s::text[]) as name, to_regclass('intermediate.' || name) as table_id "
+            "select from unnest(%s::text[]) as name, to_regclass(name) as table_id "
             "where table_id is not null and obj_description(table_id, 'pg_class') is distinct from %s",
-            [list(KEPT_UP), definition()],
+            [list(tables), definition],
         ).fetchone()
     return found is not None
 

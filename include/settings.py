@@ -29,11 +29,33 @@ class Settings(BaseSettings):
     warehouse_url: str | None = Field(
         None, description="postgresql:// URL of the owner on your own server, instead of the embedded one."
     )
+    postgres_url: str | None = Field(
+        None,
+        description="postgresql:// URL of a login that may create databases and roles on your own server; the "
+        "warehouse's and Airflow's databases are made there, instead of in the embedded one.",
+    )
+    airflow_url: str | None = Field(
+        None,
+        description="URL of an Airflow whose parts others run, as docker-compose.yml does: the command line "
+        "then starts nothing and talks to it.",
+    )
+    broker_url: str | None = Field(
+        None,
+        description="redis:// URL of the broker; tasks then run on Celery workers, else beside the scheduler.",
+    )
+    listen: str = Field(
+        "127.0.0.1",
+        description="Address on which Airflow's API server and the CRM sandbox listen; 0.0.0.0 only in a "
+        "container whose ports are published on loopback.",
+    )
     airflow_port: int = Field(8793, description="Loopback port of Airflow's API server and UI.")
+    sandbox_host: str = Field("127.0.0.1", description="Where the CRM sandbox is reached.")
     sandbox_port: int = Field(8794, description="Loopback port of the CRM sandbox.")
     schedule: bool = Field(False, description="Run the ingests on their daily schedule.")
     ingest_cron: str = Field("0 5 * * *", description="When the ingests run, in the company's time zone.")
-    keep_runs: int = Field(14, ge=2, description="Published runs that are kept for a rollback.")
+    housekeeping_cron: str = Field(
+        "0 7 * * *", description="When housekeeping runs, in the company's time zone: after the ingests."
+    )
     timezone: str = Field("UTC", description="Company time zone where sources.yml states none.")
     currency: str = Field("CNY", description="Reporting currency where sources.yml states none.")
 

@@ -23,3 +23,11 @@
     exactly one year and exactly four quarters. -#}
 {% macro days_per_year() -%} 365 {%- endmacro %}
 {% macro days_per_quarter() -%} 91.25 {%- endmacro %}
+
+
+{#- Post-hook of every mart: statistics for the ones that follow. A view has none. -#}
+{% macro analyze_table() -%}
+    {%- if model.config.materialized != 'view' -%}
+        analyze {{ this }}
+    {%- endif -%}
+{%- endmacro %}

@@ -1,13 +1,32 @@
-{#- The rows of a policy seed in force on the as-of date: for each key the newest row whose effective_from
-    is not after it. A changed number is a new row with its own date; older dates keep the older number. -#}
-{% macro policy_rows(seed, key) -%}
+{#- The rows of a policy seed in force on the as-of date: for each key (a column, several, or the whole seed where none
+    is given) the newest rows whose effective_from is not after it. A changed number is a new row with its own date;
+    older dates keep the older number. -#}
+{% macro policy_rows(seed, key=[]) -%}
+    {%- set keys = [key] if key is string else key -%}
     select dated.*
     from (
         select
             policy.*,
-            rank() over (partition by policy.{{ key }} order by policy.effective_from desc) as newness
+            rank() over (
+                {% if keys %}partition by policy.{{ keys | join(', policy.') }} {% endif %}order by policy.effective_from desc
+            ) as newness
         from {{ ref(seed) }} as policy
         where policy.effective_from <= {{ as_of_date() }}
+    ) as dated
+    where dated.newness = 1
+{%- endmacro %}
+
+
+{#- The same on each date of a relation with a column as_of_date, which the rows then carry. -#}
+{% macro policy_rows_on_dates(seed, key, dates) -%}
+    select dated.*
+    from (
+        select
+            dates.as_of_date,
+            policy.*,
+            rank() over (partition by dates.as_of_date, policy.{{ key }} order by policy.effective_from desc) as newness
+        from {{ dates }} as dates
+        inner join {{ ref(seed) }} as policy on dates.as_of_date >= policy.effective_from
     ) as dated
     where dated.newness = 1
 {%- endmacro %}

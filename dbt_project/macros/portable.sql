@@ -35,6 +35,53 @@
 {%- endmacro %}
 
 
+{#- The instant a text names: ISO 8601, a date alone (its midnight UTC) or milliseconds since 1970, the forms HubSpot
+    gives. -#}
+{% macro instant_of(text) -%}
+    {{ return(adapter.dispatch('instant_of')(text)) }}
+{%- endmacro %}
+
+{% macro default__instant_of(text) -%}
+    case
+            when {{ text }} like '____-__-__T%' then cast({{ text }} as timestamp with time zone)
+            when {{ text }} like '____-__-__' then cast({{ text }} || ' 00:00:00+00' as timestamp with time zone)
+            else to_timestamp(cast({{ text }} as numeric) / 1000)
+        end
+{%- endmacro %}
+
+
+{#- The last day of every month from that of `first_day` to that of `last_day`, as a lateral relation of `month_end`. -#}
+{% macro month_ends(first_day, last_day) -%}
+    {{ return(adapter.dispatch('month_ends')(first_day, last_day)) }}
+{%- endmacro %}
+
+{% macro default__month_ends(first_day, last_day) -%}
+    (
+        select cast(months.first_of_month + interval '1 month' - interval '1 day' as date) as month_end
+        from generate_series(
+            date_trunc('month', cast({{ first_day }} as timestamp)),
+            date_trunc('month', cast({{ last_day }} as timestamp)),
+            interval '1 month'
+        ) as months (first_of_month)
+    )
+{%- endmacro %}
+
+
+{#- Every day from one to another, both included, as a lateral relation of `calendar_day`. -#}
+{% macro days_of(first_day, last_day) -%}
+    {{ return(adapter.dispatch('days_of')(first_day, last_day)) }}
+{%- endmacro %}
+
+{% macro default__days_of(first_day, last_day) -%}
+    (
+        select cast(each_day.midnight as date) as calendar_day
+        from generate_series(
+            cast({{ first_day }} as timestamp), cast({{ last_day }} as timestamp), interval '1 day'
+        ) as each_day (midnight)
+    )
+{%- endmacro %}
+
+
 {#- The day `days` before (negative: after) another one. -#}
 {% macro days_before(day, days) -%}
     {{ return(adapter.dispatch('days_before')(day, days)) }}
@@ -42,6 +89,16 @@
 
 {% macro default__days_before(day, days) -%}
     ({{ day }} - ({{ days }}))
+{%- endmacro %}
+
+
+{#- The day `months` calendar months after another one; the last day of a shorter month. -#}
+{% macro months_after(day, months) -%}
+    {{ return(adapter.dispatch('months_after')(day, months)) }}
+{%- endmacro %}
+
+{% macro default__months_after(day, months) -%}
+    cast({{ day }} + interval '1 month' * {{ months }} as date)
 {%- endmacro %}
 
 

@@ -1,5 +1,6 @@
--- A failure means that no policy is in force on the as-of date for the name told, or that the shares of the
--- tiers in force do not sum to 1: add or mend the rows in seeds/policy.
+-- A failure means that no policy is in force on the as-of date for the name told, that the shares of the tiers in
+-- force do not sum to 1, or that ages from 0 months or probabilities from 0 on have no band: add or mend the rows in
+-- seeds/policy.
 with
 
 thresholds as (
@@ -26,6 +27,18 @@ rfm_bands as (
 
 ),
 
+lifecycle_stages as (
+
+    {{ policy_rows('lifecycle_stages', key='stage') }}
+
+),
+
+risk_bands as (
+
+    {{ policy_rows('risk_bands') }}
+
+),
+
 found as (
 
     select
@@ -33,7 +46,11 @@ found as (
         (select count(*) from tier_shares) as tier_shares,
         (select sum(target_share) from tier_shares) as total_share,
         (select count(*) from tier_actions) as tier_actions,
-        (select count(distinct metric) from rfm_bands) as band_metrics
+        (select count(distinct metric) from rfm_bands) as band_metrics,
+        (select min(from_months) from lifecycle_stages) as first_stage_from,
+        (select count(*) - count(below_months) from lifecycle_stages) as endless_stages,
+        (select min(from_probability) from risk_bands) as first_band_from,
+        (select count(*) - count(below_probability) from risk_bands) as endless_bands
 
 ),
 
@@ -41,11 +58,15 @@ final as (
 
     select * from found
     where
-        thresholds <> 4
+        thresholds <> 7
         or tier_shares <> 4
         or total_share <> 1
         or tier_actions <> 4
         or band_metrics <> 3
+        or first_stage_from is distinct from 0
+        or endless_stages <> 1
+        or first_band_from is distinct from 0
+        or endless_bands <> 1
 
 )
 

@@ -98,11 +98,11 @@ def last_sources(settings: Settings) -> Path:
 
 
 @contextmanager
-def warehouse() -> Iterator[None]:
+def warehouse(tell: Say = say) -> Iterator[None]:
     """Have the warehouse up for a command that needs nothing else."""
     from include.local.stack import Stack
 
-    stack = Stack(get_settings(), say)
+    stack = Stack(get_settings(), tell)
     try:
         stack.start_warehouse()
         yield

@@ -84,7 +84,8 @@ def use_sources(stack: Any, chosen: Path, sources: Any) -> None:
 def _run(as_of: date, sources_file: Path | None, as_json: bool) -> None:
     from include.local.chain import cancel_chain, run_chain
     from include.local.summary import lines, summarise
-    from include.warehouse.lock import fail_run
+    from include.warehouse.backfill import withdraw
+    from include.warehouse.lock import fail_run, in_the_way
 
     settings = get_settings()
     chosen, sources = read_sources(settings, sources_file)
@@ -93,9 +94,12 @@ def _run(as_of: date, sources_file: Path | None, as_json: bool) -> None:
         use_sources(stack, chosen, sources)
         api = stack.api()
         tell(f"Running {as_of} of {sources.company.name} ({chosen})")
+        withdraw(as_of)  # a backfill of the date that never came to its end
+        if line := in_the_way(as_of):
+            tell(line)
         try:
             with phase("chain", tell):
-                run_chain(api, as_of, tell)
+                follow = run_chain(api, as_of, tell, stack.check_alive)
         except KeyboardInterrupt:
             if stack.started:
                 cancel_chain(api, as_of)
@@ -107,10 +111,14 @@ def _run(as_of: date, sources_file: Path | None, as_json: bool) -> None:
         summary = summarise(as_of)
     if as_json:
         say(json.dumps(summary, default=str))
-        return
-    say("\n" + "\n".join(lines(summary)) + "\n")
-    say(f"Data docs:   {settings.data_docs / 'index.html'}")
-    _say_places(stack, "  (while up: `make up`)")
+    else:
+        say("\n" + "\n".join(lines(summary)) + "\n")
+        say(f"Data docs:   {settings.data_docs / 'index.html'}")
+        _say_places(stack, "  (while up: `make up`)")
+    if follow.failures:
+        raise StratumError(
+            f"{'; '.join(follow.failures)}. All else of {as_of} went through, scored by the model there was before."
+        )
 
 
 def _say_places(stack: Any, when: str) -> None:

@@ -1,6 +1,8 @@
 """A thin client of Airflow's REST API: only the calls the command line makes."""
 
+import re
 from datetime import date
+from pathlib import PurePath
 from typing import Any
 
 import httpx
@@ -20,16 +22,28 @@ class AirflowApi:
 
     def healthy(self) -> bool:
         """Tell whether the server answers and sees its database, a scheduler and a DAG processor."""
+        parts = self.health()
+        return bool(parts) and all(part["status"] == "healthy" for part in parts.values())
+
+    def health(self) -> dict[str, dict[str, str | None]]:
+        """Return what Airflow says of its parts: for each its status and, but for the database, its last heartbeat.
+
+        Empty where the server does not answer.
+        """
         try:
             answer = self.http.get("/api/v2/monitor/health")
         except httpx.TransportError:
-            return False
+            return {}
         if answer.status_code != httpx.codes.OK:
-            return False
+            return {}
         parts = answer.json()
-        return all(
-            parts[part]["status"] == "healthy" for part in ("metadatabase", "scheduler", "dag_processor")
-        )
+        return {
+            part: {
+                "status": parts[part]["status"],
+                "heartbeat": parts[part].get(f"latest_{part}_heartbeat"),
+            }
+            for part in ("metadatabase", "scheduler", "dag_processor")
+        }
 
     def login(self) -> None:
         """Get a token; every later call carries it."""
@@ -49,6 +63,11 @@ class AirflowApi:
         if answer.status_code == httpx.codes.UNAUTHORIZED:
             self.login()
             answer = self.http.request(method, f"/api/v2{path}", **arguments)
+        if answer.is_server_error:
+            raise StratumError(
+                f"Airflow failed ({answer.status_code} to {method} {path}), as it does while its database is away. Is "
+                "PostgreSQL up? See `stratum doctor`; `make up` starts what died, and then run the date again."
+            )
         if answer.is_error:
             raise StratumError(
                 f"Airflow answered {answer.status_code} to {method} {path}: {answer.text[:300]}"
@@ -60,9 +79,9 @@ class AirflowApi:
         return {dag["dag_id"] for dag in self.call("GET", "/dags", params={"limit": 100})["dags"]}
 
     def import_errors(self) -> list[str]:
-        """Return one line per DAG file that does not import."""
+        """Return one line per DAG file that does not import: the file, the line in it, and the error."""
         errors = self.call("GET", "/importErrors")["import_errors"]
-        return [f"{e['filename']}: {e['stack_trace'].strip().splitlines()[-1]}" for e in errors]
+        return [_import_error(error["filename"], error["stack_trace"]) for error in errors]
 
     def trigger(self, dag_id: str, as_of: date) -> str:
         """Start a DAG for an as-of date and return the run id."""
@@ -88,7 +107,7 @@ class AirflowApi:
         """Return the line a failed task ended with, from its log."""
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
         answer = self.call("GET", path, headers={"Accept": "application/json"})
-        last = "no error in its log"
+        last = "it was ended from outside (marked by hand, or its worker died): its log holds no error"
         for entry in answer["content"]:
             if isinstance(entry, dict) and entry.get("error_detail"):
                 last = entry["error_detail"][0]["exc_value"]
@@ -105,8 +124,19 @@ class AirflowApi:
         ]
         self.call("PATCH", "/variables", json={"actions": actions})
 
+    def pools(self) -> dict[str, int]:
+        """Return the slots of each pool."""
+        return {pool["name"]: pool["slots"] for pool in self.call("GET", "/pools")["pools"]}
+
     def set_pool(self, name: str, slots: int, description: str) -> None:
         """Create or replace a pool."""
         pool = {"name": name, "slots": slots, "description": description}
         actions = [{"action": "create", "entities": [pool], "action_on_existence": "overwrite"}]
         self.call("PATCH", "/pools", json={"actions": actions})
+
+
+def _import_error(filename: str, trace: str) -> str:
+    """Return `file, line N: error`; the line is the innermost of the file itself in the trace, where it names one."""
+    lines = re.findall(rf'File "[^"]*{re.escape(PurePath(filename).name)}", line (\d+)', trace)
+    where = f"{filename}, line {lines[-1]}" if lines else filename
+    return f"{where}: {trace.strip().splitlines()[-1]}"

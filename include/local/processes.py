@@ -44,9 +44,24 @@ class Process:
             return None
         return process if same else None
 
+    def session(self) -> int | None:
+        """Return the session of the process, also where it was killed and left children behind; None where none is.
+
+        The system gives no new process the id of a session that still has members: one of that id that is not
+        ours means that ours is gone.
+        """
+        if not self.pid_file.exists():
+            return None
+        pid = json.loads(self.pid_file.read_text())["pid"]
+        return pid if self.find() or not psutil.pid_exists(pid) else None
+
     def start(self, environment: dict[str, str]) -> None:
-        """Start the process in a session of its own, so that Ctrl-C in the terminal does not reach it."""
+        """Start the process in a session of its own, so that Ctrl-C in the terminal does not reach it.
+
+        What a process that was killed has left running is ended first.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
+        stop([self])
         with self.log.open("ab") as log:
             started = subprocess.Popen(
                 self.command,
@@ -60,11 +75,11 @@ class Process:
         noted = {"pid": started.pid, "started": psutil.Process(started.pid).create_time()}
         self.pid_file.write_text(json.dumps(noted))
 
-    def tail(self, lines: int = 5) -> str:
-        """Return the last lines of the log, for an error message."""
+    def tail(self, characters: int = 300) -> str:
+        """Return the end of the log on one line, for an error message."""
         if not self.log.exists():
             return ""
-        return " / ".join(self.log.read_text(errors="replace").strip().splitlines()[-lines:])
+        return " ".join(self.log.read_text(errors="replace").split())[-characters:]
 
 
 def stop(processes: list[Process]) -> None:
@@ -75,8 +90,9 @@ def stop(processes: list[Process]) -> None:
     """
     sessions = []
     for process in processes:
+        if session := process.session():
+            sessions.append(session)
         if found := process.find():
-            sessions.append(found.pid)
             found.send_signal(signal.SIGTERM)
     leaders = [psutil.Process(pid) for pid in sessions if psutil.pid_exists(pid)]
     psutil.wait_procs(leaders, timeout=STOP_TIMEOUT_S)

@@ -14,6 +14,16 @@ HISTORY_TIERS = (
     "from published.account_tiers where as_of_date = %s group by tier order by position(tier in 'SABC')"
 )
 
+AT_RISK = 10
+# Worth of a call: the yearly spend that is likely to be lost. Long-gone accounts are left to the win-back list.
+MOST_AT_RISK = (
+    "select account_id, account_name, tier, churn_probability, yearly_net_spend, currency, days_since_last_order, "
+    "churn_reason_1, churn_reason_2, churn_reason_3, next_action "
+    "from published.customer_360 inner join ml.models on churn_model_id = model_id "
+    "where run_id = %s and days_since_last_order < (parameters ->> 'active_days')::int "
+    "order by churn_probability * yearly_net_spend desc, account_id limit %s"
+)
+
 
 def summarise(as_of: date) -> dict[str, Any]:
     """Return the newest run of a date: its loads, quarantine reasons, tiers, gates and sync.
@@ -51,6 +61,14 @@ def summarise(as_of: date) -> dict[str, Any]:
                 "from audit.checks where run_id = %s group by gate order by min(check_id)",
                 run["run_id"],
             ),
+            "scores": _one(
+                connection,
+                "select status, model_id, reason, accounts from ml.runs where run_id = %s and model = 'churn'",
+                run["run_id"],
+            ),
+            "at_risk": _all(connection, MOST_AT_RISK, run["run_id"], AT_RISK)
+            if run["action"] == "publish"
+            else [],
             "sync": _sync(connection, run["run_id"]),
         }
 
@@ -108,7 +126,7 @@ def lines(summary: dict[str, Any]) -> list[str]:
     """Return the summary as lines for a terminal."""
     shown = [f"As of {summary['as_of_date']}, run {summary['run_id']}", "", "Rows"]
     for load in summary["loads"]:
-        name = f"  {load['source'] + '.' + load['entity']:<22}"
+        name = f"  {load['source'] + '.' + load['entity']:<25}"
         if load["status"] == "absent":
             shown.append(f"{name} absent: this source is not configured")
             continue
@@ -133,6 +151,7 @@ def lines(summary: dict[str, Any]) -> list[str]:
             f"{company['accounts'] - company['accounts_ordered']:,} known to the CRM alone; "
             f"C is the {company['accounts_dormant']:,} dormant ones"
         )
+    shown += _score_lines(summary)
     shown += ["", "Gates"]
     shown += [
         f"  {gate['gate']:<10} {gate['checks']} checks, {gate['failed']} failed" for gate in summary["gates"]
@@ -152,4 +171,27 @@ def lines(summary: dict[str, Any]) -> list[str]:
         shown.append(
             "  not told: a newer date is published; this one went into the history, published.account_tiers"
         )
+    return shown
+
+
+def _score_lines(summary: dict[str, Any]) -> list[str]:
+    scores = summary["scores"]
+    shown = ["", "Churn"]
+    if scores is None or scores["status"] == "absent":
+        why = scores["reason"] if scores else "the run was scored by no model"
+        return [*shown, f"  absent: {why}"]
+    shown.append(f"  {scores['accounts']:,} accounts scored by {scores['model_id']}")
+    if summary["at_risk"]:
+        shown.append("  Recent buyers with the most yearly net spend at risk (probability × spend):")
+    for account in summary["at_risk"]:
+        name = (
+            f"{account['account_name']} ({account['account_id']})"
+            if account["account_name"]
+            else account["account_id"]
+        )
+        shown.append(
+            f"  {account['churn_probability']:>6.1%}  {account['yearly_net_spend']:>14,.2f} {account['currency']}  "
+            f"tier {account['tier']}  {name}: {account['next_action']}"
+        )
+        shown += [f"            {account[f'churn_reason_{place}']}" for place in (1, 2, 3)]
     return shown

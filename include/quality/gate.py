@@ -21,7 +21,7 @@ from sqlalchemy.pool import StaticPool
 
 from include.errors import StratumError
 from include.quality.docs import context_config, write_docs
-from include.quality.suites import GateSuite, TableSuite, load_suite
+from include.quality.suites import GateSuite, TableSuite, limits, load_suite
 from include.settings import get_settings
 from include.warehouse.connect import connect, role_url
 from include.warehouse.lock import hold
@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 SHOWN = 3  # failed checks named in the one line; all of them are in audit.checks and the Data Docs
 LOADS_CHECKED = "loads_checked"
 SOURCE_ABSENT = "source_absent"
+MODEL_ABSENT = "model_absent"
+NOT_APPLICABLE = "not_applicable"
 ROWS_READ = "rows_can_be_read"
 
 
@@ -69,19 +71,19 @@ class Check:
 
 
 def run_gate(gate: str, as_of: date, run_id: str) -> GateResult:
-    """Run the gate `raw`, `marts` or `published` for a run that holds the build lock.
+    """Run the gate `raw`, `marts`, `scores` or `published` for a run that holds the build lock.
 
     Every result is committed to audit.checks and shown in the Data Docs, whether the gate passes or not.
     Raises GateFailed, in one line, where an expectation is not met.
     """
-    values, loaded = _values(as_of, run_id)
+    values, loaded = _values(gate, as_of, run_id)
     suite = load_suite(gate, values)
     with connect(suite.role) as connection:
         hold(connection, run_id)
     context = _open_context()
-    checks = _absent(suite, as_of)
+    checks = _absent(suite, as_of) + _without_scores(suite, run_id, values)
     absent = {check.table for check in checks}
-    # Loads of a source that has since been switched off are checked all the same.
+    # Loads of a source that has since been switched off are checked all the same; a table of scores has no loads.
     tables = [t for t in suite.tables if t.table not in absent or (t.source, t.entity) in loaded]
     checks += _check_tables(context, suite, tables, run_id)
     failed = [check for check in checks if not check.success]
@@ -94,7 +96,7 @@ def run_gate(gate: str, as_of: date, run_id: str) -> GateResult:
     return GateResult(gate, run_id, as_of, len(checks), 0, docs)
 
 
-def _values(as_of: date, run_id: str) -> tuple[dict[str, Any], set[tuple[str, str]]]:
+def _values(gate: str, as_of: date, run_id: str) -> tuple[dict[str, Any], set[tuple[str, str]]]:
     """Return what the suites' `$names` stand for, and the (source, entity) of the loads among them.
 
     The loads are those that no raw gate has passed yet.
@@ -117,6 +119,7 @@ def _values(as_of: date, run_id: str) -> tuple[dict[str, Any], set[tuple[str, st
         "timezone": company[0],
         "currency": company[1],
         "load_ids": [load_id for load_id, *_ in loads],
+        "previous_run_id": _previous_scores(as_of) if gate == "scores" else None,
     }, {(source, entity) for _, source, entity in loads}
 
 
@@ -135,6 +138,44 @@ def _absent(suite: GateSuite, as_of: date) -> list[Check]:
             if row is not None and row[0] == "absent":
                 arguments = {"source": table.source, "entity": table.entity}
                 checks.append(Check(table.table, SOURCE_ABSENT, None, arguments, True, {"absent": True}))
+    return checks
+
+
+def _previous_scores(as_of: date) -> str | None:
+    """Return the run whose scores were published for the newest date before this one, None where none count.
+
+    None count where that set has no scores, or is older than the limit score_shift_days.
+    """
+    with connect("transformer") as connection:
+        row = connection.execute(
+            "select run_id, as_of_date from published.history_run where as_of_date < %s order by as_of_date desc limit 1",
+            [as_of],
+        ).fetchone()
+        if row is None or (as_of - row[1]).days > limits(as_of)["score_shift_days"]:
+            return None
+        scored = connection.execute("select from ml.scores where run_id = %s limit 1", [row[0]]).fetchone()
+    return row[0] if scored is not None else None
+
+
+def _without_scores(suite: GateSuite, run_id: str, values: dict[str, Any]) -> list[Check]:
+    """Return a check for each table of a model that is absent from the run, or that has nothing to compare with."""
+    models = {table.model for table in suite.tables if table.model is not None}
+    if not models:
+        return []
+    with connect("transformer") as connection:
+        rows = connection.execute(
+            "select model, reason from ml.runs where run_id = %s and model = any(%s) and status = 'absent'",
+            [run_id, sorted(models)],
+        ).fetchall()
+    why: dict[str, str] = dict(rows)
+    checks = []
+    for table in suite.tables:
+        if table.model in why:
+            observed = {"absent": True, "reason": why[table.model]}
+            checks.append(Check(table.table, MODEL_ABSENT, None, {"model": table.model}, True, observed))
+        elif table.needs is not None and values[table.needs] is None:
+            observed = {"not_applicable": f"there is no {table.needs.replace('_', ' ')} to compare with"}
+            checks.append(Check(table.table, NOT_APPLICABLE, None, {"needs": table.needs}, True, observed))
     return checks
 
 

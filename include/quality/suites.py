@@ -18,7 +18,7 @@ from include.errors import StratumError
 from include.settings import PROJECT_DIR
 
 EXPECTATIONS = PROJECT_DIR / "expectations"
-GATES = ("raw", "marts", "published")
+GATES = ("raw", "marts", "scores", "published")
 SQL_ARGUMENT = "unexpected_rows_query"
 BATCH = "(select * from {batch})"  # Great Expectations gives the rows an alias of its own; a suite gives one that reads
 
@@ -27,12 +27,15 @@ BATCH = "(select * from {batch})"  # Great Expectations gives the rows an alias 
 class TableSuite:
     """What is expected of one table: the query of the rows to check, and the expectations.
 
-    `source` and `entity` name the loads the rows come from, where they come from loads.
+    `source` and `entity` name the loads the rows come from, where they come from loads; `model` the model, where
+    they come from one; `needs` a name without whose value there is nothing to check.
     """
 
     table: str
     source: str | None
     entity: str | None
+    model: str | None
+    needs: str | None
     rows: str
     expectations: tuple[Expectation, ...]
 
@@ -50,19 +53,22 @@ def load_suite(gate: str, values: Mapping[str, Any], folder: Path = EXPECTATIONS
     """Return the suite of a gate with every `$name` filled in from `values` and the limits in force.
 
     In SQL a name becomes a literal (lists become arrays); elsewhere an argument `$name` becomes the value.
-    `values` holds as_of (a date), run_id, currency, timezone, load_ids. Raises StratumError for a gate there
-    is no suite of, and a name nobody gives.
+    `values` holds as_of (a date), run_id, currency, timezone, load_ids, previous_run_id. Raises StratumError for
+    a gate there is no suite of, and a name nobody gives.
     """
     path = folder / f"{gate}.yml"
     if gate not in GATES or not path.is_file():
         raise StratumError(f"There is no gate '{gate}': the gates are {', '.join(GATES)} ({folder}).")
     document = yaml.safe_load(path.read_text())
-    known = {**values, **_limits(folder / "limits.csv", values["as_of"])}
+    in_force = limits(values["as_of"], folder / "limits.csv")
+    known = {**values, **{f"limit_{name}": value for name, value in in_force.items()}}
     tables = tuple(
         TableSuite(
             table=entry["table"],
             source=entry.get("source"),
             entity=entry.get("entity"),
+            model=entry.get("model"),
+            needs=entry.get("needs"),
             rows=_sql(entry["rows"], known, path),
             expectations=tuple(_expectation(written, known, path) for written in entry["expectations"]),
         )
@@ -71,15 +77,15 @@ def load_suite(gate: str, values: Mapping[str, Any], folder: Path = EXPECTATIONS
     return GateSuite(gate, document["role"], tables)
 
 
-def _limits(path: Path, as_of: date) -> dict[str, float]:
-    """Return each limit in force on the date, as `limit_<name>`: its newest row that is not later."""
+def limits(as_of: date, path: Path = EXPECTATIONS / "limits.csv") -> dict[str, float]:
+    """Return each limit in force on the date: its newest row that is not later."""
     in_force: dict[str, tuple[date, float]] = {}
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
             since = date.fromisoformat(row["effective_from"])
             if since <= as_of and since >= in_force.get(row["name"], (since, 0.0))[0]:
                 in_force[row["name"]] = (since, float(row["value"]))
-    return {f"limit_{name}": value for name, (_, value) in in_force.items()}
+    return {name: value for name, (_, value) in in_force.items()}
 
 
 def _expectation(written: Mapping[str, Any], known: Mapping[str, Any], path: Path) -> Expectation:

@@ -1,7 +1,7 @@
-"""Start the sandbox: `python -m include.sandbox --port PORT --state FILE`, on loopback only.
+"""Start the sandbox: `python -m include.sandbox --port PORT --state FILE`, on loopback if not told another address.
 
-The token clients must send is read from STRATUM_SANDBOX_TOKEN. An empty state is seeded with the accounts
-of the simulated company.
+The token clients must send is read from STRATUM_SANDBOX_TOKEN. An empty state is seeded with the CRM of the
+simulated company; a state an older version left gets the object types it lacks.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import uvicorn
 
 from include.sandbox.app import Sandbox
 from include.sandbox.store import Store, simulated_accounts
+from include.simulate.crm import records
 
 GRACE_S = 1  # what a request in progress has before the server leaves on SIGTERM
 
@@ -22,6 +23,7 @@ GRACE_S = 1  # what a request in progress has before the server leaves on SIGTER
 def main() -> int:
     """Serve until SIGTERM or SIGINT; 1 where the token is missing or the port is taken."""
     parser = argparse.ArgumentParser(prog="python -m include.sandbox", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--state", type=Path, required=True)
     arguments = parser.parse_args()
@@ -35,13 +37,17 @@ def main() -> int:
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind(("127.0.0.1", arguments.port))
+        listener.bind((arguments.host, arguments.port))
     except OSError as error:
-        print(f"Port {arguments.port} of 127.0.0.1 cannot be taken: {error.strerror}.", file=sys.stderr)
+        print(
+            f"Port {arguments.port} of {arguments.host} cannot be taken: {error.strerror}.", file=sys.stderr
+        )
         return 1
     store = Store(arguments.state)
     if store.is_empty():
         store.seed(simulated_accounts())
+    if missing := store.missing_kinds():
+        store.seed_records(each for each in records() if each.kind in missing)
     config = uvicorn.Config(
         Sandbox(store, token).app(),
         log_level="warning",

@@ -59,10 +59,30 @@ def row_error(category: str, message: str, context: dict[str, list[str]]) -> dic
     return {"status": "error", "category": category, "message": message, "context": context}
 
 
-def company(
-    row: sqlite3.Row, wanted: list[str], history: dict[str, list[sqlite3.Row]] | None = None
+def missing_scope(kind: str) -> Failure:
+    """Return the 403 of a token that may not read an object type."""
+    return Failure(
+        403,
+        "MISSING_SCOPES",
+        "This app hasn't been granted all required scopes to make this call. "
+        "Read more about required scopes here: https://developers.hubspot.com/scopes.",
+        errors=[
+            {
+                "message": "One or more of the following scopes are required.",
+                "context": {"requiredGranularScopes": [f"crm.objects.{kind}.read"]},
+            }
+        ],
+        links={"scopes": "https://developers.hubspot.com/scopes"},
+    )
+
+
+def record(
+    row: sqlite3.Row,
+    wanted: list[str],
+    history: dict[str, list[sqlite3.Row]] | None = None,
+    with_company: bool = False,
 ) -> dict[str, Any]:
-    """Return a company as HubSpot shows it: the wanted properties, unset ones null."""
+    """Return a record as HubSpot shows it: the wanted properties, unset ones null; `associations` only if it has any."""
     held = json.loads(row["properties"])
     names = [*wanted, "createdate", "hs_lastmodifieddate", "hs_object_id"]
     body: dict[str, Any] = {
@@ -74,6 +94,8 @@ def company(
     }
     if row["archived_at"] is not None:
         body["archivedAt"] = row["archived_at"]
+    elif with_company and row["company_id"] is not None:
+        body["associations"] = {"companies": {"results": _company_links(row["kind"], row["company_id"])}}
     if history is not None:
         body["propertiesWithHistory"] = {
             name: [
@@ -83,6 +105,12 @@ def company(
             for name, entries in history.items()
         }
     return body
+
+
+def _company_links(kind: str, company_id: int) -> list[dict[str, str]]:
+    """Return the links to a primary company: HubSpot names it twice, once for the label and once without one."""
+    link = f"{kind.removesuffix('s')}_to_company"
+    return [{"id": str(company_id), "type": link}, {"id": str(company_id), "type": f"{link}_unlabeled"}]
 
 
 def batch(results: list[dict[str, Any]], errors: list[dict[str, Any]], started: datetime) -> JSONResponse:

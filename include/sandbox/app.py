@@ -1,4 +1,4 @@
-"""The HTTP server: HubSpot's v3 CRM API for companies, as far as hubspot-api-client uses it here."""
+"""The HTTP server: HubSpot's v3 CRM API, as far as hubspot-api-client uses it here."""
 
 import hmac
 import json
@@ -15,9 +15,17 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from include.sandbox.answers import Failure, batch, company, invalid_property, rate_limited, row_error
+from include.sandbox.answers import (
+    Failure,
+    batch,
+    invalid_property,
+    missing_scope,
+    rate_limited,
+    record,
+    row_error,
+)
 from include.sandbox.faults import Calls, Faults
-from include.sandbox.store import READ_ONLY, Store
+from include.sandbox.store import FIRST_IDS, READ_ONLY, Store
 
 BATCH_LIMIT = 100
 PAGE_LIMIT = 100
@@ -61,10 +69,10 @@ class Sandbox:
                 Route("/health", _health),
                 Route("/sandbox/faults", self._guarded(set_faults, counted=False), methods=["POST"]),
                 Route("/sandbox/calls", self._guarded(show_calls, counted=False)),
-                Route(objects, self._guarded(list_companies)),
                 Route(f"{objects}/batch/read", self._guarded(read_batch), methods=["POST"]),
                 Route(f"{objects}/batch/update", self._guarded(update_batch), methods=["POST"]),
-                Route(f"{objects}/{{record_id}}", self._guarded(archive), methods=["DELETE"]),
+                Route("/crm/v3/objects/{kind}", self._guarded(list_records)),
+                Route("/crm/v3/objects/{kind}/{record_id}", self._guarded(archive), methods=["DELETE"]),
                 Route(f"{properties}/groups", self._guarded(list_groups), methods=["GET"]),
                 Route(f"{properties}/groups", self._guarded(create_group), methods=["POST"]),
                 Route(properties, self._guarded(list_properties), methods=["GET"]),
@@ -138,10 +146,22 @@ def _listed(request: Request, name: str) -> list[str]:
     return [part for value in request.query_params.getlist(name) for part in value.split(",") if part.strip()]
 
 
-def list_companies(sandbox: Sandbox, request: Request, body: Any) -> Response:
-    """List companies page by page, in order of id."""
+def _kind(sandbox: Sandbox, request: Request) -> str:
+    """Return the object type of the path; refuse one that is not there, and one the token may not read."""
+    kind = request.path_params["kind"]
+    if kind not in FIRST_IDS or kind in sandbox.faults.missing_objects:
+        raise Failure(404, "OBJECT_NOT_FOUND", f"Unable to infer object type from: {kind}")
+    if kind in sandbox.faults.missing_scopes:
+        raise missing_scope(kind)
+    return kind
+
+
+def list_records(sandbox: Sandbox, request: Request, body: Any) -> Response:
+    """List the records of an object type page by page, in order of id."""
+    kind = _kind(sandbox, request)
     wanted = _listed(request, "properties")
     historic = _listed(request, "propertiesWithHistory")
+    with_company = bool({"company", "companies"} & set(_listed(request, "associations")))
     most = HISTORY_PAGE_LIMIT if historic else PAGE_LIMIT
     try:
         limit = int(request.query_params.get("limit", "10"))
@@ -151,15 +171,10 @@ def list_companies(sandbox: Sandbox, request: Request, body: Any) -> Response:
     if not 1 <= limit <= most:
         raise Failure(400, "VALIDATION_ERROR", f"limit must be between 1 and {most}")
     archived = request.query_params.get("archived", "false").lower() == "true"
-    rows = sandbox.store.page(after, limit + 1, archived)
-    results = [
-        company(
-            row,
-            [*wanted, *historic],
-            {name: sandbox.store.history(row["id"], name) for name in historic} if historic else None,
-        )
-        for row in rows[:limit]
-    ]
+    rows = sandbox.store.page(kind, after, limit + 1, archived)
+    shown = rows[:limit]
+    histories = sandbox.store.histories([row["id"] for row in shown], historic) if historic else {}
+    results = [record(row, [*wanted, *historic], histories.get(row["id"]), with_company) for row in shown]
     answer: dict[str, Any] = {"results": results}
     if len(rows) > limit:
         last = results[-1]["id"]
@@ -197,7 +212,7 @@ def read_batch(sandbox: Sandbox, request: Request, body: Any) -> Response:
         if row is None:
             missing.append(each["id"])
         else:
-            found.append(company(row, wanted))
+            found.append(record(row, wanted))
     errors = [row_error("OBJECT_NOT_FOUND", GONE, {"ids": missing})] if missing else []
     return batch(found, errors, started)
 
@@ -236,7 +251,7 @@ def _results(
         row = store.find(record_id)
         if row is None:
             raise KeyError(record_id)
-        result = company(row, list(values))
+        result = record(row, list(values))
         if traces[record_id]:
             result["objectWriteTraceId"] = traces[record_id]
         results.append(result)
@@ -290,11 +305,11 @@ def _cut_off() -> Response:
 
 
 def archive(sandbox: Sandbox, request: Request, body: Any) -> Response:
-    """Archive a company; answers 204 whether or not it was there, as HubSpot does."""
+    """Archive a record; answers 204 whether or not it was there, as HubSpot does."""
     sandbox.calls.writes += 1
     record_id = request.path_params["record_id"]
     if record_id.isdecimal():
-        sandbox.store.archive(record_id, datetime.now(UTC))
+        sandbox.store.archive(record_id, datetime.now(UTC), request.path_params["kind"])
     return Response(status_code=204)
 
 

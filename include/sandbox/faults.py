@@ -7,12 +7,16 @@ from typing import Any
 
 @dataclass
 class Faults:
-    """What goes wrong next. Numbers count down by one each time; ids stay until they are cleared."""
+    """What goes wrong next. Numbers count down by one each time; names stay until they are cleared."""
 
     refuse_ids: list[str] = field(default_factory=list)
     """Records whose row in a batch update is refused (207)."""
     reject_batch_ids: list[str] = field(default_factory=list)
     """Records that make a batch update fail as a whole (400)."""
+    missing_scopes: list[str] = field(default_factory=list)
+    """Object types whose list answers 403: the token may not read them."""
+    missing_objects: list[str] = field(default_factory=list)
+    """Object types whose list answers 404: the account's plan has none of them."""
     rate_limited: int = 0
     """The next n calls of any kind answer 429."""
     retry_after: int | None = None
@@ -45,4 +49,4 @@ class Calls:
 
     by_endpoint: Counter[str] = field(default_factory=Counter)
     writes: int = 0
-    """Calls that would change companies: batch update, archive."""
+    """Calls that would change records: batch update, archive."""

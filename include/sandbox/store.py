@@ -1,15 +1,26 @@
-"""The sandbox's companies and property definitions, in one sqlite file that outlives the server."""
+"""The sandbox's CRM records and property definitions, in one sqlite file that outlives the server."""
 
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from include.simulate.crm import Record
+
 FIRST_RECORD_ID = 18_000_000_037
 RECORD_ID_STEP = 37
+COMPANIES = "companies"
+FIRST_IDS = {
+    COMPANIES: FIRST_RECORD_ID,
+    "contacts": 28_000_000_011,
+    "deals": 38_000_000_023,
+    "tickets": 48_000_000_019,
+    "feedback_submissions": 58_000_000_029,
+}
+"""Where the record ids of each object type begin. HubSpot's may be equal across types; here they never are."""
 READ_ONLY = ("createdate", "hs_lastmodifieddate", "hs_object_id")
 BUILT_IN = {
     "name": "string",
@@ -22,13 +33,16 @@ BUILT_IN = {
     "hs_object_id": "number",
 }
 SCHEMA = """
-create table if not exists companies (
+create table if not exists records (
     id integer primary key,
     created_at text not null,
     updated_at text not null,
     archived_at text,
-    properties text not null
+    properties text not null,
+    kind text not null default 'companies',
+    company_id integer
 );
+create index if not exists records_of on records (kind, id);
 create table if not exists history (
     seq integer primary key autoincrement,
     record_id integer not null,
@@ -39,6 +53,12 @@ create table if not exists history (
 create index if not exists history_of on history (record_id, property, seq);
 create table if not exists property_groups (name text primary key, label text not null);
 create table if not exists properties (name text primary key, definition text not null);
+"""
+# A state file that an older version made knows companies alone.
+FROM_COMPANIES_ALONE = """
+alter table companies rename to records;
+alter table records add column kind text not null default 'companies';
+alter table records add column company_id integer;
 """
 
 
@@ -75,7 +95,7 @@ def simulated_accounts() -> list[Account]:
 
 
 class Store:
-    """Companies with the history of their properties, property definitions, property groups.
+    """Records with the history of their properties; property definitions and groups of companies.
 
     Every write is one sqlite transaction: a killed server has either done a batch or not.
     """
@@ -85,6 +105,8 @@ class Store:
         self.db = sqlite3.connect(path, check_same_thread=False)
         self.db.row_factory = sqlite3.Row
         self.db.execute("pragma journal_mode = wal")
+        if self.db.execute("select 1 from sqlite_master where name = 'companies'").fetchone():
+            self.db.executescript(f"begin; {FROM_COMPANIES_ALONE} commit;")
         self.db.executescript(SCHEMA)
 
     def close(self) -> None:
@@ -118,6 +140,42 @@ class Store:
             for index, account in enumerate(accounts):
                 self._add_company(str(FIRST_RECORD_ID + index * RECORD_ID_STEP), account)
 
+    def missing_kinds(self) -> set[str]:
+        """Return the object types the store has no record of."""
+        rows = self.db.execute("select distinct kind from records").fetchall()
+        return set(FIRST_IDS) - {row["kind"] for row in rows}
+
+    def seed_records(self, records: Iterable[Record]) -> None:
+        """Add records of object types the store has none of, linked to companies by account number.
+
+        Their order gives the record ids; a record of an account that no company stands for is linked to none.
+        """
+        with self.db:
+            companies = {
+                number: row["id"]
+                for row in self.db.execute("select id, properties from records where kind = ?", [COMPANIES])
+                if (number := json.loads(row["properties"]).get("account_number"))
+            }
+            next_ids = dict(FIRST_IDS)
+            rows: list[list[Any]] = []
+            past: list[tuple[int, str, str, str]] = []
+            for record in records:
+                record_id = next_ids[record.kind]
+                next_ids[record.kind] += RECORD_ID_STEP
+                history = [
+                    (record_id, name, value, stamp(changed_at)) for name, changed_at, value in record.values
+                ]
+                rows.append(_row(record, record_id, companies.get(record.account or ""), history))
+                past += history
+            self.db.executemany(
+                "insert into records (id, kind, company_id, created_at, updated_at, archived_at, properties) "
+                "values (?, ?, ?, ?, ?, ?, ?)",
+                rows,
+            )
+            self.db.executemany(
+                "insert into history (record_id, property, value, changed_at) values (?, ?, ?, ?)", past
+            )
+
     def _add_company(self, record_id: str, account: Account) -> None:
         created = stamp(account.created_at)
         given = {
@@ -129,7 +187,7 @@ class Store:
         values = {name: str(value) for name, value in given.items() if value is not None}
         fixed = {"createdate": created, "hs_lastmodifieddate": created, "hs_object_id": record_id}
         self.db.execute(
-            "insert into companies (id, created_at, updated_at, properties) values (?, ?, ?, ?)",
+            "insert into records (id, created_at, updated_at, properties) values (?, ?, ?, ?)",
             [record_id, created, created, json.dumps(values | fixed)],
         )
         self._remember(record_id, values, created)
@@ -140,49 +198,59 @@ class Store:
             [(record_id, name, value, changed_at) for name, value in values.items()],
         )
 
-    def page(self, after: str | None, limit: int, archived: bool) -> list[sqlite3.Row]:
-        """Return up to `limit` companies with an id above `after`, in order of id."""
+    def page(self, kind: str, after: str | None, limit: int, archived: bool) -> list[sqlite3.Row]:
+        """Return up to `limit` records of an object type with an id above `after`, in order of id."""
         return self.db.execute(
-            "select * from companies where id > ? and (archived_at is not null) = ? order by id limit ?",
-            [int(after or 0), archived, limit],
+            "select * from records where kind = ? and id > ? and (archived_at is not null) = ? order by id limit ?",
+            [kind, int(after or 0), archived, limit],
         ).fetchall()
 
-    def find(self, record_id: str) -> sqlite3.Row | None:
-        """Return a company that is not archived, or None."""
+    def find(self, record_id: str, kind: str = COMPANIES) -> sqlite3.Row | None:
+        """Return a record that is not archived, or None."""
         if not record_id.isdecimal() or len(record_id) > 18:  # what sqlite's integers hold
             return None
         return self.db.execute(
-            "select * from companies where id = ? and archived_at is null", [int(record_id)]
+            "select * from records where id = ? and kind = ? and archived_at is null", [int(record_id), kind]
         ).fetchone()
 
-    def history(self, record_id: int, name: str) -> list[sqlite3.Row]:
-        """Return every value a property of a company ever had, newest first."""
-        return self.db.execute(
-            "select value, changed_at from history where record_id = ? and property = ? order by seq desc",
-            [record_id, name],
-        ).fetchall()
+    def histories(
+        self, record_ids: Sequence[int], names: Sequence[str]
+    ) -> dict[int, dict[str, list[sqlite3.Row]]]:
+        """Return record → property → every value it ever had, newest first; all `names`, also those never set."""
+        found: dict[int, dict[str, list[sqlite3.Row]]] = {
+            each: {name: [] for name in names} for each in record_ids
+        }
+        for row in self.db.execute(
+            "select record_id, property, value, changed_at from history "
+            "where record_id in (select value from json_each(?)) "
+            "and property in (select value from json_each(?)) order by seq desc",
+            [json.dumps(list(record_ids)), json.dumps(list(names))],
+        ):
+            found[row["record_id"]][row["property"]].append(row)
+        return found
 
-    def update(self, changes: list[tuple[str, dict[str, str]]], now: datetime) -> None:
-        """Set properties of companies, all or none; a value that changes adds to its history."""
+    def update(self, changes: list[tuple[str, dict[str, str]]], now: datetime, kind: str = COMPANIES) -> None:
+        """Set properties of records of one object type, all or none; a value that changes adds to its history."""
         with self.db:
             for record_id, values in changes:
-                row = self.find(record_id)
+                row = self.find(record_id, kind)
                 if row is None:
                     raise KeyError(record_id)
                 held = json.loads(row["properties"])
                 self._remember(record_id, {n: v for n, v in values.items() if held.get(n) != v}, stamp(now))
                 held |= values | {"hs_lastmodifieddate": stamp(now)}
                 self.db.execute(
-                    "update companies set properties = ?, updated_at = ? where id = ?",
+                    "update records set properties = ?, updated_at = ? where id = ?",
                     [json.dumps(held), stamp(now), int(record_id)],
                 )
 
-    def archive(self, record_id: str, now: datetime) -> None:
-        """Move a company to the recycling bin; nothing happens where it is there or unknown."""
+    def archive(self, record_id: str, now: datetime, kind: str = COMPANIES) -> None:
+        """Move a record to the recycling bin; nothing happens where it is there or unknown."""
         with self.db:
             self.db.execute(
-                "update companies set archived_at = ?, updated_at = ? where id = ? and archived_at is null",
-                [stamp(now), stamp(now), int(record_id)],
+                "update records set archived_at = ?, updated_at = ? "
+                "where id = ? and kind = ? and archived_at is null",
+                [stamp(now), stamp(now), int(record_id), kind],
             )
 
     def groups(self) -> list[sqlite3.Row]:
@@ -212,3 +280,15 @@ class Store:
             "insert into properties (name, definition) values (?, ?)",
             [definition["name"], json.dumps(definition)],
         )
+
+
+def _row(
+    record: Record, record_id: int, company_id: int | None, history: list[tuple[int, str, str, str]]
+) -> list[Any]:
+    """Return the columns of a seeded record: its newest values, and when it was last modified."""
+    created = stamp(record.created_at)
+    archived = stamp(record.archived_at) if record.archived_at else None
+    updated = max([created, *(each[3] for each in history), *([archived] if archived else [])])
+    values = {name: value for _, name, value, _ in history}
+    fixed = {"createdate": created, "hs_lastmodifieddate": updated, "hs_object_id": str(record_id)}
+    return [record_id, record.kind, company_id, created, updated, archived, json.dumps(values | fixed)]

@@ -92,7 +92,10 @@ def accounts() -> list[dict[str, str]]:
 
 
 def write_company(folder: Path) -> None:
-    """Write orders.csv of the simulated company into `folder`; where it stands already, nothing changes."""
+    """Write orders.csv and events/ of the simulated company into `folder`; what stands already is not changed."""
+    from include.simulate.events import write_events  # which needs the customers and orders made here
+
+    write_events(folder / "events")
     path = folder / "orders.csv"
     text = orders_csv()
     if path.exists() and path.read_text(encoding="utf-8") == text:

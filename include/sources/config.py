@@ -1,14 +1,14 @@
 """sources.yml: what the company is, where its data lies, how it maps to the contract, where results go.
 
-`load_sources` turns the file into a `Sources`, or says in one line which key is wrong. What each key of
-`orders` means stands in docs/contracts/sources.md.
+`load_sources` turns the file into a `Sources`, or says in one line which key is wrong. What each key means
+stands in docs/contracts/sources.md.
 """
 
 import glob
 import os
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -22,22 +22,14 @@ VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 CURRENCY = re.compile(r"[A-Z]{3}")
 REASON = re.compile(r"[a-z][a-z0-9_]*")
 FILE_KINDS = (".csv", ".csv.gz", ".parquet", ".jsonl", ".jsonl.gz")
-OUR_REASONS = ("price_not_positive", "sign_contradicts_type", "no_exchange_rate", "repeated")
+OUR_REASONS = (
+    "price_not_positive",
+    "sign_contradicts_type",
+    "no_exchange_rate",
+    "duration_negative",
+    "repeated",
+)
 OUR_PREFIXES = ("unreadable_", "missing_")
-
-OrderColumn = Literal[
-    "order_id",
-    "customer_id",
-    "product_id",
-    "product_name",
-    "product_category",
-    "country",
-    "quantity",
-    "unit_price",
-    "amount",
-    "currency",
-    "ordered_at",
-]
 
 
 class _Section(BaseModel):
@@ -80,8 +72,16 @@ class QuarantineRule(_Section):
         return reason
 
 
-class OrderColumns(_Section):
-    """For each column of the contract, a SQL scalar expression over the file's columns.
+class Columns(_Section):
+    """For each column of a contract, in its order, a SQL scalar expression over the file's columns."""
+
+    def expressions(self) -> dict[str, str]:
+        """Return column → expression of the columns that are mapped, in the order of the contract."""
+        return {name: text for name, text in self.model_dump().items() if text}
+
+
+class OrderColumns(Columns):
+    """The columns of an order line.
 
     `amount` is quantity x unit_price where it is not given; the other columns with None stay empty.
     """
@@ -89,33 +89,39 @@ class OrderColumns(_Section):
     order_id: str = Field(min_length=1)
     customer_id: str = Field(min_length=1)
     product_id: str = Field(min_length=1)
-    quantity: str = Field(min_length=1)
-    unit_price: str = Field(min_length=1)
-    currency: str = Field(min_length=1)
-    ordered_at: str = Field(min_length=1)
-    amount: str | None = None
     product_name: str | None = None
     product_category: str | None = None
     country: str | None = None
+    quantity: str = Field(min_length=1)
+    unit_price: str = Field(min_length=1)
+    amount: str | None = None
+    currency: str = Field(min_length=1)
+    ordered_at: str = Field(min_length=1)
 
-    def expressions(self) -> dict[str, str]:
-        """Return column → expression of the columns that are mapped, in the order of the contract."""
-        given = self.model_dump()
-        return {name: given[name] for name in OrderColumn.__args__ if given[name]}  # type: ignore[attr-defined]
+
+class EventColumns(Columns):
+    """The columns of a behavior event; those with None stay empty."""
+
+    event_id: str | None = None
+    customer_id: str | None = None
+    user_id: str | None = None
+    session_id: str | None = None
+    event_name: str = Field(min_length=1)
+    feature: str | None = None
+    duration_s: str | None = None
+    event_at: str = Field(min_length=1)
 
 
-class Orders(_Section):
-    """The mapping of an order file (csv, csv.gz, parquet, jsonl, jsonl.gz; a glob for several)."""
+class FileSource(_Section):
+    """The mapping of files (csv, csv.gz, parquet, jsonl, jsonl.gz; a glob for several) to a contract."""
 
+    section: ClassVar[str]
+    """Its key in sources.yml."""
     file: str = Field(min_length=1)
     timezone: str | None = None
     delimiter: str = Field(",", min_length=1, max_length=1)
-    columns: OrderColumns
-    return_when: str | None = None
-    non_product_when: str | None = None
+    columns: Columns
     quarantine: tuple[QuarantineRule, ...] = ()
-    key: tuple[OrderColumn, ...] = Field(("order_id", "product_id"), min_length=1)
-    repeated_rows: Literal["number", "first"] = "number"
 
     @field_validator("file")
     @classmethod
@@ -129,15 +135,23 @@ class Orders(_Section):
     def _known_zone(cls, name: str | None) -> str | None:
         return None if name is None else _checked_zone(name)
 
-    @model_validator(mode="after")
-    def _consistent(self) -> "Orders":
-        reasons = [rule.reason for rule in self.quarantine]
+    @field_validator("quarantine")
+    @classmethod
+    def _reasons_once(cls, rules: tuple[QuarantineRule, ...]) -> tuple[QuarantineRule, ...]:
+        reasons = [rule.reason for rule in rules]
         if doubled := {reason for reason in reasons if reasons.count(reason) > 1}:
-            raise ValueError(f"quarantine names the reason '{min(doubled)}' twice")
-        mapped = self.columns.expressions()
-        if unmapped := [name for name in self.key if name not in mapped]:
-            raise ValueError(f"key names '{unmapped[0]}', which columns does not map")
-        return self
+            raise ValueError(f"it names the reason '{min(doubled)}' twice")
+        return rules
+
+    @property
+    def natural_key(self) -> tuple[str, ...]:
+        """The columns that name a row across loads; none means all of them."""
+        raise NotImplementedError
+
+    @property
+    def keeps_repeated(self) -> bool:
+        """Whether a row that equals an earlier one in every column is a row of its own."""
+        return False
 
     def files(self) -> list[Path]:
         """Return the files, sorted by path. Raises StratumError where there is none."""
@@ -146,9 +160,50 @@ class Orders(_Section):
         found = sorted(Path(path) for path in glob.glob(self.file, recursive=True) if os.path.isfile(path))
         if not found:
             raise StratumError(
-                f"There is no file {self.file} (orders.file of the sources). Put it there, or correct the path."
+                f"There is no file {self.file} ({self.section}.file of the sources). Put it there, or correct "
+                "the path."
             )
         return found
+
+
+class Orders(FileSource):
+    """The mapping of order files. `key` is the natural key of a line."""
+
+    section: ClassVar[str] = "orders"
+    columns: OrderColumns
+    return_when: str | None = None
+    non_product_when: str | None = None
+    key: tuple[str, ...] = Field(("order_id", "product_id"), min_length=1)
+    repeated_rows: Literal["number", "first"] = "number"
+
+    @property
+    def natural_key(self) -> tuple[str, ...]:
+        """The columns of `key`."""
+        return self.key
+
+    @property
+    def keeps_repeated(self) -> bool:
+        """Whether `repeated_rows` says `number`."""
+        return self.repeated_rows == "number"
+
+    @model_validator(mode="after")
+    def _key_is_mapped(self) -> "Orders":
+        mapped = self.columns.expressions()
+        if unmapped := [name for name in self.key if name not in mapped]:
+            raise ValueError(f"key names '{unmapped[0]}', which columns does not map")
+        return self
+
+
+class Behavior(FileSource):
+    """The mapping of event files."""
+
+    section: ClassVar[str] = "behavior"
+    columns: EventColumns
+
+    @property
+    def natural_key(self) -> tuple[str, ...]:
+        """The event's own id where one is mapped, else the whole event."""
+        return () if self.columns.event_id is None else ("event_id",)
 
 
 class Crm(_Section):
@@ -173,7 +228,7 @@ class Sources(_Section):
     company: Company
     orders: Orders | None = None
     crm: Crm | None = None
-    behavior: None = None
+    behavior: Behavior | None = None
     sync: Sync | None = None
 
 
@@ -181,7 +236,7 @@ def load_sources(path: Path) -> Sources:
     """Read a sources.yml.
 
     `${VARIABLE}` in any value is replaced from the environment (STRATUM_HOME from the settings), and a
-    relative `orders.file` is taken from the folder of the yml. Raises StratumError, one line naming the
+    relative `file` is taken from the folder of the yml. Raises StratumError, one line naming the
     file and the key, where the file is missing, is not YAML, or holds a key or value that is not known.
     """
     try:
@@ -229,9 +284,10 @@ def _variable(name: str, path: Path) -> str:
 
 
 def _anchor(document: dict[str, Any], folder: Path) -> None:
-    orders = document.get("orders")
-    if isinstance(orders, dict) and isinstance(orders.get("file"), str):
-        orders["file"] = str(folder / Path(orders["file"]).expanduser())
+    for kind in (Orders, Behavior):
+        given = document.get(kind.section)
+        if isinstance(given, dict) and isinstance(given.get("file"), str):
+            given["file"] = str(folder / Path(given["file"]).expanduser())
 
 
 def _fault(error: ErrorDetails) -> str:

@@ -1,4 +1,4 @@
-"""Read files of order lines into DuckDB: every column of every row, and the rows that cannot be read."""
+"""Read files into DuckDB: every column of every row, and the rows that cannot be read."""
 
 import csv
 import gzip

@@ -1,54 +1,62 @@
-"""Pull the companies of HubSpot and land them as versions: what each was at the end of the as-of date."""
+"""Pull the CRM from HubSpot and land it as versions: companies, contacts, deals, tickets, survey answers."""
 
 import hashlib
 import json
+import logging
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, timedelta
 from typing import Any
 
+from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from include.connections import get_connection
 from include.dates import day_end, zone
 from include.sources.config import Company, Sources
+from include.sources.crm_versions import COMPANIES, ENTITIES, Entity, Timeline, Unreadable, Version, timeline
 from include.sources.loads import Load, bind_company, landing, record_absent
 from include.sync.hubspot_api import HubSpotApi, NoAnswer, Refused, hubspot, unreachable
 
+log = logging.getLogger(__name__)
+
 SOURCE = "crm"
-ENTITY = "companies"
-BUSINESS = ["name", "industry", "country", "account_number"]
-"""The properties whose change makes a new version. What Stratum itself writes to HubSpot is not among them."""
-STAMPS = ["createdate", "hs_lastmodifieddate"]
-COLUMNS = (
-    "load_id, load_seq, loaded_at, known_on, valid_from, record_id, account_number, is_archived, row_hash, "
-    "properties"
-)
+NOT_OURS_TO_READ = (403, 404)
+"""HubSpot's answers where the token lacks the scope of an object type, or the account's plan has none of it."""
+UNKNOWN_TYPE = "infer object type"
+"""In HubSpot's 400 for an object type that the account does not have."""
 
 
-class _Unreadable(Exception):
-    """A company that cannot be a version; the text is the reason of its quarantine."""
+@dataclass
+class _Pulled:
+    """What HubSpot holds of one entity: the readable records by id, and the others with their reason."""
+
+    timelines: dict[str, Timeline] = field(default_factory=dict)
+    refused: list[tuple[dict[str, Any], str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class Version:
-    """A company as it was at the end of a day."""
+class _Held:
+    """The newest landed version of a record before the end of the day; `owner` as in _Landed."""
 
-    record_id: str
-    values: dict[str, str | None]
-    is_archived: bool
-    created_at: datetime
+    row_hash: str
     valid_from: datetime
-    """When the newest of `values` was set, or the company was archived or created."""
-    modified_at: datetime
-    """When anything of the company was last modified, by whomever; may lie after the day."""
+    owner: str | None
 
-    @property
-    def row_hash(self) -> str:
-        """A fingerprint of the business properties and of whether it is archived."""
-        content = json.dumps([[self.values[name] for name in BUSINESS], self.is_archived])
-        return hashlib.sha256(content.encode()).hexdigest()
+
+@dataclass(frozen=True)
+class _Landed:
+    """A version to append, of which record, and who owns the record.
+
+    `owner` is the record id of its company; of a company, its account number. `owner_before` is that of the
+    newest version landed before.
+    """
+
+    record: Timeline
+    version: Version
+    owner: str | None
+    owner_before: str | None
 
 
 def ingest_crm(
@@ -57,151 +65,207 @@ def ingest_crm(
     *,
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
-) -> Load | None:
-    """Land the companies of the CRM as of the end of `as_of`; None, and written down, where there is no CRM.
+) -> dict[str, Load] | None:
+    """Land the CRM as of the end of `as_of`: one load per entity, by name; None where there is no CRM.
 
-    rows_in = rows_new (record not seen before) + rows_corrected (a changed one) + rows_unchanged +
-    rows_quarantined (no id, or no readable date). A company created after the day is counted in rows_later.
+    rows_in = rows_new (record not seen before) + rows_corrected (seen, and changed) + rows_unchanged +
+    rows_quarantined (no id, or a date that cannot be read). A record created after the day is counted in
+    rows_later; one of no company (a company of no account) in rows_unattributed, and kept. An entity that the
+    token may not read, other than companies, is written down as absent and is not in the result.
     Raises StratumError where HubSpot refuses or does not answer; then nothing is landed.
     """
     if sources.crm is None:
-        record_absent(SOURCE, ENTITY, as_of)
+        for entity in ENTITIES:
+            record_absent(SOURCE, entity.name, as_of)
         return None
     access = get_connection(sources.crm.connection)
+    end = day_end(as_of, sources.company.timezone)
     with hubspot(access, "loader", clock, sleep) as api:
-        try:
-            pulled = list(_pull(api))
-        except (Refused, NoAnswer) as error:
-            raise unreachable(error, f"let Stratum read the companies at {api.host}") from error
-    with landing(SOURCE, ENTITY, as_of) as load:
-        company = sources.company
-        bind_company(load.connection, company.name, company.timezone, company.currency)
-        _land(load, pulled, company)
-        return load
-
-
-def _pull(api: HubSpotApi) -> Iterator[dict[str, Any]]:
-    for archived in (False, True):
-        for page in api.pages(STAMPS, BUSINESS, archived):
-            yield from page
-
-
-def _land(load: Load, pulled: list[dict[str, Any]], company: Company) -> None:
-    end = day_end(load.as_of, company.timezone)
-    versions: dict[str, Version] = {}
-    for each in pulled:
-        try:
-            version = version_as_of(each, end)
-        except _Unreadable as error:
-            _quarantine(load, each, str(error))
+        pulled = {entity: _pull(api, entity, end, sources.company.timezone) for entity in ENTITIES}
+        log.info("HubSpot was asked %d times.", api.calls)
+    loads: dict[str, Load] = {}
+    for entity, records in pulled.items():
+        if records is None:
+            record_absent(SOURCE, entity.name, as_of)
             continue
+        with landing(SOURCE, entity.name, as_of) as load:
+            company = sources.company
+            bind_company(load.connection, company.name, company.timezone, company.currency)
+            _land(load, entity, records, company, end)
+        loads[entity.name] = load
+    return loads
+
+
+def _pull(api: HubSpotApi, entity: Entity, end: datetime, timezone: str) -> _Pulled | None:
+    """Return all records of an entity, archived ones included; None where HubSpot does not let us read it."""
+    associations = [] if entity is COMPANIES else [COMPANIES.name]
+    pulled = _Pulled()
+    try:
+        for archived in (False, True):
+            for page in api.pages(entity.name, list(entity.properties), associations, archived):
+                for record in page:
+                    _read(pulled, entity, record, end, timezone)
+    except (Refused, NoAnswer) as error:
+        if entity is not COMPANIES and isinstance(error, Refused) and _is_out_of_reach(error):
+            log.warning(
+                "HubSpot does not let Stratum read %s (%s): written down as absent. "
+                "Give the token the scope crm.objects.%s.read to load them.",
+                entity.name,
+                error,
+                entity.name,
+            )
+            return None
+        raise unreachable(error, f"let Stratum read the {entity.name} at {api.host}") from error
+    return pulled
+
+
+def _is_out_of_reach(error: Refused) -> bool:
+    return error.status in NOT_OURS_TO_READ or (error.status == 400 and UNKNOWN_TYPE in str(error))
+
+
+def _read(pulled: _Pulled, entity: Entity, record: dict[str, Any], end: datetime, timezone: str) -> None:
+    try:
+        known = timeline(entity, record, end, timezone)
+    except Unreadable as error:
+        pulled.refused.append((record, str(error)))
+    else:
         # Archived while we pulled, it is in both lists; the later answer holds.
-        versions[version.record_id] = version
-    newest, seen = _held(load, end)
-    changed = []
-    for version in versions.values():
-        if version.created_at >= end:
+        pulled.timelines[known.record_id] = known
+
+
+def _land(load: Load, entity: Entity, pulled: _Pulled, company: Company, end: datetime) -> None:
+    for record, reason in pulled.refused:
+        _quarantine(load, record, reason)
+    held, seen = _held(load, entity, end)
+    landed: list[_Landed] = []
+    for known in pulled.timelines.values():
+        if not known.versions:
             load.rows_later += 1
             continue
-        load.rows_unattributed += version.values["account_number"] is None
-        held = newest.get(version.record_id)
-        if held is not None and held[0] == version.row_hash:
+        before = held.get(known.record_id)
+        owner = _owner(entity, known, before)
+        load.rows_unattributed += owner is None
+        changed = _changed(load, entity, known, owner, before, end)
+        if not changed:
             load.rows_unchanged += 1
-            continue
-        if version.record_id in seen:
+        elif known.record_id in seen:
             load.rows_corrected += 1
         else:
             load.rows_new += 1
-        changed.append((version, _valid_from(version, held[1] if held else None, end)))
+        was = before.owner if before else None
+        landed += [_Landed(known, version, owner, was) for version in changed]
     load.rows_in = load.rows_new + load.rows_corrected + load.rows_unchanged + load.rows_quarantined
-    _append(load, changed, company.timezone)
+    _append(load, entity, landed, company.timezone)
+    _queue(load, entity, landed, company.timezone)
 
 
-def version_as_of(company: dict[str, Any], end: datetime) -> Version:
-    """Return what a company, in HubSpot's JSON with the histories of BUSINESS, was just before `end`.
+def _owner(entity: Entity, known: Timeline, before: _Held | None) -> str | None:
+    """Return who owns a record; of an archived one the company it had, since HubSpot shows none of those."""
+    if entity is COMPANIES:
+        return known.versions[-1].values["account_number"]
+    if known.is_archived_now and known.company_record_id is None and before:
+        return before.owner
+    return known.company_record_id
 
-    The histories make the answer the same whenever it is asked, and blind to modifications that do not
-    concern us, such as our own writes. Raises _Unreadable for one without id or without readable dates.
+
+def _changed(
+    load: Load, entity: Entity, known: Timeline, owner: str | None, before: _Held | None, end: datetime
+) -> list[Version]:
+    """Return the versions of a record that the warehouse lacks.
+
+    Those are all of a record never landed, else those dated after the newest landed one. Of what HubSpot does
+    not date (another company, a return from the archive) only a day that no later load has covered, and that
+    saw the record's last modification, makes a version: else a later change would be seen on an earlier date.
     """
-    record_id = company.get("id")
-    if not record_id:
-        raise _Unreadable("no_id")
-    properties = company.get("properties") or {}
-    created_at = _instant(company.get("createdAt") or properties.get("createdate"))
-    modified_at = _instant(properties.get("hs_lastmodifieddate") or company.get("updatedAt"))
-    stamps = [created_at]
-    values: dict[str, str | None] = {}
-    for name in BUSINESS:
-        known = [
-            (_instant(entry.get("timestamp")), entry.get("value") or None)
-            for entry in (company.get("propertiesWithHistory") or {}).get(name) or []
-        ]
-        past = [entry for entry in known if entry[0] < end]
-        newest = max(past, key=lambda entry: entry[0]) if past else None
-        values[name] = newest[1] if newest else None
-        if newest:
-            stamps.append(newest[0])
-    is_archived = False
-    if company.get("archived"):
-        archived_at = _instant(company.get("archivedAt"))
-        is_archived = archived_at < end
-        if is_archived:
-            stamps.append(archived_at)
-    return Version(str(record_id), values, is_archived, created_at, max(stamps), modified_at)
+    if before is None:
+        return list(known.versions)
+    newer = [version for version in known.versions if version.valid_from > before.valid_from]
+    if newer:
+        return newer[1:] if newer[0].row_hash(entity, owner) == before.row_hash else newer
+    last = known.versions[-1]
+    is_newest_day = load.covered_until is None or load.as_of >= load.covered_until
+    if last.row_hash(entity, owner) == before.row_hash or not is_newest_day or known.modified_at >= end:
+        return []
+    moment = max(known.modified_at, last.valid_from)
+    return [
+        replace(last, valid_from=moment if moment > before.valid_from else end - timedelta(microseconds=1))
+    ]
 
 
-def _instant(text: Any) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except (TypeError, ValueError) as error:
-        raise _Unreadable("unreadable_date") from error
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _valid_from(version: Version, held_from: datetime | None, end: datetime) -> datetime:
-    """Return from when a version holds: its own stamp, unless the version before it is newer than that.
-
-    Restoring an archived company, for one, leaves no stamp but the modification of the whole record.
-    """
-    if held_from is None or version.valid_from > held_from:
-        return version.valid_from
-    if held_from < version.modified_at < end:
-        return version.modified_at
-    return end - timedelta(microseconds=1)
-
-
-def _held(load: Load, end: datetime) -> tuple[dict[str, tuple[str, datetime]], set[str]]:
-    """Return the newest version of each record before `end` (hash, valid_from), and all records ever seen."""
+def _held(load: Load, entity: Entity, end: datetime) -> tuple[dict[str, _Held], set[str]]:
+    """Return the newest version of each record before `end`, and all records ever seen."""
+    table = sql.Identifier("raw_hubspot", entity.name)
     newest = load.connection.execute(
-        "select distinct on (record_id) record_id, row_hash, valid_from from raw_hubspot.companies "
-        "where valid_from < %s order by record_id, valid_from desc, load_seq desc",
+        sql.SQL(
+            "select distinct on (record_id) record_id, row_hash, valid_from, {} from {} "
+            "where valid_from < %s order by record_id, valid_from desc, load_seq desc"
+        ).format(_owner_column(entity), table),
         [end],
     ).fetchall()
-    seen = load.connection.execute("select distinct record_id from raw_hubspot.companies").fetchall()
-    return {row[0]: (row[1], row[2]) for row in newest}, {row[0] for row in seen}
+    seen = load.connection.execute(sql.SQL("select distinct record_id from {}").format(table)).fetchall()
+    return {row[0]: _Held(*row[1:]) for row in newest}, {row[0] for row in seen}
 
 
-def _append(load: Load, changed: list[tuple[Version, datetime]], timezone: str) -> None:
+def _owner_column(entity: Entity) -> sql.Identifier:
+    return sql.Identifier("account_number" if entity is COMPANIES else "company_record_id")
+
+
+def _append(load: Load, entity: Entity, landed: list[_Landed], timezone: str) -> None:
     local = zone(timezone)
-    with (
-        load.connection.cursor() as cursor,
-        cursor.copy(f"copy raw_hubspot.companies ({COLUMNS}) from stdin") as copy,
-    ):
-        for version, valid_from in changed:
+    statement = sql.SQL(
+        "copy {} (load_id, load_seq, loaded_at, known_on, valid_from, record_id, {}, is_archived, row_hash, "
+        "properties) from stdin"
+    ).format(sql.Identifier("raw_hubspot", entity.name), _owner_column(entity))
+    with load.connection.cursor() as cursor, cursor.copy(statement) as copy:
+        for each in landed:
+            version = each.version
             copy.write_row(
                 [
                     load.load_id,
                     load.load_seq,
                     load.started_at,
-                    _known_on(load, valid_from.astimezone(local).date()),
-                    valid_from,
-                    version.record_id,
-                    version.values["account_number"],
+                    _known_on(load, version.valid_from.astimezone(local).date()),
+                    version.valid_from,
+                    each.record.record_id,
+                    version.values["account_number"] if entity is COMPANIES else each.owner,
                     version.is_archived,
-                    version.row_hash,
-                    Jsonb(version.values | {"createdate": version.created_at.isoformat()}),
+                    version.row_hash(entity, each.owner),
+                    Jsonb(version.values | {"createdate": each.record.created_at.isoformat()}),
                 ]
             )
+
+
+def _queue(load: Load, entity: Entity, landed: list[_Landed], timezone: str) -> None:
+    """Queue the accounts whose features the landed versions change, each from the first of the days changed on.
+
+    A company says on every day which account its records belong to: from its first day on, and the account it
+    named before too.
+    """
+    local = zone(timezone)
+    since: dict[str, date] = {}
+    for each in landed:
+        if entity is COMPANIES:
+            moment = each.record.created_at
+            keys = {_account_key(each.record.record_id), each.owner_before}
+        else:
+            moment = each.version.valid_from
+            keys = {_account_key(each.owner), _account_key(each.owner_before)}
+        day = moment.astimezone(local).date()
+        for key in keys:
+            if key is not None:
+                since[key] = min(day, since.get(key, day))
+    with (
+        load.connection.cursor() as cursor,
+        cursor.copy(
+            "copy intermediate.restatement_queue (load_id, account_key, from_date) from stdin"
+        ) as copy,
+    ):
+        for key, day in sorted(since.items()):
+            copy.write_row([load.load_id, key, day])
+
+
+def _account_key(company_record_id: str | None) -> str | None:
+    return None if company_record_id is None else f"hubspot:{company_record_id}"
 
 
 def _known_on(load: Load, day: date) -> date:
@@ -210,9 +274,9 @@ def _known_on(load: Load, day: date) -> date:
     return load.as_of
 
 
-def _quarantine(load: Load, company: dict[str, Any], reason: str) -> None:
+def _quarantine(load: Load, record: dict[str, Any], reason: str) -> None:
     load.reasons[reason] += 1
-    original = json.dumps(company, sort_keys=True)
+    original = json.dumps(record, sort_keys=True)
     load.connection.execute(
         "insert into quarantine.rows "
         "(source, entity, row_hash, reason, original, first_load_id, last_load_id) "
@@ -223,7 +287,7 @@ def _quarantine(load: Load, company: dict[str, Any], reason: str) -> None:
             load.entity,
             hashlib.sha256(original.encode()).hexdigest(),
             reason,
-            Jsonb(company),
+            Jsonb(record),
             load.load_id,
             load.load_id,
         ],

@@ -73,6 +73,13 @@ def check_company(connection: psycopg.Connection, name: str, timezone: str, curr
         )
 
 
+def lock_entity(connection: psycopg.Connection, source: str, entity: str) -> None:
+    """Wait until nobody else changes the raw rows of an entity, and let nobody until the transaction ends."""
+    connection.execute(
+        "select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"stratum load {source}.{entity}"]
+    )
+
+
 @contextmanager
 def landing(source: str, entity: str, as_of: date) -> Iterator[Load]:
     """Open a load as the loader: all the block writes through `load.connection` lands together, or nothing.
@@ -81,9 +88,7 @@ def landing(source: str, entity: str, as_of: date) -> Iterator[Load]:
     audit.load_reasons; a block that raises leaves no trace.
     """
     with connect("loader") as connection:
-        connection.execute(
-            "select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"stratum load {source}.{entity}"]
-        )
+        lock_entity(connection, source, entity)
         ((covered_until,),) = connection.execute(
             "select max(as_of_date) from audit.loads where source = %s and entity = %s and status = 'loaded'",
             [source, entity],

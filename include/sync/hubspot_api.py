@@ -16,6 +16,7 @@ from hubspot.crm.companies import BatchReadInputSimplePublicObjectId as ReadBatc
 from hubspot.crm.companies import SimplePublicObjectBatchInput as UpdateInput
 from hubspot.crm.companies import SimplePublicObjectId as RecordId
 from hubspot.crm.companies.exceptions import ApiException as CompaniesError
+from hubspot.crm.objects.exceptions import ApiException as ObjectsError
 from hubspot.crm.properties import PropertyCreate, PropertyGroupCreate
 from hubspot.crm.properties.exceptions import ApiException as PropertiesError
 
@@ -29,7 +30,7 @@ HISTORY_PAGE_SIZE = 50  # a page with histories holds no more
 # HubSpot's usage guidelines: a private app of a Professional or Enterprise account. An account with a
 # smaller limit answers 429, which is waited out.
 BURST_CALLS = 190
-BURST_WINDOW_S = 10.0
+BURST_WINDOW_S = 10.5  # HubSpot's is 10, counted when a call arrives: a little after we count it
 TIMEOUT_S = (5.0, 60.0)  # to connect, and to answer
 BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 LOCKED_S = 2.0  # HubSpot's documented duration of a 423
@@ -68,7 +69,7 @@ class RowUpdate:
 
 
 class HubSpotApi:
-    """Companies and their property definitions in one HubSpot account. `calls` counts requests made."""
+    """The records of one HubSpot account, and the property definitions of companies. `calls` counts requests made."""
 
     def __init__(
         self, connection: ApiConnection, limiter: Limiter, sleep: Callable[[float], None] = time.sleep
@@ -79,21 +80,28 @@ class HubSpotApi:
         self.calls = 0
         # retry=False: the client would repeat GETs by itself, past our limiter.
         client = HubSpot(access_token=connection.token, host=self.host, retry=False)
-        self._basic = client.crm.companies.basic_api
+        self._objects = client.crm.objects.basic_api
         self._batch = client.crm.companies.batch_api
         self._definitions = client.crm.properties.core_api
         self._groups = client.crm.properties.groups_api
 
-    def pages(self, wanted: list[str], historic: list[str], archived: bool) -> Iterator[list[dict[str, Any]]]:
-        """Yield the companies page by page as HubSpot's JSON; `historic` properties come with past values."""
+    def pages(
+        self, kind: str, historic: list[str], associations: list[str], archived: bool
+    ) -> Iterator[list[dict[str, Any]]]:
+        """Yield the records of an object type page by page as HubSpot's JSON.
+
+        `historic` properties come with their past values, `associations` are the object types whose linked
+        record ids come along.
+        """
         after: str | None = None
         while True:
             body = self._call(
-                self._basic.get_page,
+                self._objects.get_page,
+                kind,
                 limit=HISTORY_PAGE_SIZE,
                 after=after,
-                properties=wanted,
                 properties_with_history=historic,
+                associations=associations,
                 archived=archived,
             )
             yield body["results"]
@@ -163,7 +171,7 @@ class HubSpotApi:
                 # A NUL is text to JSON and none to PostgreSQL.
                 text = response.data.replace(b"\\u0000", b"\\ufffd")
                 return json.loads(text) if text else {}
-            except (CompaniesError, PropertiesError) as error:
+            except (CompaniesError, ObjectsError, PropertiesError) as error:
                 status = int(error.status or 0)
                 reason = _reason(error)
                 if status in TURNED_AWAY:
@@ -184,7 +192,7 @@ class HubSpotApi:
             self.sleep(pause)
 
 
-def _reason(error: CompaniesError | PropertiesError) -> str:
+def _reason(error: CompaniesError | ObjectsError | PropertiesError) -> str:
     """Return the CRM's own words: message, and the policy of a rate limit."""
     try:
         body = json.loads(error.body or "{}")
@@ -196,7 +204,7 @@ def _reason(error: CompaniesError | PropertiesError) -> str:
     return said or str(error.reason or "no reason given")
 
 
-def _wait(error: CompaniesError | PropertiesError, status: int) -> float:
+def _wait(error: CompaniesError | ObjectsError | PropertiesError, status: int) -> float:
     """Return the seconds to wait before a call that was turned away is made again."""
     given = (error.headers or {}).get("Retry-After", "")
     try:

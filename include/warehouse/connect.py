@@ -10,7 +10,7 @@ import psycopg
 from include.connections import airflow_connection
 from include.errors import StratumError, TransientError
 
-ROLES = ("loader", "transformer", "scorer", "publisher", "syncer", "bi_reader", "auditor")
+ROLES = ("loader", "transformer", "scorer", "publisher", "syncer", "housekeeper", "bi_reader", "auditor")
 OWNER = "warehouse"  # owns schemas and tables; used by migrations and by nothing that runs daily
 CONNECT_TIMEOUT_S = 10
 

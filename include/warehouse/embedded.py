@@ -9,9 +9,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-import psycopg
-
 from include.errors import StratumError
+from include.warehouse.connect import open_connection
 
 SUPERUSER = "postgres"
 ACCOUNT = "nobody"  # runs the server where we are root and user namespaces are forbidden
@@ -199,8 +198,8 @@ def start(cluster: Cluster) -> bool:
     if done.returncode != 0:
         tail = cluster.log.read_text()[-500:] if cluster.log.exists() else done.stdout
         raise StratumError(f"PostgreSQL did not start; its log {cluster.log} ends: {tail.strip()}")
-    with psycopg.connect(cluster.url, connect_timeout=10):
-        return True
+    open_connection(cluster.url, "stratum stack").close()
+    return True
 
 
 def stop(cluster: Cluster) -> None:

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 # Each step renews the lease, so it must outlast the longest single step (a first full build of some ten
 # million rows takes minutes), and a dead run must not hold up the next day for long.
 LEASE = timedelta(minutes=30)
+WAIT_S = 900
 POLL_S = 2.0
 LOG_EVERY_S = 30.0
 
@@ -39,12 +40,41 @@ class Holder(NamedTuple):
         return f"run {self.run_id} (as of {self.as_of}) until {self.lease_until:%Y-%m-%d %H:%M:%S %Z}"
 
 
-def begin_run(as_of: date, wait_s: float = 900) -> str:
+def holder_now() -> Holder | None:
+    """Return who holds the build lock at this moment, for whoever only wants to know."""
+    with connect("auditor") as connection:
+        row = connection.execute("select run_id, as_of_date, lease_until from audit.build_lock").fetchone()
+    return Holder(*row) if row else None
+
+
+def in_the_way(as_of: date) -> str | None:
+    """Return the line for a user whose date must wait for another date's build; None where the way is free.
+
+    A lock of the same date is taken over at once, and so is one whose lease has ended.
+    """
+    with connect("auditor") as connection:
+        row = connection.execute(
+            "select run_id, as_of_date, lease_until from audit.build_lock "
+            "where as_of_date <> %s and lease_until > clock_timestamp()",
+            [as_of],
+        ).fetchone()
+    if row is None:
+        return None
+    holder = Holder(*row)
+    return (
+        f"The build lock is held by {holder}: the build of {as_of} waits for it, {WAIT_S // 60} minutes at most. If that "
+        f"run died, run its date again (stratum run --as-of {holder.as_of}) or give the lock back: stratum unlock"
+    )
+
+
+def begin_run(as_of: date, wait_s: float = WAIT_S) -> str:
     """Take the build lock for an as-of date, waiting up to `wait_s` seconds, and return the new run's id.
 
     The lock is free, or taken over where its lease has ended or it is held for this same date (a retry of
     that date: the run it held is marked failed). The id is the date and eight random characters, such as
-    `20260630_1f0c93ab`: safe inside a table name. Raises TransientError, naming the holder, after the wait.
+    `20260630_1f0c93ab`: safe inside a table name. A date that a backfill asked for (audit.backfill_requests)
+    begins as a backfill, and is published into the history alone. Raises TransientError, naming the holder,
+    after the wait.
     """
     run_id = f"{as_of:%Y%m%d}_{secrets.token_hex(4)}"
     code = code_version()
@@ -57,7 +87,8 @@ def begin_run(as_of: date, wait_s: float = 900) -> str:
             if now >= deadline:
                 raise TransientError(
                     f"The build as of {as_of} waited {wait_s:.0f} s for the build lock: it is held by {holder}. "
-                    "Let that run finish (`stratum status`), or wait for its lease to end, and start again."
+                    "Let that run finish (`stratum status`); one that died gives way when its lease ends, "
+                    f"or at once by `stratum unlock` or `stratum run --as-of {holder.as_of}`."
                 )
             if now - told >= LOG_EVERY_S:
                 log.info("The build as of %s waits: the build lock is held by %s.", as_of, holder)
@@ -91,18 +122,24 @@ def mark_built(run_id: str) -> None:
 
 
 def finish_run(run_id: str) -> None:
-    """Release the lock of a published run (publishing itself marks the run). Safe to call twice.
+    """Release the lock of a published run (publishing itself marks the run) and settle its backfill request.
+
+    Safe to call twice.
 
     Raises StratumError where the run is not published: an unpublished run ends by `fail_run`.
     """
     with connect("publisher") as connection:
-        row = connection.execute("select status from audit.runs where run_id = %s", [run_id]).fetchone()
+        row = connection.execute(
+            "select status, as_of_date from audit.runs where run_id = %s", [run_id]
+        ).fetchone()
         if row is None or row[0] != "published":
             raise StratumError(
                 f"Run {run_id} cannot be finished: it is {row[0] if row else 'unknown'}, not published. "
                 "Publish it, or start its date again."
             )
-        connection.execute("delete from audit.build_lock where run_id = %s", [run_id])
+        released = connection.execute("delete from audit.build_lock where run_id = %s", [run_id])
+        if released.rowcount:
+            connection.execute("delete from audit.backfill_requests where as_of_date = %s", [row[1]])
 
 
 def fail_run(as_of: date, why: str) -> None:
@@ -185,8 +222,10 @@ def _try_begin(connection: psycopg.Connection, run_id: str, as_of: date, code: s
                 return holder
             _take_over(connection, holder, run_id, as_of)
         connection.execute(
-            "insert into audit.runs (run_id, as_of_date, status, code_version) values (%s, %s, 'building', %s)",
-            [run_id, as_of, code],
+            # The request stands until the run is published: a begin_run that is tried again reads it again.
+            "insert into audit.runs (run_id, as_of_date, status, code_version, is_backfill) values "
+            "(%s, %s, 'building', %s, exists (select from audit.backfill_requests where as_of_date = %s))",
+            [run_id, as_of, code, as_of],
         )
     return None
 

@@ -76,10 +76,11 @@ class KeptRun:
 def publish(run_id: str, as_of: date) -> Published:
     """Publish the candidate of a run that holds the build lock; all of it or nothing.
 
-    A date older than the published one fills the dated history and leaves the pointer where it is. Publishing
-    a run that is already published changes nothing and says the same again. Raises StratumError where the lock
-    is not the run's, a candidate table is missing, empty or another run's, or a column was removed or retyped;
-    PublishBusy where an open transaction is in the way.
+    A date older than the published one, and any date that a backfill asked for, fills the dated history and
+    leaves the pointer where it is. Publishing a run that is already published changes nothing and says the same
+    again. Raises StratumError where the lock is not the run's, a candidate table is missing, empty or another
+    run's, a column was removed or retyped, or a backfill made the very date that is published; PublishBusy
+    where an open transaction is in the way.
     """
     with publisher_transaction() as connection:
         hold(connection, run_id)
@@ -318,7 +319,13 @@ def _write(
     connection: psycopg.Connection, run_id: str, as_of: date, columns: dict[str, dict[str, str]]
 ) -> Published:
     current = connection.execute("select run_id, as_of_date from published.current_run").fetchone()
-    moves = current is None or as_of >= current[1]
+    is_backfill = _is_backfill(connection, run_id)
+    if is_backfill and current is not None and as_of == current[1]:
+        raise StratumError(
+            f"{as_of} is the date that is published: a backfill cannot fill it beside the set that is read. "
+            f"Nothing was published; make it anew with `stratum run --as-of {as_of}`."
+        )
+    moves = not is_backfill and (current is None or as_of >= current[1])
     tables = ALL_TABLES if moves else (HISTORY_TABLE,)
     rows = {table: _copy(connection, table, columns[table]) for table in tables}
     _show_in_history(connection, run_id, as_of)
@@ -332,6 +339,11 @@ def _write(
     )
     log.info("Run %s as of %s is published%s: %s.", run_id, as_of, "" if moves else " into the history", rows)
     return Published(run_id, as_of, moves, rows)
+
+
+def _is_backfill(connection: psycopg.Connection, run_id: str) -> bool:
+    row = connection.execute("select is_backfill from audit.runs where run_id = %s", [run_id]).fetchone()
+    return row is not None and row[0]
 
 
 def _copy(connection: psycopg.Connection, table: str, columns: dict[str, str]) -> int:

@@ -12,8 +12,18 @@ import pytest
 from include.settings import PROJECT_DIR
 
 DAGS = PROJECT_DIR / "dags"
-EXPECTED = {"ingest_orders", "ingest_crm", "ingest_behavior", "build_marts", "publish", "sync_crm"}
-ALLOWED_TAGS = {"ingest", "build", "publish", "sync"}
+EXPECTED = {
+    "ingest_orders",
+    "ingest_crm",
+    "ingest_behavior",
+    "build_marts",
+    "train_models",
+    "score_accounts",
+    "publish",
+    "sync_crm",
+    "housekeeping",
+}
+ALLOWED_TAGS = {"ingest", "build", "models", "publish", "sync", "housekeeping"}
 MAX_LINES = 120
 MAX_IMPORT_S = 3.0
 MODULES = sorted(DAGS.glob("*.py"))
@@ -77,10 +87,19 @@ def test_every_dbt_task_shares_the_writers_pool(dagbag):
     assert {pools[name] for name in builders} == {"warehouse_writer"}
 
 
-def test_a_failed_build_or_publish_gives_the_lock_back(dagbag):
-    for dag_id in ("build_marts", "publish"):
+def test_a_failed_build_score_or_publish_gives_the_lock_back(dagbag):
+    for dag_id in ("build_marts", "score_accounts", "publish"):
         for task in dagbag.dags[dag_id].tasks:
             assert task.on_failure_callback, task
+
+
+def test_a_failed_training_fails_its_run_and_lets_the_accounts_be_scored(dagbag):
+    dag = dagbag.dags["train_models"]
+    announce, trained = dag.get_task("announce"), dag.get_task("trained")
+    assert announce.trigger_rule == "all_done"
+    assert [asset.name for asset in announce.outlets] == ["models"]
+    assert trained.trigger_rule == "all_success"
+    assert announce.upstream_task_ids == trained.upstream_task_ids == {"train"}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.name)

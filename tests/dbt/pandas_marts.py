@@ -4,9 +4,12 @@ It reads the current order lines and the rules as docs/contracts/marts.md writes
 the models. Ratios are exact fractions, rounded once, half away from zero, as the database rounds numerics.
 """
 
-from datetime import date
+from collections import defaultdict
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from itertools import pairwise
+from zoneinfo import ZoneInfo
 
 import pandas as pd
 
@@ -66,9 +69,124 @@ def features(lines: pd.DataFrame, as_of: date) -> pd.DataFrame:
                 "net_revenue_total": sum((a for _, _, a in moved), Decimal(0)),
                 "orders_per_quarter": _round(sum(age < WINDOW_DAYS for age in ages) / quarters, 4),
                 "yearly_net_spend": _round(Fraction(spend) / years, 2),
+                "orders_180d": sum(age < 180 for age in ages),
+                "orders_prior_90d": sum(90 <= age < 180 for age in ages),
+                "net_revenue_prior_90d": sum((a for age, _, a in moved if 90 <= age < 180), Decimal(0)),
+                **_rhythm(sorted(set(ages), reverse=True)),
             }
         )
     return pd.DataFrame(accounts).set_index("account_id")
+
+
+def _rhythm(ages: list[int]) -> dict[str, object]:
+    """Return the order-rhythm columns from the distinct ages of the days with an order, the oldest first."""
+    gaps = [older - newer for older, newer in pairwise(ages)]
+    mean = Fraction(sum(gaps), len(gaps)) if gaps else None
+    return {
+        "order_days_365d": sum(age < 365 for age in ages),
+        "order_days_total": len(ages),
+        "mean_order_gap_days": _round(mean, 4) if mean else None,
+        "last_gap_days": gaps[-1] if gaps else None,
+        "gap_ratio": _round(Fraction(ages[-1]) / mean, 4) if mean else None,
+    }
+
+
+def usage(warehouse: Warehouse, accounts: pd.Index, as_of: date) -> pd.DataFrame:
+    """Return the usage columns of the accounts, from the current events."""
+    timezone = ZoneInfo(str(warehouse.value("select timezone from audit.company")))
+    core = {feature for (feature,) in warehouse.rows("select feature from marts.core_features where is_core")}
+    newest = {
+        row[0]: row[1:]
+        for row in warehouse.rows(
+            "select row_key, customer_id, session_id, event_name, feature, event_at from raw_files.events "
+            "order by load_seq"
+        )
+    }
+    events = [
+        (account, (as_of - at.astimezone(timezone).date()).days, session, name, feature)
+        for account, session, name, feature, at in newest.values()
+    ]
+    rows = []
+    for account in accounts:
+        own = [event[1:] for event in events if event[0] == account and event[1] >= 0]
+        logins = [age for age, _, name, _ in own if name == "login"]
+        uses = [age for age, _, name, feature in own if name == "feature_use" and feature in core]
+        rows.append(
+            {
+                "logins_30d": sum(age < 30 for age in logins),
+                "logins_prior_30d": sum(30 <= age < 60 for age in logins),
+                "logins_90d": sum(age < 90 for age in logins),
+                "logins_prior_90d": sum(90 <= age < 180 for age in logins),
+                "core_feature_uses_30d": sum(age < 30 for age in uses),
+                "core_feature_uses_90d": sum(age < 90 for age in uses),
+                "active_days_30d": len({age for age, *_ in own if age < 30}),
+                "sessions_90d": len({(age, session) for age, session, *_ in own if age < 90 and session}),
+                "days_since_last_login": min(logins, default=None),
+            }
+        )
+    return pd.DataFrame(rows, index=accounts)
+
+
+def crm(warehouse: Warehouse, accounts: pd.Index, as_of: date) -> pd.DataFrame:
+    """Return the CRM columns of the accounts, from the versions that stood at the end of the date."""
+    timezone = ZoneInfo(str(warehouse.value("select timezone from audit.company")))
+    end = datetime(as_of.year, as_of.month, as_of.day, tzinfo=timezone) + timedelta(days=1)
+
+    def standing(entity: str, owner: str, before: datetime | None) -> list[tuple[str | None, dict]]:
+        newest: dict[str, tuple] = {}
+        for row in warehouse.rows(
+            f"select record_id, {owner}, properties, is_archived, valid_from from raw_hubspot.{entity} "
+            "order by valid_from, load_seq"
+        ):
+            if before is None or row[4] < before:
+                newest[row[0]] = row
+        return [
+            (row[1], {**row[2], "record_id": row[0]})
+            for row in newest.values()
+            if before is None or not row[3]
+        ]
+
+    def day(text: str | None) -> date | None:
+        return datetime.fromisoformat(text).astimezone(timezone).date() if text else None
+
+    # Which company stands for which account is today's knowledge, archived companies included.
+    account_of = {
+        company["record_id"]: number or f"hubspot:{company['record_id']}"
+        for number, company in standing("companies", "account_number", None)
+    }
+    found: dict[str, dict[str, list[dict]]] = defaultdict(lambda: defaultdict(list))
+    for entity in ("contacts", "deals", "tickets", "feedback_submissions"):
+        for company, record in standing(entity, "company_record_id", end):
+            if company in account_of:
+                found[account_of[company]][entity].append(record)
+    rows = []
+    for account in accounts:
+        own = found[account]
+        ages = [((as_of - day(t["createdate"])).days, t) for t in own["tickets"]]
+        answers = sorted(
+            own["feedback_submissions"], key=lambda a: (a["hs_submission_timestamp"], a["record_id"])
+        )
+        values = [int(answer["hs_value"]) for answer in answers][::-1]
+        won = [deal for deal in own["deals"] if deal["hs_is_closed_won"] == "true"]
+        still_open = [deal for deal in own["deals"] if deal["dealstage"] not in ("closedwon", "closedlost")]
+        roles = [contact.get("hs_buying_role") or "" for contact in own["contacts"]]
+        rows.append(
+            {
+                "tickets_90d": sum(age < 90 for age, _ in ages),
+                "open_tickets": sum(not t["closed_date"] for _, t in ages),
+                "urgent_tickets_90d": sum(
+                    age < 90 and t["hs_ticket_priority"] == "URGENT" for age, t in ages
+                ),
+                "nps_latest": values[0] if values else None,
+                "nps_previous": values[1] if len(values) > 1 else None,
+                "open_deals": len(still_open),
+                "open_deal_amount": sum((Decimal(deal["amount"]) for deal in still_open), Decimal(0)),
+                "won_deals_365d": sum((as_of - day(deal["closedate"])).days < 365 for deal in won),
+                "contacts": len(own["contacts"]),
+                "has_decision_maker": any("DECISION_MAKER" in role.split(";") for role in roles),
+            }
+        )
+    return pd.DataFrame(rows, index=accounts)
 
 
 def rfm(features: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Lands order lines and companies as the loaders do, without files: for tests of what is built from them."""
+"""Lands order lines, events and CRM records as the loaders do, without files: for tests of what is built from them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -94,16 +94,124 @@ class Orders:
         )
 
 
+@dataclass(frozen=True)
+class Event:
+    """One behavior event; `at` is an instant."""
+
+    row_key: str
+    customer_id: str | None
+    at: datetime
+    event_name: str = "login"
+    feature: str | None = None
+    session_id: str | None = "s1"
+
+    @property
+    def day(self) -> date:
+        return self.at.astimezone(ZoneInfo(TIMEZONE)).date()
+
+
+class Events:
+    """The event source of one warehouse: remembers each event's current version."""
+
+    def __init__(self) -> None:
+        self.current: dict[str, Event] = {}
+
+    def land(self, as_of: date, events: Iterable[Event]) -> None:
+        """Land new and corrected events and queue the new and the old place of each, in one load."""
+        with landing("behavior", "events", as_of) as load:
+            bind_company(load.connection, "Test company", TIMEZONE, CURRENCY)
+            queued: set[tuple[str, date]] = set()
+            rows = []
+            for event in events:
+                before = self.current.get(event.row_key)
+                load.rows_in += 1
+                load.rows_new += before is None
+                load.rows_corrected += before is not None
+                queued |= {
+                    (place.customer_id, place.day) for place in (before, event) if place and place.customer_id
+                }
+                rows.append(
+                    (
+                        *(
+                            load.load_id,
+                            load.load_seq,
+                            as_of,
+                            event.row_key,
+                            str(hash(event)),
+                            event.customer_id,
+                        ),
+                        *(event.session_id, event.event_name, event.feature, event.at),
+                    )
+                )
+                self.current[event.row_key] = event
+            with load.connection.cursor() as cursor:
+                cursor.executemany(
+                    "insert into raw_files.events (load_id, load_seq, loaded_at, known_on, source_file, source_row, "
+                    "row_key, row_hash, customer_id, session_id, event_name, feature, event_at) "
+                    "values (%s, %s, now(), %s, 'test', 1, %s, %s, %s, %s, %s, %s, %s)",
+                    rows,
+                )
+                cursor.executemany(
+                    "insert into intermediate.usage_day_queue (load_id, customer_id, usage_date) values (%s, %s, %s)",
+                    [(load.load_id, *place) for place in sorted(queued)],
+                )
+
+    def correct(self, as_of: date, row_key: str, **changes: object) -> None:
+        """Land one corrected event."""
+        self.land(as_of, [replace(self.current[row_key], **changes)])  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of a CRM record; `owner` is a company's account number, else the company it belongs to."""
+
+    record_id: str
+    owner: str | None
+    valid_from: datetime
+    properties: dict[str, str | None]
+    is_archived: bool = False
+    owner_before: str | None = None
+    """The company it belonged to until then, where that is another one."""
+
+
+def land_versions(as_of: date, entity: str, versions: Iterable[Version]) -> None:
+    """Land versions of CRM records of one entity and queue the accounts they touch, in one load."""
+    owner = "account_number" if entity == "companies" else "company_record_id"
+    with landing("crm", entity, as_of) as load:
+        bind_company(load.connection, "Test company", TIMEZONE, CURRENCY)
+        for version in versions:
+            load.rows_in += 1
+            load.rows_new += 1
+            load.connection.execute(
+                f"insert into raw_hubspot.{entity} (load_id, load_seq, loaded_at, known_on, valid_from, record_id, "
+                f"{owner}, is_archived, row_hash, properties) values (%s, %s, now(), %s, %s, %s, %s, %s, 'hash', %s)",
+                [
+                    *(
+                        load.load_id,
+                        load.load_seq,
+                        as_of,
+                        version.valid_from,
+                        version.record_id,
+                        version.owner,
+                    ),
+                    *(version.is_archived, Jsonb(version.properties)),
+                ],
+            )
+            touched = {version.record_id} if entity == "companies" else {version.owner, version.owner_before}
+            for company in touched - {None}:
+                load.connection.execute(
+                    "insert into intermediate.restatement_queue (load_id, account_key, from_date) "
+                    "values (%s, %s, %s) on conflict do nothing",
+                    [
+                        load.load_id,
+                        f"hubspot:{company}",
+                        version.valid_from.astimezone(ZoneInfo(TIMEZONE)).date(),
+                    ],
+                )
+
+
 def land_company(
     as_of: date, record_id: str, account_number: str | None, valid_from: datetime, **properties: str
 ) -> None:
     """Land one version of a CRM company."""
-    with landing("crm", "companies", as_of) as load:
-        bind_company(load.connection, "Test company", TIMEZONE, CURRENCY)
-        load.rows_in = load.rows_new = 1
-        load.connection.execute(
-            "insert into raw_hubspot.companies (load_id, load_seq, loaded_at, known_on, valid_from, record_id, "
-            "account_number, is_archived, row_hash, properties) "
-            "values (%s, %s, now(), %s, %s, %s, %s, false, 'hash', %s)",
-            [load.load_id, load.load_seq, as_of, valid_from, record_id, account_number, Jsonb(properties)],
-        )
+    land_versions(as_of, "companies", [Version(record_id, account_number, valid_from, dict(properties))])

@@ -136,6 +136,7 @@ def test_the_kept_parse_holds_no_variable_of_a_run(built: Warehouse, monkeypatch
         "company_timezone": "Pacific/Chatham",
         "reporting_currency": "XTS",
         "definition": "sentinel-definition",
+        "features_definition": "sentinel-features-definition",
     }
     monkeypatch.setattr("include.dbt._variables", lambda as_of, run_id: sentinels)
     results = invoke(

@@ -1,6 +1,7 @@
 """The whole chain over a small slice, as a user runs it: real processes, a real PostgreSQL, a real CRM protocol."""
 
 import csv
+import gzip
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -19,7 +20,7 @@ PUBLISHED = ("customer_360", "tier_summary", "company_summary", "account_tiers")
 
 @pytest.fixture(scope="module")
 def slice_of_company(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sources.yml over the orders of the simulated company's first customers, its CRM and its sync."""
+    """A sources.yml over the simulated company's first customers, a month of their events, its CRM and its sync."""
     folder = tmp_path_factory.mktemp("slice")
     write_company(folder / "whole")
     with (folder / "whole" / "orders.csv").open(newline="") as file:
@@ -32,6 +33,12 @@ def slice_of_company(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     sources = yaml.safe_load((PROJECT_DIR / "include" / "simulate" / "sources.yml").read_text())
     sources["orders"]["file"] = "orders.csv"
+    with gzip.open(folder / "whole" / "events" / f"{LAST_DAY:%Y-%m}.csv.gz", "rt", newline="") as file:
+        header, *events = csv.reader(file)
+    column = header.index("account_no")
+    with (folder / "events.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([header, *(event for event in events if event[column] in kept)])
+    sources["behavior"]["file"] = "events.csv"
     (folder / "sources.yml").write_text(yaml.safe_dump(sources))
     return folder / "sources.yml"
 
@@ -77,14 +84,17 @@ def test_the_chain_ends_in_rows_the_crm_confirmed_and_the_numbers_add_up(
     orders = next(load for load in first["loads"] if load["entity"] == "order_lines")
     assert orders["rows_in"] == orders["rows_kept"] + orders["rows_quarantined"] > 0
     assert sum(orders["reasons"].values()) == orders["rows_quarantined"] > 0
-    assert {load["source"] for load in first["loads"] if load["status"] == "absent"} == {"behavior"}
+    assert {load["source"] for load in first["loads"]} == {"orders", "crm", "behavior"}
+    for load in first["loads"]:
+        assert load["status"] == "loaded", load
+        assert load["rows_in"] == load["rows_kept"] + load["rows_quarantined"] > 0, load
     sync = first["sync"]
     assert sync["queried"] == sync["sent"] + sync["unchanged"] + sync["failed"] + sync["held"]
     assert sync["sent"] > 0
     assert sync["failed"] == 0
     ((confirmed,),) = stratum.rows("select count(*) from sync.ledger")
     assert confirmed == sync["sent"]
-    assert [gate["gate"] for gate in first["gates"]] == ["raw", "marts", "published"]
+    assert [gate["gate"] for gate in first["gates"]] == ["raw", "marts", "scores", "published"]
     assert all(gate["checks"] > 0 and gate["failed"] == 0 for gate in first["gates"])
     assert (stratum.home / "data_docs" / "index.html").is_file()
 

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,10 @@ from hubspot.crm.companies import SimplePublicObjectId as RecordId
 
 from include.sandbox.app import BURST_CALLS, BURST_WINDOW_S, Sandbox
 from include.sandbox.store import FIRST_RECORD_ID, RECORD_ID_STEP, Account, Store
-from tests.conftest import free_port
+from include.simulate.crm import Record
+from include.sources.config import Sources
+from include.sources.hubspot import ingest_crm
+from tests.conftest import Warehouse, free_port
 
 TOKEN = "sandbox-test-token"
 CREATED = datetime(2025, 3, 4, 5, 6, 7, tzinfo=UTC)
@@ -59,10 +62,12 @@ def running_sandbox(
     accounts: list[Account],
     burst_calls: int = BURST_CALLS,
     burst_window_s: float = BURST_WINDOW_S,
+    records: tuple[Record, ...] = (),
 ) -> Iterator[Running]:
     store = Store(state)
     if store.is_empty():
         store.seed(accounts)
+        store.seed_records(records)
     sandbox = Sandbox(store, TOKEN, burst_calls, burst_window_s)
     port = free_port()
     config = uvicorn.Config(
@@ -85,3 +90,52 @@ def reach(monkeypatch: pytest.MonkeyPatch, running: Running, conn_id: str = "hub
     """Point the Airflow connection at the sandbox."""
     address = running.url.removeprefix("http://")
     monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", f"http://:{TOKEN}@{address}")
+
+
+class Stage:
+    """A company whose CRM is a running sandbox, and a warehouse to ingest it into."""
+
+    def __init__(self, warehouse: Warehouse, crm: Running) -> None:
+        self.warehouse = warehouse
+        self.crm = crm
+        self.sources = Sources.model_validate(
+            {
+                "company": {"name": "Test", "timezone": "Asia/Shanghai", "currency": "CNY"},
+                "crm": {"system": "hubspot", "connection": "hubspot_default"},
+            }
+        )
+
+    def ingest(self, as_of: date, entity: str = "companies") -> tuple[int, int, int, int]:
+        """Ingest all, and return new, corrected, unchanged, quarantined of an entity."""
+        loads = ingest_crm(self.sources, as_of)
+        assert loads is not None
+        load = loads[entity]
+        booked = self.warehouse.rows(
+            "select rows_in, rows_new, rows_corrected, rows_unchanged, rows_quarantined, rows_later "
+            "from audit.loads where load_id = %s",
+            load.load_id,
+        )
+        counts = (load.rows_new, load.rows_corrected, load.rows_unchanged, load.rows_quarantined)
+        assert booked == [(sum(counts), *counts, load.rows_later)]
+        return counts
+
+    def edit(self, index: int, at: datetime, **values: str) -> None:
+        """Change a company as a salesperson would have at that moment."""
+        self.crm.sandbox.store.update([(record_id(index), values)], at)
+
+    def as_of(self, index: int, day: date) -> tuple | None:
+        """Return what a reader as of a day sees of a company: industry, archived."""
+        seen = self.seen("companies", record_id(index), day)
+        return seen and (seen[1]["industry"], seen[2])
+
+    def seen(self, entity: str, record: str, day: date) -> tuple | None:
+        """Return what a reader as of a day sees of a record: its owner, its properties, whether it is archived."""
+        owner = "account_number" if entity == "companies" else "company_record_id"
+        rows = self.warehouse.rows(
+            f"select {owner}, properties, is_archived from raw_hubspot.{entity} where record_id = %s "
+            "and valid_from < ((%s::date + 1)::timestamp at time zone 'Asia/Shanghai') "
+            "order by valid_from desc, load_seq desc limit 1",
+            record,
+            day,
+        )
+        return rows[0] if rows else None

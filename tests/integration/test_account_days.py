@@ -112,7 +112,7 @@ def _random_line(chance: random.Random, row_key: str) -> Line:
 def test_any_sequence_of_new_late_and_corrected_lines_equals_a_full_rebuild(
     warehouse: Warehouse, seed: int
 ) -> None:
-    chance = random.Random(seed)  # noqa: S311
+    chance = random.Random(seed)
     orders = Orders()
     for round_number in range(5):
         for _ in range(chance.randrange(1, 4)):  # several loads may wait for one build

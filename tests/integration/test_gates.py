@@ -15,7 +15,7 @@ from include.warehouse.lock import begin_run, finish_run
 from include.warehouse.publish import publish
 from tests.conftest import PASSWORDS, Warehouse
 from tests.fixtures.candidates import make_candidate
-from tests.fixtures.layers import add_company, add_line, load_day, make_marts
+from tests.fixtures.layers import add_event, add_line, add_version, load_day, make_marts
 
 DAY = date(2026, 6, 30)
 NEXT = date(2026, 7, 1)
@@ -85,6 +85,21 @@ def test_an_absent_source_is_written_down_and_not_checked(warehouse: Warehouse, 
     assert not [c for c in checks(warehouse, success=True) if c[1] == "raw_hubspot.companies" and c[2]]
 
 
+def test_what_the_crm_does_not_let_us_read_is_not_checked_and_the_rest_of_it_is(
+    warehouse: Warehouse, run_id: str
+) -> None:
+    load_day(DAY)
+    for entity in ("companies", "deals"):
+        with landing("crm", entity, DAY) as load:
+            add_version(load, "1", properties={"amount": "a lot"})
+    stopped(warehouse, "raw", run_id, r"raw_hubspot\.deals\.amount: .*An amount is a number")
+    kept = checks(warehouse, success=True)
+    assert ("raw", "raw_hubspot.tickets", None, "source_absent") in kept
+    assert ("raw", "raw_hubspot.companies", None, "source_absent") not in kept
+    assert not [c for c in kept if c[1] == "raw_hubspot.tickets" and c[3] != "source_absent"]
+    assert ("raw", "raw_hubspot.companies", "record_id", "expect_column_value_lengths_to_be_between") in kept
+
+
 def test_a_source_that_said_nothing_of_the_date_stops_the_gate(warehouse: Warehouse, run_id: str) -> None:
     with landing("orders", "order_lines", DAY) as load:
         bind_company(load.connection, "Test", "Asia/Shanghai", "CNY")
@@ -118,7 +133,6 @@ def test_a_bad_order_line_stops_the_raw_gate(
 def test_every_expectation_of_rows_in_the_raw_suite_can_fail(warehouse: Warehouse, run_id: str) -> None:
     warehouse.rows("alter table raw_files.order_lines drop constraint order_lines_pkey")
     warehouse.rows("alter table raw_files.order_lines drop constraint order_lines_line_type_check")
-    warehouse.rows("alter table raw_hubspot.companies drop constraint companies_pkey")
     with landing("orders", "order_lines", DAY) as load:
         bind_company(load.connection, "Test", "Asia/Shanghai", "CNY")
         for number, line in enumerate(
@@ -136,11 +150,42 @@ def test_every_expectation_of_rows_in_the_raw_suite_can_fail(warehouse: Warehous
         ):
             add_line(load, str(number), **line)
         add_line(load, "0")
-    with landing("crm", "companies", DAY) as load:
-        add_company(load, "")
-        add_company(load, "2", account_number="")
-        add_company(load, "2", valid_from=datetime(2026, 6, 30, 16, tzinfo=UTC))
-    record_absent("behavior", "events", DAY)
+    bad_properties = {
+        "companies": {},
+        "contacts": {"hs_email_optout": "maybe"},
+        "deals": {
+            "amount": "a lot",
+            "deal_currency_code": "rmb",
+            "hs_is_closed_won": "soon",
+            "closedate": "soon",
+        },
+        "tickets": {"hs_ticket_priority": "WHENEVER", "closed_date": "30.6.2026"},
+        "feedback_submissions": {
+            "hs_survey_type": "NPS",
+            "hs_value": "11",
+            "hs_submission_timestamp": "today",
+        },
+    }
+    for entity, properties in bad_properties.items():
+        warehouse.rows(f"alter table raw_hubspot.{entity} drop constraint {entity}_pkey")
+        with landing("crm", entity, DAY) as load:
+            add_version(load, "", properties=properties)
+            add_version(load, "2", owner="", known_on=NEXT)
+            add_version(load, "2")
+            add_version(load, "3", valid_from=datetime(2026, 6, 30, 16, tzinfo=UTC))
+    warehouse.rows("alter table raw_files.events drop constraint events_pkey")
+    with landing("behavior", "events", DAY) as load:
+        for number, event in enumerate(
+            [
+                {"event_name": ""},
+                {"customer_id": ""},
+                {"duration_s": -1},
+                {"event_at": datetime(2026, 6, 30, 16, tzinfo=UTC)},
+                {"known_on": date(2026, 6, 29)},
+            ]
+        ):
+            add_event(load, str(number), **event)
+        add_event(load, "0")
     with pytest.raises(GateFailed):
         run_gate("raw", DAY, run_id)
     failed, every = failed_and_all(warehouse)
@@ -344,8 +389,8 @@ def test_an_unknown_gate_and_an_empty_warehouse_are_told(warehouse: Warehouse, r
     with pytest.raises(StratumError, match="holds no company yet"):
         run_gate("raw", DAY, run_id)
     load_day(DAY)
-    with pytest.raises(StratumError, match="There is no gate 'scores'"):
-        run_gate("scores", DAY, run_id)
+    with pytest.raises(StratumError, match="There is no gate 'moods'"):
+        run_gate("moods", DAY, run_id)
 
 
 def test_the_data_docs_show_every_result_without_network_or_script(warehouse: Warehouse, run_id: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from include.errors import StratumError
-from include.sources import mapping, orders
+from include.sources import file_loads, orders
 from include.sources.behavior import ingest_behavior
 from include.sources.config import Company, Orders, Sources
 from include.sources.orders import ingest_orders
@@ -155,6 +155,13 @@ def test_a_row_on_which_an_expression_fails_is_refused_and_the_rest_is_kept(
     assert warehouse.rows(
         "select quantity::int, ordered_at at time zone 'UTC' from raw_files.order_lines"
     ) == [(12, datetime(2024, 2, 29, 16))]
+
+
+def test_without_rules_every_line_is_a_sale_and_none_takes_goods_back(warehouse: Warehouse, csv) -> None:
+    load = ingest_orders(csv(PLAIN, return_when=None, non_product_when=None), DAY_3)
+    assert load is not None
+    assert load.reasons == {"sign_contradicts_type": 1}
+    assert warehouse.rows("select distinct line_type from raw_files.order_lines") == [("sale",)]
 
 
 def test_a_mapped_amount_is_taken_as_it_stands_unless_it_contradicts_the_line(
@@ -395,7 +402,7 @@ def test_a_foreign_amount_needs_a_rate_known_on_its_day(
     rates.write_text(
         "currency,reporting_currency,rate,effective_from\nEUR,CNY,7.8,2024-03-02\nEUR,USD,1.1,2020-01-01\n"
     )
-    monkeypatch.setattr(mapping, "RATES", rates)
+    monkeypatch.setattr(orders, "RATES", rates)
     lines = "".join(f"S{day},A,2024-03-0{day} 00:00:00,P1,Bolt,1,1.00,EUR\n" for day in (1, 2, 3))
     load = ingest_orders(csv(lines), DAY_3)
     assert load is not None
@@ -446,7 +453,7 @@ def test_a_failure_in_the_middle_leaves_what_was_there_before(warehouse: Warehou
         raise ConnectionError("the wire was cut")
 
     with monkeypatch.context() as patch:
-        patch.setattr(orders, "_quarantine", fail)
+        patch.setattr(file_loads, "_quarantine", fail)
         with pytest.raises(ConnectionError):
             ingest_orders(csv(PLAIN), DAY_1)
     assert_empty(warehouse)

@@ -202,7 +202,7 @@ def test_after_the_last_try_a_row_is_a_dead_letter_until_it_is_replayed(stage: S
     stage.assert_ledger_is_what_the_crm_holds()
 
 
-@pytest.mark.parametrize(("retry_after", "wait"), [(None, 10.0), (3, 3.0)])
+@pytest.mark.parametrize(("retry_after", "wait"), [(None, 10.5), (3, 3.0)])
 def test_a_rate_limit_is_waited_out(stage: Stage, retry_after: int | None, wait: float) -> None:
     stage.crm.fault(rate_limited=4, retry_after=retry_after)
     result = stage.sync()

@@ -44,6 +44,20 @@ def test_stopping_leaves_no_child_even_one_that_ignores_the_signal_and_lost_its_
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
 
 
+def test_what_a_killed_process_left_running_is_ended_before_it_is_started_again(
+    parent: Process, tmp_path: Path
+) -> None:
+    child = int((tmp_path / "child").read_text())
+    found = parent.find()
+    assert found
+    found.kill()
+    found.wait(5)
+    assert psutil.pid_exists(child)
+    parent.start(dict(os.environ))
+    assert parent.find()
+    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+
+
 def test_the_process_of_another_program_never_passes_for_ours(parent: Process) -> None:
     noted = json.loads(parent.pid_file.read_text())
     assert parent.find()

@@ -14,6 +14,12 @@ orders:
   columns: {order_id: a, customer_id: b, product_id: c, quantity: d, unit_price: e, currency: "'CNY'", ordered_at: f}
 """
 
+BEHAVIOR = """
+behavior:
+  file: events/*.csv.gz
+  columns: {event_name: a, event_at: b}
+"""
+
 
 @pytest.fixture(autouse=True)
 def _settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -68,7 +74,26 @@ WRONG = {
         "company: {name: x}\nsync: {target: fax, fields: {a: tier}}",
         "sync.target: Input should be 'hubspot', but it is 'fax'",
     ),
-    "a behavior source": ("company: {name: x}\nbehavior: {file: a.csv}", "behavior: Input should be None"),
+    "a missing column of events": (
+        "company: {name: x}" + BEHAVIOR.replace("event_at: b", "feature: b"),
+        "'behavior.columns.event_at' is missing",
+    ),
+    "a column that is no part of an event": (
+        "company: {name: x}" + BEHAVIOR.replace("event_at: b", "event_at: b, amount: c"),
+        "'behavior.columns.amount' is not known",
+    ),
+    "a key of orders alone": (
+        "company: {name: x}" + BEHAVIOR + "  key: [event_name]",
+        "'behavior.key' is not known",
+    ),
+    "events in a file of another kind": (
+        "company: {name: x}" + BEHAVIOR.replace("csv.gz", "log"),
+        "behavior.file: '" + "{folder}/events/*.log' is not a kind of file",
+    ),
+    "a reason of ours for events": (
+        "company: {name: x}" + BEHAVIOR + "  quarantine: [{reason: duration_negative, when: 'true'}]",
+        "'duration_negative' is a reason of Stratum's own",
+    ),
     "no YAML": ("company: [}", "is not valid YAML"),
     "no mapping": ("- company", "must be a mapping"),
     "a variable that is not set": ("company: {name: '${NOT_SET_HERE}'}", "NOT_SET_HERE, which is not set"),
@@ -80,7 +105,7 @@ def test_what_is_wrong_is_said_in_one_line_that_names_the_file(tmp_path: Path, t
     with pytest.raises(StratumError) as fault:
         load(tmp_path, text)
     message = str(fault.value).replace("${", "").replace("}", "")
-    assert said in message
+    assert said.replace("{folder}", str(tmp_path)) in message
     assert str(tmp_path / "sources.yml") in message
     assert "\n" not in message
 
@@ -102,6 +127,12 @@ def test_a_relative_file_starts_at_the_folder_of_the_yml(tmp_path: Path, monkeyp
     sources = load(tmp_path, "company: {name: x}" + ORDERS)
     assert sources.orders is not None
     assert sources.orders.files() == [tmp_path / "orders.csv"]
+    (tmp_path / "events").mkdir()
+    for month in ("2024-02", "2024-01"):
+        (tmp_path / "events" / f"{month}.csv.gz").touch()
+    behavior = load(tmp_path, "company: {name: x}" + BEHAVIOR).behavior
+    assert behavior is not None
+    assert behavior.files() == [tmp_path / "events" / f"{month}.csv.gz" for month in ("2024-01", "2024-02")]
 
 
 def test_a_variable_is_replaced_from_the_environment(tmp_path: Path, monkeypatch) -> None:
@@ -125,6 +156,8 @@ def test_the_files_that_are_shipped_are_valid(tmp_path: Path, monkeypatch) -> No
     simulated = load_sources(PROJECT_DIR / "include" / "simulate" / "sources.yml")
     assert simulated.orders is not None
     assert simulated.orders.file == str(tmp_path / "home" / "simulated" / "orders.csv")
+    assert simulated.behavior is not None
+    assert simulated.behavior.file == str(tmp_path / "home" / "simulated" / "events" / "*.csv.gz")
     assert simulated.sync is not None
     assert simulated.sync.fields["stratum_tier"] == "tier"
     retail = load_sources(PROJECT_DIR / "docs" / "examples" / "online_retail_ii.yml")

@@ -1,3 +1,14 @@
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='remap',
+        full_refresh=false,
+        on_schema_change='append_new_columns',
+        indexes=[{'columns': ['source_system', 'source_account_id'], 'unique': true}],
+        post_hook="analyze {{ this }}",
+    )
+}}
+
 with
 
 account_days as (

@@ -5,13 +5,14 @@
         on_schema_change='fail',
         indexes=[{'columns': ['account_id', 'order_date'], 'unique': true}],
         pre_hook=[
-            "{{ claim_queued_days(with_customer=true) }}",
-            "{{ widen_claim_to_touched_orders() }}",
-            "{{ remove_claimed_days(with_customer=true) }}",
+            "{{ claim_queued_days(source('intermediate', 'account_day_queue')) }}",
+            "{{ widen_claim_to_touched_orders(source('intermediate', 'account_day_queue')) }}",
+            "{{ remove_claimed_days(source('intermediate', 'account_day_queue'), 'order_date') }}",
         ],
         post_hook=[
-            "{{ settle_claimed_days() }}",
-            "{{ remember_definition() }}",
+            "{{ restate_from_claimed_days(source('intermediate', 'account_day_queue'), 'order_date') }}",
+            "{{ settle_claim(source('intermediate', 'account_day_queue')) }}",
+            "{{ remember_definition(var('definition')) }}",
             "analyze {{ this }}",
         ],
     )
@@ -111,4 +112,6 @@ final as (
 
 )
 
+-- By account, as its readers look the days up.
 select * from final
+order by account_id, order_date

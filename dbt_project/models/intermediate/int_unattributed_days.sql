@@ -5,12 +5,12 @@
         on_schema_change='fail',
         indexes=[{'columns': ['order_date'], 'unique': true}],
         pre_hook=[
-            "{{ claim_queued_days(with_customer=false) }}",
-            "{{ remove_claimed_days(with_customer=false) }}",
+            "{{ claim_queued_days(source('intermediate', 'account_day_queue'), with_customer=false) }}",
+            "{{ remove_claimed_days(source('intermediate', 'account_day_queue'), 'order_date', with_customer=false) }}",
         ],
         post_hook=[
-            "{{ settle_claimed_days() }}",
-            "{{ remember_definition() }}",
+            "{{ settle_claim(source('intermediate', 'account_day_queue')) }}",
+            "{{ remember_definition(var('definition')) }}",
             "analyze {{ this }}",
         ],
     )

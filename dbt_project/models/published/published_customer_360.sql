@@ -30,6 +30,32 @@ account_tiers as (
 
 ),
 
+account_lifecycle as (
+
+    select * from {{ ref('account_lifecycle') }}
+    where as_of_date = {{ as_of_date() }}
+
+),
+
+churn_scores as (
+
+    select * from {{ source('ml', 'scores') }}
+    where run_id = '{{ var("run_id") }}' and model = 'churn'
+
+),
+
+risk_bands as (
+
+    {{ policy_rows('risk_bands') }}
+
+),
+
+next_actions as (
+
+    {{ policy_rows('next_actions', key=['tier', 'churn_risk']) }}
+
+),
+
 tier_actions as (
 
     {{ policy_rows('tier_actions', key='tier') }}
@@ -68,12 +94,37 @@ final as (
         account_tiers.is_dormant,
         account_tiers.tier,
         account_tiers.tier_rank,
-        tier_actions.action as next_action,
+        coalesce(next_actions.action, tier_actions.action) as next_action,
+        account_lifecycle.age_stage,
+        account_features.logins_30d,
+        account_features.days_since_last_login,
+        account_features.open_tickets,
+        account_features.nps_latest,
+        account_features.open_deal_amount,
+        account_features.contacts,
+        account_features.has_decision_maker,
+        churn_scores.probability as churn_probability,
+        churn_scores.score_rank as churn_rank,
+        risk_bands.risk as churn_risk,
+        churn_scores.reason_1 as churn_reason_1,
+        churn_scores.reason_2 as churn_reason_2,
+        churn_scores.reason_3 as churn_reason_3,
+        churn_scores.model_id as churn_model_id,
         '{{ var("reporting_currency") }}' as currency
     from account_profiles
     left join account_features on account_profiles.account_id = account_features.account_id
     left join account_rfm on account_profiles.account_id = account_rfm.account_id
     left join account_tiers on account_profiles.account_id = account_tiers.account_id
+    left join account_lifecycle on account_profiles.account_id = account_lifecycle.account_id
+    left join churn_scores on account_profiles.account_id = churn_scores.account_id
+    left join risk_bands
+        on
+            churn_scores.probability >= risk_bands.from_probability
+            and (churn_scores.probability < risk_bands.below_probability or risk_bands.below_probability is null)
+    left join next_actions
+        on
+            account_tiers.tier = next_actions.tier
+            and risk_bands.risk = next_actions.churn_risk
     left join tier_actions on account_tiers.tier = tier_actions.tier
 
 )

@@ -1,10 +1,11 @@
-"""Read by Airflow at start: import in the scheduler what tasks need, so that forked tasks inherit it.
+"""Read by Airflow at start: import what tasks need in the process that forks them, so that they inherit it.
 
 Measured on two cores: a task that imports Great Expectations or dbt by itself spends 3–5 s on it; a fork of
-a scheduler that holds them spends none.
+a process that holds them spends none. Tasks are forked by the scheduler, or by a Celery worker where one runs.
 """
 
 import importlib
+import os
 import sys
 
 PRELOADED = (
@@ -15,13 +16,18 @@ PRELOADED = (
     "hubspot",
     "include.dbt",
     "include.quality.gate",
+    "include.sources.behavior",
     "include.sources.orders",
     "include.sources.hubspot",
     "include.sync.run",
     "include.warehouse.publish",
+    "ml.score",
+    "ml.train",
     "psycopg",
 )
 
-if "scheduler" in sys.argv:
+FORKS_TASKS = "worker" if os.environ.get("AIRFLOW__CORE__EXECUTOR") == "CeleryExecutor" else "scheduler"
+
+if FORKS_TASKS in sys.argv:
     for name in PRELOADED:
         importlib.import_module(name)

@@ -1,118 +1,394 @@
+{{
+    config(
+        pre_hook="{{ remove_claimed_restatements() }}",
+        post_hook=[
+            "{{ settle_claim(source('intermediate', 'restatement_queue')) }}",
+            "{{ remember_definition(var('features_definition')) }}",
+        ],
+    )
+}}
+
+{%- set order_days_ago = days_between('account_days.order_date', 'pairs.as_of_date') %}
+{%- set usage_days_ago = days_between('usage_days.usage_date', 'pairs.as_of_date') %}
+{%- set ticket_days_ago = days_between('tickets.created_date', 'pair_companies.as_of_date') %}
+
+-- Everything below is a join with the rows that are due, for one date as for many. Models are referred to where they
+-- are read: a CTE read twice is copied whole, and could then not be reached by index.
 with
 
-account_days as (
+pair_dates as (
 
-    select * from {{ ref('int_account_days') }}
-    where order_date <= {{ as_of_date() }}
-
-),
-
-thresholds as (
-
-    {{ policy_rows('thresholds', key='name') }}
+    select distinct as_of_date from {{ ref('account_features_due') }}
 
 ),
 
-order_spans as (
+frequency_windows as (
 
     select
+        as_of_date,
+        value as window_days
+    from ({{ policy_rows_on_dates('thresholds', key='name', dates='pair_dates') }}) as thresholds
+    where name = 'frequency_window_days'
+
+),
+
+-- One look into the index for each row that is due: joined and grouped, the days of many dates would be sorted whole.
+order_sums as (
+
+    select
+        pairs.as_of_date,
+        pairs.account_id,
+        pairs.first_order_date,
+        frequency_windows.window_days as frequency_window_days,
+        sums.*
+    from {{ ref('account_features_due') }} as pairs
+    inner join frequency_windows on pairs.as_of_date = frequency_windows.as_of_date
+    cross join lateral (
+        select
+            max(case when account_days.orders > 0 then account_days.order_date end) as last_order_date,
+            max(case when account_days.country is not null then account_days.order_date end) as country_date,
+            count(case when account_days.orders > 0 then 1 end) as order_days,
+            count(case when account_days.orders > 0 and {{ order_days_ago }} < 365 then 1 end) as order_days_365d,
+            sum(account_days.orders) as orders_total,
+            sum(account_days.gross_sales) as gross_sales_total,
+            sum(account_days.net_revenue) as net_revenue_total,
+            sum(case when account_days.order_date >= pairs.first_order_date then account_days.net_revenue else 0 end)
+                as net_revenue_since_first_order,
+            {%- for days in [30, 90, 365] %}
+            sum(case when {{ order_days_ago }} < {{ days }} then account_days.orders else 0 end) as orders_{{ days }}d,
+            sum(case when {{ order_days_ago }} < {{ days }} then account_days.gross_sales else 0 end)
+                as gross_sales_{{ days }}d,
+            sum(case when {{ order_days_ago }} < {{ days }} then account_days.returns_amount else 0 end)
+                as returns_amount_{{ days }}d,
+            sum(case when {{ order_days_ago }} < {{ days }} then account_days.net_revenue else 0 end)
+                as net_revenue_{{ days }}d,
+            {%- endfor %}
+            sum(case when {{ order_days_ago }} < 180 then account_days.orders else 0 end) as orders_180d,
+            sum(case when {{ order_days_ago }} < 180 then account_days.net_revenue else 0 end) as net_revenue_180d,
+            sum(case when {{ order_days_ago }} < frequency_windows.window_days then account_days.orders else 0 end)
+                as orders_in_frequency_window
+        from {{ ref('int_account_days') }} as account_days
+        where
+            account_days.account_id = pairs.account_id
+            and account_days.order_date <= pairs.as_of_date
+    ) as sums
+
+),
+
+order_rhythm as (
+
+    select
+        order_sums.*,
+        {{ days_between('order_sums.last_order_date', 'order_sums.as_of_date') }} as days_since_last_order,
+        {{ days_between('order_sums.first_order_date', 'order_sums.as_of_date') }} + 1 as tenure_days,
+        {{ days_between('order_sums.first_order_date', 'order_sums.last_order_date') }} as days_of_ordering,
+        previous_days.order_date as previous_order_date,
+        countries.country as order_country
+    from order_sums
+    left join lateral (
+        select max(account_days.order_date) as order_date
+        from {{ ref('int_account_days') }} as account_days
+        where
+            account_days.account_id = order_sums.account_id
+            and account_days.order_date < order_sums.last_order_date
+            and account_days.orders > 0
+    ) as previous_days on true
+    left join {{ ref('int_account_days') }} as countries
+        on
+            order_sums.account_id = countries.account_id
+            and order_sums.country_date = countries.order_date
+
+),
+
+usage_sums as (
+
+    select
+        pairs.as_of_date,
+        pairs.account_id,
+        sums.*
+    from {{ ref('account_features_due') }} as pairs
+    cross join lateral (
+        select
+            {%- for days in [30, 60, 90, 180] %}
+            sum(case when {{ usage_days_ago }} < {{ days }} then usage_days.logins else 0 end) as logins_{{ days }}d,
+            {%- endfor %}
+            {%- for days in [30, 90] %}
+            sum(case when {{ usage_days_ago }} < {{ days }} then usage_days.core_feature_uses else 0 end)
+                as core_feature_uses_{{ days }}d,
+            {%- endfor %}
+            count(case when {{ usage_days_ago }} < 30 then 1 end) as active_days_30d,
+            sum(case when {{ usage_days_ago }} < 90 then usage_days.sessions else 0 end) as sessions_90d
+        from {{ ref('int_usage_days') }} as usage_days
+        where
+            usage_days.account_id = pairs.account_id
+            and usage_days.usage_date <= pairs.as_of_date
+            and usage_days.usage_date > {{ days_before('pairs.as_of_date', 180) }}
+    ) as sums
+
+),
+
+last_logins as (
+
+    select
+        pairs.as_of_date,
+        pairs.account_id,
+        logins.last_login_date
+    from {{ ref('account_features_due') }} as pairs
+    cross join lateral (
+        select max(usage_days.usage_date) as last_login_date
+        from {{ ref('int_usage_days') }} as usage_days
+        where
+            usage_days.account_id = pairs.account_id
+            and usage_days.usage_date <= pairs.as_of_date
+            and usage_days.logins > 0
+    ) as logins
+
+),
+
+pair_companies as (
+
+    select
+        pairs.as_of_date,
+        pairs.account_id,
+        account_crosswalk.source_account_id as company_record_id
+    from {{ ref('account_features_due') }} as pairs
+    inner join {{ ref('int_account_crosswalk') }} as account_crosswalk
+        on
+            pairs.account_id = account_crosswalk.account_id
+            and account_crosswalk.source_system = 'hubspot'
+
+),
+
+contact_sums as (
+
+    select
+        pair_companies.as_of_date,
+        pair_companies.account_id,
+        count(*) as contacts,
+        count(case when ';' || contacts.buying_roles || ';' like '%;DECISION_MAKER;%' then 1 end) as decision_makers
+    from pair_companies
+    inner join {{ ref('stg_hubspot_contacts') }} as contacts
+        on
+            pair_companies.company_record_id = contacts.company_record_id
+            and {{ stands_on('contacts', 'pair_companies.as_of_date') }}
+    group by pair_companies.as_of_date, pair_companies.account_id
+
+),
+
+ticket_sums as (
+
+    select
+        pair_companies.as_of_date,
+        pair_companies.account_id,
+        count(case when tickets.closed_date > pair_companies.as_of_date or tickets.closed_date is null then 1 end)
+            as open_tickets,
+        count(case when {{ ticket_days_ago }} < 90 then 1 end) as tickets_90d,
+        count(case when {{ ticket_days_ago }} < 90 and tickets.priority = 'URGENT' then 1 end) as urgent_tickets_90d
+    from pair_companies
+    inner join {{ ref('stg_hubspot_tickets') }} as tickets
+        on
+            pair_companies.company_record_id = tickets.company_record_id
+            and {{ stands_on('tickets', 'pair_companies.as_of_date') }}
+    where tickets.created_date <= pair_companies.as_of_date
+    group by pair_companies.as_of_date, pair_companies.account_id
+
+),
+
+placed_answers as (
+
+    select
+        pair_companies.as_of_date,
+        pair_companies.account_id,
+        survey_answers.answer,
+        row_number() over (
+            partition by pair_companies.as_of_date, pair_companies.account_id
+            order by survey_answers.submitted_at desc, survey_answers.record_id desc
+        ) as newness
+    from pair_companies
+    inner join {{ ref('stg_hubspot_survey_answers') }} as survey_answers
+        on
+            pair_companies.company_record_id = survey_answers.company_record_id
+            and {{ stands_on('survey_answers', 'pair_companies.as_of_date') }}
+    where
+        survey_answers.survey_type = 'NPS'
+        and survey_answers.answer is not null
+        and survey_answers.submitted_date <= pair_companies.as_of_date
+
+),
+
+nps_answers as (
+
+    select
+        as_of_date,
         account_id,
-        min(order_date) as first_order_date,
-        max(order_date) as last_order_date
-    from account_days
-    where orders > 0
-    group by account_id
+        cast(max(case when newness = 1 then answer end) as smallint) as nps_latest,
+        cast(max(case when newness = 2 then answer end) as smallint) as nps_previous
+    from placed_answers
+    where newness <= 2
+    group by as_of_date, account_id
 
 ),
 
-dated_days as (
+deal_stages as (
 
-    select
-        account_days.*,
-        order_spans.first_order_date,
-        order_spans.last_order_date,
-        {{ days_between('account_days.order_date', as_of_date()) }} as days_ago
-    from order_spans
-    inner join account_days on order_spans.account_id = account_days.account_id
+    {{ policy_rows_on_dates('deal_stages', key='deal_stage', dates='pair_dates') }}
 
 ),
 
-sums as (
+deals_on_dates as (
 
     select
+        pair_companies.as_of_date,
+        pair_companies.account_id,
+        deals.close_date,
+        deals.amount,
+        case
+            when deals.is_won then 'won'
+            else coalesce(deal_stages.outcome, 'open')
+        end as outcome,
+        case
+            when coalesce(deals.currency, '{{ var("reporting_currency") }}') = '{{ var("reporting_currency") }}' then 1
+            else exchange_rates.rate
+        end as rate
+    from pair_companies
+    inner join {{ ref('stg_hubspot_deals') }} as deals
+        on
+            pair_companies.company_record_id = deals.company_record_id
+            and {{ stands_on('deals', 'pair_companies.as_of_date') }}
+    left join deal_stages
+        on
+            pair_companies.as_of_date = deal_stages.as_of_date
+            and deals.deal_stage = deal_stages.deal_stage
+    left join {{ ref('stg_exchange_rates') }} as exchange_rates
+        on
+            deals.currency = exchange_rates.currency
+            and pair_companies.as_of_date >= exchange_rates.effective_from
+            and (pair_companies.as_of_date < exchange_rates.effective_until or exchange_rates.effective_until is null)
+
+),
+
+deal_sums as (
+
+    select
+        as_of_date,
         account_id,
-        first_order_date,
-        last_order_date,
-        {{ days_between('last_order_date', as_of_date()) }} as days_since_last_order,
-        {{ days_between('first_order_date', as_of_date()) }} + 1 as tenure_days,
-        sum(orders) as orders_total,
-        sum(gross_sales) as gross_sales_total,
-        sum(net_revenue) as net_revenue_total,
-        sum(case when order_date >= first_order_date then net_revenue else 0 end) as net_revenue_since_first_order,
-        {%- for days in [30, 90, 365] %}
-        sum(case when days_ago < {{ days }} then orders else 0 end) as orders_{{ days }}d,
-        sum(case when days_ago < {{ days }} then gross_sales else 0 end) as gross_sales_{{ days }}d,
-        sum(case when days_ago < {{ days }} then returns_amount else 0 end) as returns_amount_{{ days }}d,
-        sum(case when days_ago < {{ days }} then net_revenue else 0 end) as net_revenue_{{ days }}d,
-        {%- endfor %}
-        sum(case when days_ago < {{ threshold('frequency_window_days') }} then orders else 0 end)
-            as orders_in_frequency_window
-    from dated_days
-    group by account_id, first_order_date, last_order_date
-
-),
-
-newest_countries as (
-
-    select
-        account_id,
-        country,
-        row_number() over (partition by account_id order by order_date desc) as newness
-    from account_days
-    where country is not null
+        count(case when outcome = 'open' then 1 end) as open_deals,
+        sum(case when outcome = 'open' then amount * rate else 0 end) as open_deal_amount,
+        count(case when outcome = 'open' and amount is not null and rate is null then 1 end) as unpriced_deals,
+        count(
+            case
+                when
+                    outcome = 'won'
+                    and close_date <= as_of_date
+                    and close_date > {{ days_before('as_of_date', 365) }}
+                    then 1
+            end
+        ) as won_deals_365d
+    from deals_on_dates
+    group by as_of_date, account_id
 
 ),
 
 final as (
 
     select
-        {{ as_of_date() }} as as_of_date,
-        sums.account_id,
-        sums.first_order_date,
-        sums.last_order_date,
-        sums.days_since_last_order,
-        sums.tenure_days,
-        newest_countries.country as order_country,
-        cast(sums.orders_total as bigint) as orders_total,
+        order_rhythm.as_of_date,
+        order_rhythm.account_id,
+        order_rhythm.first_order_date,
+        order_rhythm.last_order_date,
+        order_rhythm.days_since_last_order,
+        order_rhythm.tenure_days,
+        order_rhythm.order_country,
+        cast(order_rhythm.orders_total as bigint) as orders_total,
         {%- for days in [30, 90, 365] %}
-        cast(sums.orders_{{ days }}d as bigint) as orders_{{ days }}d,
-        cast(sums.gross_sales_{{ days }}d as numeric(18, 2)) as gross_sales_{{ days }}d,
-        cast(sums.returns_amount_{{ days }}d as numeric(18, 2)) as returns_amount_{{ days }}d,
-        cast(sums.net_revenue_{{ days }}d as numeric(18, 2)) as net_revenue_{{ days }}d,
+        cast(order_rhythm.orders_{{ days }}d as bigint) as orders_{{ days }}d,
+        cast(order_rhythm.gross_sales_{{ days }}d as numeric(18, 2)) as gross_sales_{{ days }}d,
+        cast(order_rhythm.returns_amount_{{ days }}d as numeric(18, 2)) as returns_amount_{{ days }}d,
+        cast(order_rhythm.net_revenue_{{ days }}d as numeric(18, 2)) as net_revenue_{{ days }}d,
         {%- endfor %}
-        cast(sums.net_revenue_total as numeric(18, 2)) as net_revenue_total,
+        cast(order_rhythm.net_revenue_total as numeric(18, 2)) as net_revenue_total,
         cast(
-            sums.orders_in_frequency_window * {{ days_per_quarter() }}
+            order_rhythm.orders_in_frequency_window * {{ days_per_quarter() }}
             / greatest(
-                least(sums.tenure_days, {{ threshold('frequency_window_days') }}), {{ days_per_quarter() }}
+                least(order_rhythm.tenure_days, order_rhythm.frequency_window_days), {{ days_per_quarter() }}
             )
             as numeric(12, 4)
         ) as orders_per_quarter,
         cast(
-            sums.net_revenue_since_first_order * {{ days_per_year() }}
-            / greatest(sums.tenure_days, {{ days_per_year() }})
+            order_rhythm.net_revenue_since_first_order * {{ days_per_year() }}
+            / greatest(order_rhythm.tenure_days, {{ days_per_year() }})
             as numeric(18, 2)
         ) as yearly_net_spend,
-        cast(sums.gross_sales_total / sums.orders_total as numeric(18, 2)) as average_order_value,
+        cast(order_rhythm.gross_sales_total / order_rhythm.orders_total as numeric(18, 2)) as average_order_value,
         -- Returns of older purchases can exceed the window's sales many times; the limit is the column's.
         cast(
-            least(sums.returns_amount_365d / nullif(sums.gross_sales_365d, 0), 99999.9999) as numeric(9, 4)
-        ) as return_rate_365d
-    from sums
-    left join newest_countries
+            least(order_rhythm.returns_amount_365d / nullif(order_rhythm.gross_sales_365d, 0), 99999.9999)
+            as numeric(9, 4)
+        ) as return_rate_365d,
+        cast(order_rhythm.orders_180d as bigint) as orders_180d,
+        cast(order_rhythm.orders_180d - order_rhythm.orders_90d as bigint) as orders_prior_90d,
+        cast(order_rhythm.net_revenue_180d - order_rhythm.net_revenue_90d as numeric(18, 2)) as net_revenue_prior_90d,
+        order_rhythm.order_days as order_days_total,
+        order_rhythm.order_days_365d,
+        cast(
+            cast(order_rhythm.days_of_ordering as numeric(18, 4)) / nullif(order_rhythm.order_days - 1, 0)
+            as numeric(12, 4)
+        ) as mean_order_gap_days,
+        {{ days_between('order_rhythm.previous_order_date', 'order_rhythm.last_order_date') }} as last_gap_days,
+        -- By the whole gap, not by the rounded mean.
+        cast(
+            cast(order_rhythm.days_since_last_order as numeric(18, 4)) * (order_rhythm.order_days - 1)
+            / nullif(order_rhythm.days_of_ordering, 0)
+            as numeric(12, 4)
+        ) as gap_ratio,
+        cast(coalesce(usage_sums.logins_30d, 0) as bigint) as logins_30d,
+        cast(coalesce(usage_sums.logins_60d - usage_sums.logins_30d, 0) as bigint) as logins_prior_30d,
+        cast(coalesce(usage_sums.logins_90d, 0) as bigint) as logins_90d,
+        cast(coalesce(usage_sums.logins_180d - usage_sums.logins_90d, 0) as bigint) as logins_prior_90d,
+        cast(coalesce(usage_sums.core_feature_uses_30d, 0) as bigint) as core_feature_uses_30d,
+        cast(coalesce(usage_sums.core_feature_uses_90d, 0) as bigint) as core_feature_uses_90d,
+        usage_sums.active_days_30d,
+        cast(coalesce(usage_sums.sessions_90d, 0) as bigint) as sessions_90d,
+        {{ days_between('last_logins.last_login_date', 'order_rhythm.as_of_date') }} as days_since_last_login,
+        coalesce(ticket_sums.tickets_90d, 0) as tickets_90d,
+        coalesce(ticket_sums.open_tickets, 0) as open_tickets,
+        coalesce(ticket_sums.urgent_tickets_90d, 0) as urgent_tickets_90d,
+        nps_answers.nps_latest,
+        nps_answers.nps_previous,
+        coalesce(deal_sums.open_deals, 0) as open_deals,
+        -- An amount without a rate is unknown, and so is the sum it belongs to.
+        cast(
+            case when deal_sums.unpriced_deals > 0 then null else coalesce(deal_sums.open_deal_amount, 0) end
+            as numeric(18, 2)
+        ) as open_deal_amount,
+        coalesce(deal_sums.won_deals_365d, 0) as won_deals_365d,
+        coalesce(contact_sums.contacts, 0) as contacts,
+        coalesce(contact_sums.decision_makers, 0) > 0 as has_decision_maker
+    from order_rhythm
+    left join usage_sums
         on
-            sums.account_id = newest_countries.account_id
-            and newest_countries.newness = 1
+            order_rhythm.as_of_date = usage_sums.as_of_date
+            and order_rhythm.account_id = usage_sums.account_id
+    left join last_logins
+        on
+            order_rhythm.as_of_date = last_logins.as_of_date
+            and order_rhythm.account_id = last_logins.account_id
+    left join contact_sums
+        on
+            order_rhythm.as_of_date = contact_sums.as_of_date
+            and order_rhythm.account_id = contact_sums.account_id
+    left join ticket_sums
+        on
+            order_rhythm.as_of_date = ticket_sums.as_of_date
+            and order_rhythm.account_id = ticket_sums.account_id
+    left join nps_answers
+        on
+            order_rhythm.as_of_date = nps_answers.as_of_date
+            and order_rhythm.account_id = nps_answers.account_id
+    left join deal_sums
+        on
+            order_rhythm.as_of_date = deal_sums.as_of_date
+            and order_rhythm.account_id = deal_sums.account_id
 
 )
 

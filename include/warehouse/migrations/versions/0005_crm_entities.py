@@ -18,7 +18,7 @@ ENTITIES = {
 def upgrade() -> None:
     for table, noun in ENTITIES.items():
         op.execute(f"""
--- One row per version of a CRM {noun}; only pulled properties that changed make a new version.
+-- One row per version of a CRM {noun}: one for each day on which a pulled property changed.
 create table raw_hubspot.{table} (
     load_id uuid not null,
     load_seq bigint not null,
@@ -30,13 +30,16 @@ create table raw_hubspot.{table} (
     is_archived boolean not null,
     row_hash text not null,
     properties jsonb not null,
-    primary key (record_id, load_seq)
+    primary key (record_id, load_seq, valid_from)
 );
 create index on raw_hubspot.{table} (company_record_id);
 comment on column raw_hubspot.{table}.company_record_id is
     'The CRM company the {noun} belongs to, its primary association; null where it has none.';
 """)
     op.execute("""
+-- A load lands a record's whole dated past when it first sees it: several versions.
+alter table raw_hubspot.companies drop constraint companies_pkey, add primary key (record_id, load_seq, valid_from);
+
 -- Accounts whose features must be made anew from a day on, because a load brought something dated on that day.
 -- `account_key` is the orders' customer_id, or hubspot:<company record id>, which the crosswalk resolves.
 create table intermediate.restatement_queue (

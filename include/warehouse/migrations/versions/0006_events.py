@@ -20,6 +20,7 @@ create table raw_files.events (
     source_row bigint not null,
     row_key text not null,
     row_hash text not null,
+    event_id text,
     customer_id text,
     user_id text,
     session_id text,
@@ -31,6 +32,7 @@ create table raw_files.events (
 );
 create index on raw_files.events (customer_id, event_at);
 create index on raw_files.events using brin (event_at);
+comment on column raw_files.events.event_id is 'The id the source gives the event; null where it gives none.';
 comment on column raw_files.events.customer_id is
     'The account as the orders name it; null where the event names none.';
 

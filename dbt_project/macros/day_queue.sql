@@ -1,16 +1,19 @@
-{#- int_account_days consumes the rows of intermediate.account_day_queue that name a customer, and
-    int_unattributed_days those that name none (customer_id ''), each in the one transaction dbt opens for the model:
+{#- A table of account-days is kept up by a queue of the days that loads touched (columns load_id, customer_id, a day,
+    claimed_by). int_account_days takes the rows of intermediate.account_day_queue that name a customer and
+    int_unattributed_days those that name none (customer_id ''); int_usage_days takes intermediate.usage_day_queue.
+    Each does it in the one transaction dbt opens for the model:
       1. claim         marks what is queued now; what a loader queues from here on waits for the next build
-      2. widen         adds the other days of the orders those days touch (an order counts on one day only);
-                       unattributed days count no orders and do without
+      2. widen         (orders alone) adds the other days of the orders those days touch, since an order counts on
+                       one day only; unattributed days count no orders and do without
       3. remove        takes the claimed days out of the table
       4. the model     appends them as they stand in the raw rows
-      5. settle        takes the claimed rows out of the queue
+      5. restate       tells account_features from which day on it must make each touched account anew
+      6. settle        takes the claimed rows out of the queue
     If any step fails all of it is rolled back: the queue and the table stay as they were. No claim is ever
-    committed, so neither model sees the other's, and what carries the run's id is the model's own. -#}
+    committed, so no model sees another's, and what carries the run's id is the model's own. -#}
 
-{% macro claim_queued_days(with_customer) -%}
-    update {{ source('intermediate', 'account_day_queue') }}
+{% macro claim_queued_days(queue, with_customer=true) -%}
+    update {{ queue }}
     set claimed_by = '{{ var("run_id") }}'
     where customer_id {{ '<>' if with_customer else '=' }} ''
 {%- endmacro %}
@@ -18,9 +21,9 @@
 
 {#- Reads every version of the lines on the claimed days, not the current ones alone: a line that left an
     order may move the day on which the rest of that order counts. -#}
-{% macro widen_claim_to_touched_orders() -%}
+{% macro widen_claim_to_touched_orders(queue) -%}
     {%- if is_incremental() -%}
-    insert into {{ source('intermediate', 'account_day_queue') }} (load_id, customer_id, order_date, claimed_by)
+    insert into {{ queue }} (load_id, customer_id, order_date, claimed_by)
     select
         touched_orders.load_id,
         touched_orders.customer_id,
@@ -30,9 +33,8 @@
         select
             order_lines.customer_id,
             order_lines.order_id,
-            -- Which of the loads is told does not matter; one must be, and it is settled with this run.
-            cast(min(cast(claimed.load_id as text)) as uuid) as load_id
-        from {{ source('intermediate', 'account_day_queue') }} as claimed
+            {{ one_load('claimed.load_id') }} as load_id
+        from {{ queue }} as claimed
         inner join {{ source('raw_files', 'order_lines') }} as order_lines
             on
                 claimed.customer_id = order_lines.customer_id
@@ -51,27 +53,46 @@
 {%- endmacro %}
 
 
-{% macro remove_claimed_days(with_customer) -%}
+{% macro remove_claimed_days(queue, day, with_customer=true) -%}
     {%- if is_incremental() -%}
     delete from {{ this }} as days
-    using {{ source('intermediate', 'account_day_queue') }} as claimed
+    using {{ queue }} as claimed
     where
         claimed.claimed_by = '{{ var("run_id") }}'
         {%- if with_customer %}
         and days.account_id = claimed.customer_id
         {%- endif %}
-        and days.order_date = claimed.order_date
+        and days.{{ day }} = claimed.{{ day }}
     {%- endif -%}
 {%- endmacro %}
 
 
-{% macro settle_claimed_days() -%}
-    delete from {{ source('intermediate', 'account_day_queue') }} where claimed_by = '{{ var("run_id") }}'
+{% macro restate_from_claimed_days(queue, day) -%}
+    insert into {{ source('intermediate', 'restatement_queue') }} (load_id, account_key, from_date)
+    select
+        {{ one_load('load_id') }} as load_id,
+        customer_id as account_key,
+        min({{ day }}) as from_date
+    from {{ queue }}
+    where claimed_by = '{{ var("run_id") }}'
+    group by customer_id
+    on conflict do nothing
+{%- endmacro %}
+
+
+{% macro settle_claim(queue) -%}
+    delete from {{ queue }} where claimed_by = '{{ var("run_id") }}'
+{%- endmacro %}
+
+
+{#- Which of several loads is told does not matter; one must be, and it is settled with this run. -#}
+{% macro one_load(load_id) -%}
+    cast(min(cast({{ load_id }} as text)) as uuid)
 {%- endmacro %}
 
 
 {#- Leaves on the table what it was made from (models, macros, exchange rates, hashed): where that has
     changed, include/dbt.py rebuilds the table instead of adding to it. -#}
-{% macro remember_definition() -%}
-    comment on table {{ this }} is '{{ var("definition") }}'
+{% macro remember_definition(definition) -%}
+    comment on table {{ this }} is '{{ definition }}'
 {%- endmacro %}

@@ -1,0 +1,103 @@
+"""`python -m benchmarks`: run the cases of a size, print the table, write bench.json under STRATUM_HOME."""
+
+import argparse
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks import chain, crm, warehouse
+from benchmarks.data import SIZES, TINY, Size, write
+from benchmarks.place import Place, Row, free_port, write_json
+from include.settings import get_settings
+from include.warehouse import embedded
+
+Case = Callable[[Place], list[Row]]
+LIMIT_S = {"S": 1800, "M": 4 * 3600}
+FULL: tuple[Case, ...] = (
+    warehouse.load_orders,
+    warehouse.load_events,
+    warehouse.build_full,
+    warehouse.gate_marts,
+    warehouse.train_churn,
+    warehouse.publish,
+)
+SCALED: tuple[Case, ...] = (warehouse.score, crm.sync_plan, crm.sync_send)
+HEAD = (
+    f"{'name':<16} {'rows':>10} {'wall s':>8} {'cpu s':>8} {'peak MB':>8} {'floor s':>8} {'ratio':>6}  floor"
+)
+
+
+def main() -> int:
+    """Run the benchmarks; 1 where the time is over or a case fails."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--size", choices=sorted(SIZES), default="S")
+    parser.add_argument("--only", choices=("warehouse", "daily", "chain"), help="one part alone")
+    parser.add_argument("--keep", action="store_true", help="leave the benchmarks' server and files")
+    given = parser.parse_args()
+    size, home = SIZES[given.size], get_settings().home
+    scratch = home / "bench" / size.name
+    signal.signal(signal.SIGALRM, _over)
+    signal.signal(signal.SIGTERM, _over)
+    signal.alarm(LIMIT_S[size.name])
+    print(HEAD, flush=True)
+    try:
+        rows = _run(size, scratch, given.only)
+    finally:
+        if not given.keep:
+            shutil.rmtree(scratch, ignore_errors=True)
+    write_json(home / "bench.json", rows)
+    print(f"\n{home / 'bench.json'}")
+    return 0
+
+
+def _over(number: int, _frame: object) -> None:
+    raise SystemExit("The benchmarks took longer than they may." if number == signal.SIGALRM else 143)
+
+
+def _run(size: Size, scratch: Path, only: str | None) -> list[Row]:
+    rows: list[Row] = []
+    if only in (None, "warehouse", "daily"):
+        rows += _in_the_warehouse(size, scratch, only)
+    if only in (None, "chain"):
+        rows += _say(chain.chain_overhead(size.name, scratch / "chain", write(TINY, scratch / "tiny")))
+    return rows
+
+
+def _in_the_warehouse(size: Size, scratch: Path, only: str | None) -> list[Row]:
+    rows: list[Row] = []
+    sources = write(size, scratch / "company")
+    full = Place(size, scratch, sources, free_port(), "full")
+    daily, scaled = (Place(size, scratch, sources, full.port, name) for name in ("daily", "scaled"))
+    embedded.stop(full.cluster)  # of benchmarks that were killed
+    shutil.rmtree(full.cluster.data.parent, ignore_errors=True)
+    embedded.start(full.cluster)
+    try:
+        if only != "daily":
+            full.make()
+            for case in FULL:
+                rows += _say(full.run(case))
+            scaled.make(template="full")
+            for case in SCALED:
+                rows += _say(scaled.run(case))
+        if only != "warehouse":
+            daily.make()
+            rows += _say(daily.run(warehouse.build_daily))
+    finally:
+        embedded.stop(full.cluster)
+    return rows
+
+
+def _say(rows: list[Row]) -> list[Row]:
+    for row in rows:
+        print(
+            f"{row.name:<16} {row.rows:>10,} {row.wall_s:>8.2f} {row.cpu_s:>8.2f} {row.peak_mb:>8.0f} "
+            f"{row.floor_s:>8.2f} {row.ratio:>6.1f}  {row.floor}",
+            flush=True,
+        )
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,171 @@
+"""The cases of the reverse sync: planning many accounts, and sending to the sandbox."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+import httpx
+
+from benchmarks.data import LAST_DAY
+from benchmarks.meter import Stopwatch
+from benchmarks.place import Place, Row, as_owner, free_port
+from benchmarks.warehouse import copy_rows
+
+TARGET = "hubspot:bench"
+TOKEN = "benchmark"  # noqa: S105 - of a sandbox on loopback that lives as long as its case
+FIELDS = {
+    "stratum_tier": "tier",
+    "stratum_rfm_score": "rfm_score",
+    "stratum_recency_band": "recency_band",
+    "stratum_next_action": "next_action",
+    "stratum_yearly_net_spend": "yearly_net_spend",
+    "stratum_age_stage": "age_stage",
+    "stratum_churn_probability": "churn_probability",
+    "stratum_churn_risk": "churn_risk",
+}
+NUMBERS = ("yearly_net_spend", "churn_probability")
+ONE_IN = 100  # accounts of which something changed since the CRM was told
+START_S = 30
+UPDATE = "/crm/v3/objects/companies/batch/update"
+
+
+def sync_plan(place: Place) -> list[Row]:
+    """Plan the sync of many accounts, of which one in a hundred changed; the floor is the join that finds them."""
+    from include.sync.plan import make_plan
+    from include.warehouse.connect import connect
+
+    run_id = _many_accounts(place.size.scaled)
+    with connect("syncer") as books:
+        books.autocommit = True
+        with place.meter() as meter:
+            plan = make_plan(books, TARGET, FIELDS, run_id, LAST_DAY)
+        with Stopwatch() as watch:
+            changed = books.execute(
+                "select account.account_id, account.crm_record_id, ledger.confirmed "  # noqa: S608
+                "from published.customer_360 as account join sync.ledger as ledger "
+                "on ledger.target = %s and ledger.record_id = account.crm_record_id "
+                f"where ledger.confirmed is distinct from {_told()}",
+                [TARGET],
+            ).fetchall()
+    if len(changed) != len(plan.changes) or len(plan.changes) != -(-plan.queried // ONE_IN):
+        raise RuntimeError(f"{len(plan.changes)} changes planned, {len(changed)} found by SQL")
+    return [place.row("sync_plan_1m", plan.queried, meter, "one SQL join that finds what changed", watch.s)]
+
+
+def sync_send(place: Place) -> list[Row]:
+    """Send changes to the sandbox and book each answer; the floor posts the same batches and books nothing."""
+    from include.connections import ApiConnection
+    from include.sandbox.store import FIRST_RECORD_ID, RECORD_ID_STEP
+    from include.sync.engine import Engine
+    from include.sync.hubspot_api import BATCH_SIZE, hubspot
+    from include.sync.ledger import Ledger
+    from include.sync.plan import Change, Plan
+    from include.sync.targets.hubspot import ensure_properties
+    from include.warehouse.connect import connect
+
+    kinds = {name: "number" if column in NUMBERS else "string" for name, column in FIELDS.items()}
+    values = {name: "1" if kind == "number" else "told" for name, kind in kinds.items()}
+    ids = [str(FIRST_RECORD_ID + index * RECORD_ID_STEP) for index in range(place.size.sent)]
+    changes = [Change(f"A{index}", each, values, {}) for index, each in enumerate(ids)]
+    with _sandbox(place) as url, connect("syncer") as books:
+        books.autocommit = True
+        with hubspot(ApiConnection("bench", url, TOKEN), "syncer", time.time, time.sleep) as api:
+            ensure_properties(api, kinds)
+            ledger = Ledger(books, f"{TARGET}_sent")
+            ledger.open_run("bench", LAST_DAY)
+            ledger.note_plan(Plan("bench", LAST_DAY, kinds, queried=len(changes), changes=changes))
+            with place.meter() as meter:
+                Engine(api, ledger, max_tries=1).send(changes)
+            ledger.close_run("finished", api.calls)
+            sent = ledger.counts()[1]
+        with (
+            httpx.Client(base_url=url, headers={"Authorization": f"Bearer {TOKEN}"}) as client,
+            Stopwatch() as watch,
+        ):
+            for start in range(0, len(ids), BATCH_SIZE):
+                inputs = [
+                    {"id": each, "properties": values | {"stratum_tier": "again"}}
+                    for each in ids[start : start + BATCH_SIZE]
+                ]
+                client.post(
+                    "/crm/v3/objects/companies/batch/update", json={"inputs": inputs}
+                ).raise_for_status()
+    if sent != len(changes):
+        raise RuntimeError(f"{sent} of {len(changes)} records were confirmed")
+    return [place.row("sync_send", sent, meter, "bare HTTP posts of the same batches", watch.s)]
+
+
+def _many_accounts(wanted: int) -> str:
+    """Multiply the published accounts, give each a record in the CRM, and let the ledger say what it was told."""
+    from include.sandbox.store import FIRST_RECORD_ID, RECORD_ID_STEP
+
+    with as_owner() as owner:
+        row = owner.execute("select run_id from published.current_run").fetchone()
+        run_id = str(row[0]) if row else ""
+        copy_rows("published.customer_360_by_run", wanted, "run_id = %(run_id)s", {"run_id": run_id})
+        owner.execute(
+            "update published.customer_360_by_run as account set crm_record_id = numbered.record_id from ("
+            "select account_id, (%s + (row_number() over (order by account_id) - 1) * %s)::text as record_id "
+            "from published.customer_360_by_run where run_id = %s) as numbered "
+            "where numbered.account_id = account.account_id and account.run_id = %s",
+            [FIRST_RECORD_ID, RECORD_ID_STEP, run_id, run_id],
+        )
+        owner.execute(
+            "with told as (insert into sync.runs (target, as_of_date, run_id, status) "  # noqa: S608
+            "values (%s, %s, 'before', 'finished') returning sync_id) "
+            "insert into sync.ledger (target, record_id, account_id, confirmed, sync_id) "
+            f"select %s, crm_record_id, account_id, case when number %% {ONE_IN} = 0 "
+            f'then {_told()} || \'{{"stratum_tier": "other"}}\' else {_told()} end, sync_id '
+            "from (select *, row_number() over (order by account_id) - 1 as number from published.customer_360) "
+            "as account, told",
+            [TARGET, LAST_DAY, TARGET],
+        )
+        owner.execute("vacuum (analyze) published.customer_360_by_run, sync.ledger")
+    return run_id
+
+
+def _told() -> str:
+    """Return the SQL of what the CRM is told of an account, in the form of the ledger."""
+    texts = [
+        f"'{name}', {f'trim_scale({column})::text' if column in NUMBERS else f'account.{column}'}"
+        for name, column in FIELDS.items()
+    ]
+    return f"jsonb_strip_nulls(jsonb_build_object({', '.join(texts)}))"
+
+
+@contextmanager
+def _sandbox(place: Place) -> Iterator[str]:
+    """Serve a sandbox that holds as many companies as are sent."""
+    from include.sandbox.store import Account, Store
+
+    state, port = place.home / "sandbox.db", free_port()
+    store = Store(state)
+    created = datetime(2024, 1, 1, tzinfo=UTC)
+    store.seed(Account(f"A{n}", f"Account {n}", None, None, created) for n in range(place.size.sent))
+    store.close()
+    command = [sys.executable, "-m", "include.sandbox", "--port", str(port), "--state", str(state)]
+    server = subprocess.Popen(command, env=os.environ | {"STRATUM_SANDBOX_TOKEN": TOKEN})
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _wait(url)
+        yield url
+    finally:
+        server.terminate()
+        server.wait(START_S)
+        state.unlink()
+
+
+def _wait(url: str) -> None:
+    deadline = time.monotonic() + START_S
+    while True:
+        try:
+            httpx.get(f"{url}/health")
+            return
+        except httpx.TransportError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)

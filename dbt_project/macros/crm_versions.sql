@@ -1,0 +1,17 @@
+{#- The days a version of a CRM record holds, as two columns: from valid_from_date on, and no longer on
+    valid_until_date (null for the newest). A version is known on a day when it became true before that day's end;
+    of several of one day the last holds. -#}
+{% macro version_days(versions) -%}
+    {{ local_date(versions ~ '.valid_from') }} as valid_from_date,
+    lead({{ local_date(versions ~ '.valid_from') }}) over (
+        partition by {{ versions }}.record_id order by {{ versions }}.valid_from, {{ versions }}.load_seq
+    ) as valid_until_date
+{%- endmacro %}
+
+
+{#- Whether a version holds on a day and its record is not archived then. -#}
+{% macro stands_on(versions, day) -%}
+    {{ versions }}.valid_from_date <= {{ day }}
+    and ({{ versions }}.valid_until_date > {{ day }} or {{ versions }}.valid_until_date is null)
+    and not {{ versions }}.is_archived
+{%- endmacro %}

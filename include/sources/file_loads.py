@@ -1,0 +1,305 @@
+"""Land mapped rows: each kept with a version or refused, and counted, in one transaction.
+
+What is new or corrected is told by comparing row_hash with the current version of each row_key. A row that
+is no longer in the file is no deletion: what was landed stays. docs/contracts/sources.md has the rules.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+
+import duckdb
+from psycopg import sql
+
+from include.errors import StratumError
+from include.sources.config import Company, FileSource
+from include.sources.dropped import leave_out_dropped
+from include.sources.files import REFUSED, SOURCE, lock, open_engine, read_files
+from include.sources.loads import Load, bind_company, landing
+from include.sources.mapping import MAPPED, Contract, check_mapping
+
+BATCH_ROWS = 50_000
+KEPT = f"{MAPPED} where reason is null and not is_later"
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def source_rows(
+    contract: Contract, given: FileSource, company: Company, files: list[Path]
+) -> Iterator[tuple[duckdb.DuckDBPyConnection, list[str]]]:
+    """Read the files into an engine that can reach nothing else, and check the mapping against them.
+
+    Yields the engine and the columns of the files. Raises StratumError where a file cannot be read or an
+    expression does not fit it.
+    """
+    with open_engine(given.timezone or company.timezone) as engine:
+        with timed(contract, f"read {given.file}"):
+            columns = read_files(engine, files, given.delimiter)
+        lock(engine)
+        check_mapping(engine, contract, given, columns)
+        yield engine, columns
+
+
+@contextmanager
+def timed(contract: Contract, step: str) -> Iterator[None]:
+    """Log how long a step of a load took."""
+    started = time.perf_counter()
+    yield
+    log.info("%s: %s in %.1f s", contract.source.capitalize(), step, time.perf_counter() - started)
+
+
+def require_kept(engine: duckdb.DuckDBPyConnection, origin: str, noun: str) -> None:
+    """Raise StratumError where the files (`origin`) hold no row, or none that is kept, whatever its date."""
+    counts = engine.execute(
+        f"select coalesce(reason, ''), count(*) from {MAPPED} group by all union all "  # noqa: S608
+        f"select 'unreadable_row', count(*) from {REFUSED} having count(*) > 0 order by 2 desc, 1"
+    ).fetchall()
+    if not counts:
+        raise StratumError(f"{origin} has no rows: there are no {noun} to load.")
+    if all(reason for reason, _ in counts):
+        listed = ", ".join(f"{count} {reason}" for reason, count in counts)
+        raise StratumError(
+            f"Every row of {origin} is refused ({listed}). Does the mapping in sources.yml fit it?"
+        )
+
+
+def land(
+    engine: duckdb.DuckDBPyConnection,
+    contract: Contract,
+    company: Company,
+    as_of: date,
+    files: list[Path],
+    columns: list[str],
+) -> Load:
+    """Land the rows of MAPPED dated up to the end of `as_of` and return the books of the load.
+
+    All is written in one transaction. Raises StratumError where the warehouse holds another company.
+    """
+    with landing(contract.source, contract.entity, as_of) as load:
+        bind_company(load.connection, company.name, company.timezone, company.currency)
+        load.files = [str(path) for path in files]
+        leave_out_dropped(engine, load)
+        _count(engine, load)
+        with timed(contract, "compared its rows with what is held"):
+            _find_changes(engine, contract, load)
+        with timed(contract, f"landed {load.rows_new} new and {load.rows_corrected} corrected rows"):
+            _land_rows(engine, contract, load)
+        with timed(contract, f"wrote {load.rows_quarantined} refused rows"):
+            _quarantine(engine, load, columns)
+    return load
+
+
+def _count(engine: duckdb.DuckDBPyConnection, load: Load) -> None:
+    kept, unattributed, later = engine.execute(
+        "select count(*) filter (where reason is null and not is_later), "  # noqa: S608
+        "count(*) filter (where reason is null and not is_later and customer_id is null), "
+        f"count(*) filter (where is_later) from {MAPPED}"
+    ).fetchall()[0]
+    load.rows_unattributed, load.rows_later = unattributed, later
+    load.reasons.update(
+        dict(
+            engine.execute(
+                f"select reason, count(*) from {MAPPED} where reason is not null and not is_later group by reason "  # noqa: S608
+                f"union all select 'unreadable_row', count(*) from {REFUSED} having count(*) > 0"
+            ).fetchall()
+        )
+    )
+    load.rows_in = kept + load.rows_quarantined
+
+
+def _find_changes(engine: duckdb.DuckDBPyConnection, contract: Contract, load: Load) -> None:
+    """Fill `changes` (row_no, is_corrected) in the engine, queue the old places of corrected rows, and count."""
+    table = _name(contract.table)
+    held = load.connection.execute(sql.SQL("select exists (select from {})").format(table)).fetchone()
+    if held == (True,):
+        _compare(engine, contract, load)
+    else:
+        engine.execute(f"create table changes as select row_no, false as is_corrected from {KEPT}")  # noqa: S608
+    new, corrected, all_kept = engine.execute(
+        "select count(*) filter (where not is_corrected), count(*) filter (where is_corrected), "  # noqa: S608
+        f"(select count(*) from {KEPT}) from changes"
+    ).fetchall()[0]
+    load.rows_new, load.rows_corrected, load.rows_unchanged = new, corrected, all_kept - new - corrected
+
+
+def _compare(engine: duckdb.DuckDBPyConnection, contract: Contract, load: Load) -> None:
+    """Send keys and hashes alone to PostgreSQL and bring back the rows that are not what it holds."""
+    load.connection.execute(
+        "create temp table seen (row_no bigint, row_key text, row_hash text) on commit drop"
+    )
+    _copy(
+        engine,
+        load,
+        "seen (row_no, row_key, row_hash)",
+        {"row_no": "row_no", "row_key": _quoted("row_key"), "row_hash": "row_hash"},
+        KEPT,
+    )
+    load.connection.execute("analyze seen")
+    load.connection.execute(
+        sql.SQL("""
+create temp table changed on commit drop as
+with unheld as (
+    select seen.* from seen
+    where not exists (
+        select from {table} as held
+        where held.row_key = seen.row_key and held.row_hash = seen.row_hash
+            and not exists (
+                select from {table} as newer
+                where newer.row_key = held.row_key and newer.load_seq > held.load_seq
+            )
+    )
+)
+select unheld.row_no, old.row_key is not null as is_corrected, old.customer_id, old.at
+from unheld
+left join lateral (
+    select row_key, customer_id, {at} as at from {table} as held
+    where held.row_key = unheld.row_key
+    order by held.load_seq desc limit 1
+) as old on true
+""").format(table=_name(contract.table), at=sql.Identifier(contract.at))
+    )
+    _queue(
+        contract,
+        load,
+        sql.SQL(
+            "select coalesce(customer_id, '') as customer_id, (at at time zone company.timezone)::date as day "
+            "from changed cross join audit.company where is_corrected"
+        ),
+    )
+    rows = load.connection.execute("select row_no, is_corrected from changed").fetchall()
+    engine.execute(
+        "create table changes as select unnest(?::bigint[]) as row_no, unnest(?::boolean[]) as is_corrected",
+        [[row[0] for row in rows], [row[1] for row in rows]],
+    )
+
+
+def _land_rows(engine: duckdb.DuckDBPyConnection, contract: Contract, load: Load) -> None:
+    """Append a version for each changed row and queue the days they fall on, of '' where they name no customer."""
+    known_on = "local_day"
+    if load.covered_until is not None:
+        known_on = (
+            f"case when local_day > date '{load.covered_until}' then local_day else date '{load.as_of}' end"
+        )
+    values = {
+        "load_id": f"'{load.load_id}'",
+        "load_seq": str(load.load_seq),
+        "loaded_at": f"'{load.started_at.isoformat()}'",
+        "known_on": known_on,
+        "source_file": _quoted("stratum_file"),
+        "source_row": "stratum_row",
+        "row_key": _quoted("row_key"),
+        "row_hash": "row_hash",
+    }
+    values |= {name: _quoted(name) if kind == "text" else name for name, kind in contract.types.items()}
+    values |= {name: _quoted(name) for name in contract.derived}
+    values[contract.at] = f"strftime(timezone('UTC', {contract.at}), '%Y-%m-%d %H:%M:%S.%f+00')"
+    changed = f"{MAPPED} join changes using (row_no)"
+    _copy(engine, load, f"{contract.table} ({', '.join(values)})", values, f"{changed} order by row_no")
+    load.connection.execute("create temp table places (customer_id text, day date) on commit drop")
+    _copy(
+        engine,
+        load,
+        "places (customer_id, day)",
+        {"customer_id": _quoted("customer_id"), "day": "local_day"},
+        f"(select distinct coalesce(customer_id, '') as customer_id, local_day from {changed})",  # noqa: S608
+    )
+    _queue(contract, load, sql.SQL("select customer_id, day from places"))
+
+
+def _queue(contract: Contract, load: Load, touched: sql.SQL) -> None:
+    """Queue the customers and days of `touched`, a query of (customer_id, day); once where one is queued already."""
+    load.connection.execute(
+        sql.SQL(
+            "insert into {queue} (load_id, customer_id, {day}) select distinct %s::uuid, customer_id, day "
+            "from ({touched}) as touched where {all} or customer_id <> '' on conflict do nothing"
+        ).format(
+            queue=_name(contract.queue),
+            day=sql.Identifier(contract.queue_day),
+            touched=touched,
+            all=sql.Literal(contract.queues_unattributed),
+        ),
+        [load.load_id],
+    )
+
+
+def _quarantine(engine: duckdb.DuckDBPyConnection, load: Load, columns: list[str]) -> None:
+    """Keep each refused row as it stood; one that is there already keeps its first load and gets a new last one."""
+    engine.execute(f"""
+create table quarantined as
+with originals as (
+    select reason, stratum_file, stratum_row, {_original(engine, columns)} as original
+    from {MAPPED} join (select rowid as row_no, * exclude (stratum_file, stratum_row) from {SOURCE}) as source
+        using (row_no)
+    where reason is not null and not is_later
+    union all
+    select 'unreadable_row', stratum_file, stratum_row, to_json({{'line': line, 'fault': fault}})::varchar
+    from {REFUSED}
+)
+select * replace (replace(original, '\\u0000', '\\ufffd') as original),
+    md5(original || '|' || row_number() over (partition by original order by stratum_file, stratum_row)) as row_hash
+from originals
+""")  # noqa: S608
+    load.connection.execute(
+        "create temp table refused (row_hash text, reason text, source_file text, source_row bigint, "
+        "original jsonb) on commit drop"
+    )
+    values = {
+        "row_hash": "row_hash",
+        "reason": "reason",
+        "source_file": _quoted("stratum_file"),
+        "source_row": "stratum_row",
+        "original": _quoted("original"),
+    }
+    _copy(engine, load, f"refused ({', '.join(values)})", values, "quarantined")
+    load.connection.execute(
+        "insert into quarantine.rows (source, entity, row_hash, reason, source_file, source_row, original, "
+        "first_load_id, last_load_id) select %s, %s, row_hash, reason, source_file, source_row, original, "
+        "%s, %s from refused on conflict (source, entity, row_hash) do update set reason = excluded.reason, "
+        "source_file = excluded.source_file, source_row = excluded.source_row, last_load_id = excluded.last_load_id",
+        [load.source, load.entity, load.load_id, load.load_id],
+    )
+
+
+def _original(engine: duckdb.DuckDBPyConnection, columns: list[str]) -> str:
+    """Return the SQL of a row as JSON text; a float that JSON cannot hold (NaN, infinity) is written as text."""
+    types = {row[0]: row[1] for row in engine.execute(f"describe {SOURCE}").fetchall()}
+    fields = []
+    for name in columns:
+        column = f'source."{name.replace(chr(34), chr(34) * 2)}"'
+        value = column
+        if types[name] in ("FLOAT", "DOUBLE"):
+            value = f"case when isfinite({column}) then to_json({column}) else to_json({column}::varchar) end"
+        fields.append(f"'{name.replace(chr(39), chr(39) * 2)}': {value}")
+    return f"to_json({{{', '.join(fields)}}})::varchar"
+
+
+def _name(table: str) -> sql.Identifier:
+    return sql.Identifier(*table.split("."))
+
+
+def _quoted(value: str) -> str:
+    return f"""'"' || replace({value}, '"', '""') || '"'"""
+
+
+def _copy(
+    engine: duckdb.DuckDBPyConnection, load: Load, target: str, values: dict[str, str], origin: str
+) -> None:
+    """COPY a DuckDB query into a PostgreSQL table within the load's transaction.
+
+    DuckDB writes each row as a line of CSV, so the bytes of an Arrow column are the payload as it stands: no
+    Python per row. `values` maps each column of the target to the SQL of its CSV field; null is empty.
+    """
+    line = " || ',' || ".join(f"coalesce(({value})::varchar, '')" for value in values.values())
+    reader = engine.sql(f"select {line} || chr(10) from {origin}").to_arrow_reader(BATCH_ROWS)  # noqa: S608
+    statement = sql.SQL("copy {} from stdin (format csv)").format(sql.SQL(target))
+    with load.connection.cursor() as cursor, cursor.copy(statement) as copy:
+        for batch in reader:
+            lines = batch.column(0)
+            _, offsets, data = lines.buffers()
+            if data is not None and len(lines):
+                bounds = memoryview(offsets).cast("i")
+                copy.write(memoryview(data)[bounds[lines.offset] : bounds[lines.offset + len(lines)]])

@@ -1,0 +1,276 @@
+"""Take a bad load out of the raw tables again, and queue what it touched for the next build.
+
+What the load landed is deleted; of each row it had corrected the version before is the current one again. The
+load itself stays in the books, marked retracted. Rows that a later load found unchanged, since this one had
+landed them, are gone with it: loading that date again lands them anew.
+"""
+
+import uuid
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from include.errors import StratumError, TransientError
+from include.sources.loads import lock_entity
+from include.warehouse.connect import connect
+from include.warehouse.lock import Holder
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How the versions of one entity lie in the raw tables: their table, and what names the row they are of."""
+
+    table: tuple[str, str]
+    key: str
+    queue: str
+    """The statement that queues the places of `gone` (this load's versions) and `left` (all others of the same
+    rows); `%(load_id)s` is the load, `company.timezone` the company's time zone."""
+
+
+# An order counts once, on the first of its days: with a line gone, its other lines' days count anew.
+_ORDER_DAYS = """
+insert into intermediate.account_day_queue (load_id, customer_id, order_date)
+select distinct %(load_id)s::uuid, coalesce(places.customer_id, ''),
+    (places.ordered_at at time zone company.timezone)::date
+from (
+    select customer_id, ordered_at from gone
+    union all
+    select customer_id, ordered_at from remaining
+    union all
+    select others.customer_id, others.ordered_at
+    from gone
+    inner join raw_files.order_lines as others
+        on gone.customer_id = others.customer_id and gone.order_id = others.order_id
+) as places
+cross join audit.company
+on conflict do nothing"""
+
+_USAGE_DAYS = """
+insert into intermediate.usage_day_queue (load_id, customer_id, usage_date)
+select distinct %(load_id)s::uuid, places.customer_id, (places.event_at at time zone company.timezone)::date
+from (
+    select customer_id, event_at from gone
+    union all
+    select customer_id, event_at from remaining
+) as places
+cross join audit.company
+where places.customer_id is not null
+on conflict do nothing"""
+
+_CRM_CHILD = """
+insert into intermediate.restatement_queue (load_id, account_key, from_date)
+select %(load_id)s::uuid, 'hubspot:' || places.company_record_id,
+    min((gone.valid_from at time zone company.timezone)::date)
+from gone
+cross join audit.company
+cross join lateral (
+    select gone.company_record_id
+    union
+    select remaining.company_record_id from remaining where remaining.record_id = gone.record_id
+) as places
+where places.company_record_id is not null
+group by places.company_record_id
+on conflict do nothing"""
+
+# A company says which account all its records belong to, on every day: both accounts are made anew from its first.
+_CRM_COMPANY = """
+insert into intermediate.restatement_queue (load_id, account_key, from_date)
+select %(load_id)s::uuid, places.account_key, min((places.valid_from at time zone company.timezone)::date)
+from audit.company
+cross join (
+    select 'hubspot:' || record_id as account_key, valid_from from gone
+    union all
+    select account_number, valid_from from gone
+    union all
+    select 'hubspot:' || record_id, valid_from from remaining
+    union all
+    select account_number, valid_from from remaining
+) as places
+where places.account_key is not null
+group by places.account_key
+on conflict do nothing"""
+
+KINDS: dict[tuple[str, str], Kind] = {
+    ("orders", "order_lines"): Kind(("raw_files", "order_lines"), "row_key", _ORDER_DAYS),
+    ("behavior", "events"): Kind(("raw_files", "events"), "row_key", _USAGE_DAYS),
+    ("crm", "companies"): Kind(("raw_hubspot", "companies"), "record_id", _CRM_COMPANY),
+    **{
+        ("crm", entity): Kind(("raw_hubspot", entity), "record_id", _CRM_CHILD)
+        for entity in ("contacts", "deals", "tickets", "feedback_submissions")
+    },
+}
+
+
+@dataclass(frozen=True)
+class Retracted:
+    """A load that was taken out: how many of its rows, the first day they touched, and what is to be run again."""
+
+    load_id: uuid.UUID
+    source: str
+    entity: str
+    as_of: date
+    rows: int
+    first_day: date | None
+    dates_to_load: list[date]
+    """As-of dates whose later loads may have passed over rows of this one as unchanged, and the load's own."""
+    published_dates: list[date]
+    """Dates from `first_day` on that the history shows, made with the load's rows; the oldest first."""
+
+
+def list_loads(as_of: date | None = None) -> list[dict[str, Any]]:
+    """Return the loads, of one as-of date or all, the newest first, with their books."""
+    with connect("auditor") as connection:
+        connection.row_factory = dict_row  # type: ignore[assignment]
+        return connection.execute(
+            "select load_id, load_seq, source, entity, as_of_date, status, loaded_at, rows_in, rows_new, "
+            "rows_corrected, rows_unchanged, rows_quarantined, rows_later, files, retracted_at, retracted_why, "
+            "rows_retracted from audit.loads where %(as_of)s::date is null or as_of_date = %(as_of)s "
+            "order by load_seq desc",
+            {"as_of": as_of},
+        ).fetchall()  # type: ignore[return-value]
+
+
+def retract(load_id: str, why: str) -> Retracted:
+    """Take a load out of its raw table, in one transaction in which no build begins and its entity is not loaded.
+
+    Raises StratumError where there is no such load, it is retracted already or was absent, or `why` is empty;
+    TransientError where a run holds the build lock: it would see one half with the load and one without.
+    """
+    if not why.strip():
+        raise StratumError("Say why the load is taken out: --why 'the export was cut off'.")
+    with connect("housekeeper") as connection:
+        load = _find(connection, load_id)
+        lock_entity(connection, load["source"], load["entity"])
+        keep_builds_out(connection, f"load {load['load_id']} cannot be taken out")
+        load = _find(connection, load_id)
+        kind = KINDS.get((load["source"], load["entity"]))
+        if kind is None:
+            raise StratumError(f"Loads of {load['source']}.{load['entity']} cannot be retracted.")
+        rows, first_day = _take_out(connection, kind, load["load_id"])
+        _settle_quarantine(connection, load["load_id"])
+        connection.execute(
+            "update audit.loads set status = 'retracted', retracted_at = clock_timestamp(), retracted_why = %s, "
+            "rows_retracted = %s where load_id = %s",
+            [" ".join(why.split()), rows, load["load_id"]],
+        )
+        return Retracted(
+            load["load_id"],
+            load["source"],
+            load["entity"],
+            load["as_of_date"],
+            rows,
+            first_day,
+            _dates_to_load(connection, load),
+            _published_dates(connection, first_day),
+        )
+
+
+def keep_builds_out(connection: psycopg.Connection, what: str) -> None:
+    """Let no build begin until the transaction ends. Raises TransientError, naming it, where one is at work."""
+    # Conflicts with every write to the lock's table, so `begin_run` waits for us; readers do not.
+    connection.execute("lock table audit.build_lock in share row exclusive mode")
+    row = connection.execute(
+        "select run_id, as_of_date, lease_until from audit.build_lock where lease_until > clock_timestamp()"
+    ).fetchone()
+    if row is not None:
+        raise TransientError(
+            f"While a build is at work, {what}: {Holder(*row)} holds the build lock. Wait for it to end "
+            "(`stratum status`) and try again; nothing was changed."
+        )
+
+
+def _find(connection: psycopg.Connection, load_id: str) -> dict[str, Any]:
+    cursor = connection.cursor(row_factory=dict_row)
+    rows = cursor.execute(
+        "select load_id, load_seq, source, entity, as_of_date, status, retracted_at, retracted_why from audit.loads "
+        "where load_id::text like %s || '%%'",
+        [load_id.lower().replace("%", "").replace("_", "") or "none"],
+    ).fetchall()
+    if len(rows) != 1:
+        found = f"{len(rows)} loads begin so" if rows else "there is none"
+        raise StratumError(f"'{load_id}' does not name a load: {found}. See `stratum loads list`.")
+    load = rows[0]
+    if load["status"] == "retracted":
+        raise StratumError(
+            f"Load {load['load_id']} was retracted on {load['retracted_at']:%Y-%m-%d %H:%M %Z}: {load['retracted_why']}"
+        )
+    if load["status"] == "absent":
+        raise StratumError(
+            f"Load {load['load_id']} landed nothing: {load['source']} was absent on {load['as_of_date']}."
+        )
+    return load
+
+
+def _take_out(connection: psycopg.Connection, kind: Kind, load_id: uuid.UUID) -> tuple[int, date | None]:
+    """Delete the load's versions and queue their places; return how many there were, and the first day queued."""
+    table, key = sql.Identifier(*kind.table), sql.Identifier(kind.key)
+    connection.execute(
+        sql.SQL("create temp table gone on commit drop as select * from {} where load_id = {}").format(
+            table, sql.Literal(load_id)
+        )
+    )
+    deleted = connection.execute(sql.SQL("delete from {} where load_id = %s").format(table), [load_id])
+    connection.execute(
+        sql.SQL(
+            "create temp table remaining on commit drop as "
+            "select versions.* from {} as versions where {} in (select {} from gone)"
+        ).format(table, key, key)
+    )
+    connection.execute(kind.queue, {"load_id": load_id})
+    first = connection.execute(
+        "select least("
+        "(select min(order_date) from intermediate.account_day_queue where load_id = %(load_id)s), "
+        "(select min(usage_date) from intermediate.usage_day_queue where load_id = %(load_id)s), "
+        "(select min(from_date) from intermediate.restatement_queue where load_id = %(load_id)s))",
+        {"load_id": load_id},
+    ).fetchone()
+    return deleted.rowcount, first[0] if first else None
+
+
+def _settle_quarantine(connection: psycopg.Connection, load_id: uuid.UUID) -> None:
+    """Take out the refused rows that this load alone has seen; the others stand under the load that is left."""
+    connection.execute(
+        "delete from quarantine.rows where first_load_id = %(load)s and last_load_id = %(load)s",
+        {"load": load_id},
+    )
+    connection.execute(
+        "update quarantine.rows set first_load_id = last_load_id where first_load_id = %s", [load_id]
+    )
+    connection.execute(
+        "update quarantine.rows set last_load_id = first_load_id where last_load_id = %s", [load_id]
+    )
+
+
+def _dates_to_load(connection: psycopg.Connection, load: dict[str, Any]) -> list[date]:
+    rows = connection.execute(
+        "select distinct as_of_date from audit.loads where source = %(source)s and entity = %(entity)s "
+        "and load_seq > %(load_seq)s and status = 'loaded' and rows_unchanged > 0",
+        load,
+    ).fetchall()
+    return sorted({load["as_of_date"], *(row[0] for row in rows)})
+
+
+def _published_dates(connection: psycopg.Connection, first_day: date | None) -> list[date]:
+    rows = connection.execute(
+        "select as_of_date from published.history_run where as_of_date >= %s order by as_of_date", [first_day]
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
+def in_words(load: dict[str, Any]) -> str:
+    """Return a load as one line of a list."""
+    when: datetime = load["loaded_at"]
+    start = f"{load['load_id']}  {load['as_of_date']}  {load['source'] + '.' + load['entity']:<24} {load['status']:<9}"
+    if load["status"] == "absent":
+        return start
+    counts = (
+        f" {load['rows_in']:,} in = {load['rows_new']:,} new + {load['rows_corrected']:,} corrected + "
+        f"{load['rows_unchanged']:,} unchanged + {load['rows_quarantined']:,} quarantined"
+    )
+    if load["status"] == "retracted":
+        counts += f"; {load['rows_retracted']:,} rows taken out: {load['retracted_why']}"
+    return f"{start} {when:%Y-%m-%d %H:%M}{counts}"

@@ -1,0 +1,190 @@
+"""The estimator: one scikit-learn Pipeline of column selection and calibrated gradient boosting.
+
+Categories never enter as such: SHAP is silently wrong with HistGradientBoosting's `categorical_features`.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.special import expit
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline
+from threadpoolctl import threadpool_limits
+
+from include.errors import StratumError
+from ml.frames import CHURNED, FEATURES, NAMES, check_columns
+from ml.params import Params
+
+Array = NDArray[np.float64]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute with one thread: sums come out the same on every machine, and a forked task cannot hang.
+
+    (A process forked from one that has run an OpenMP region waits for threads that it did not inherit.)
+    """
+    with threadpool_limits(limits=1):
+        yield
+
+
+class CalibratedBoosting(ClassifierMixin, BaseEstimator):
+    """Gradient boosting whose log-odds pass through a sigmoid: `slope` times them plus `intercept`.
+
+    The slope is learned on later data than the trees that made the predictions were fitted on (`slope_of`), the
+    intercept is set to the level of the whole history (`level_of`). A slope above 0 keeps the accounts' order.
+    """
+
+    def __init__(
+        self, base: HistGradientBoostingClassifier, slope: float = 1.0, intercept: float = 0.0
+    ) -> None:
+        self.base = base
+        self.slope = slope
+        self.intercept = intercept
+
+    def fit(self, X: pd.DataFrame, y: NDArray[np.int8]) -> "CalibratedBoosting":
+        """Fit the trees; returns itself."""
+        self.base_ = clone(self.base).fit(X, y)
+        self.classes_ = self.base_.classes_
+        return self
+
+    def margin(self, X: pd.DataFrame) -> Array:
+        """Return the trees' own log-odds of churn."""
+        return np.asarray(self.base_.decision_function(X), dtype=np.float64)
+
+    def decision_function(self, X: pd.DataFrame) -> Array:
+        """Return the calibrated log-odds of churn."""
+        return self.slope * self.margin(X) + self.intercept
+
+    def predict_proba(self, X: pd.DataFrame) -> Array:
+        """Return the probabilities of staying and of churn, one row per account."""
+        churn = expit(self.decision_function(X))
+        return np.column_stack([1 - churn, churn])
+
+    def predict(self, X: pd.DataFrame) -> NDArray[np.int64]:
+        """Return 1 where churn is the likelier outcome, else 0."""
+        return (self.predict_proba(X)[:, 1] >= 0.5).astype(np.int64)
+
+
+def make_pipeline(params: Params, used: Sequence[str]) -> Pipeline:
+    """Return the unfitted Pipeline over the features `used`, in the order of the contract.
+
+    Raises StratumError where `used` names a feature that is none.
+    """
+    directions = {feature.name: feature.direction for feature in FEATURES}
+    unknown = sorted(set(used) - set(directions))
+    if unknown:
+        raise StratumError(f"No feature of the model is called {', '.join(unknown)}: see ml/frames.py.")
+    boosting = HistGradientBoostingClassifier(
+        **params.boosting.model_dump(),
+        monotonic_cst=[directions[name] for name in used],
+        early_stopping=False,  # it would hold out rows at random, neighbours in time of those it learns from
+        random_state=params.seed,
+    )
+    select = ColumnTransformer(
+        [("used", "passthrough", list(used))], remainder="drop", verbose_feature_names_out=False
+    ).set_output(transform="pandas")
+    return Pipeline([("select", select), ("boosting", CalibratedBoosting(boosting))])
+
+
+def used_features(frame: pd.DataFrame, share: float) -> list[str]:
+    """Return the features that differ between accounts on at least `share` of the frame's dates."""
+    varies = frame.groupby("as_of_date")[list(NAMES)].nunique(dropna=False) > 1
+    return [name for name in NAMES if varies[name].mean() >= share]
+
+
+def margins(pipeline: Pipeline, frame: pd.DataFrame) -> Array:
+    """Return the uncalibrated log-odds of each row. Raises StratumError for missing or new features."""
+    return pipeline[-1].margin(selected(pipeline, frame))
+
+
+def probabilities(pipeline: Pipeline, frame: pd.DataFrame) -> Array:
+    """Return the calibrated probability of churn of each row. Raises StratumError for missing or new features."""
+    return np.asarray(pipeline[-1].predict_proba(selected(pipeline, frame))[:, 1])
+
+
+def selected(pipeline: Pipeline, frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns the trees see. Raises StratumError for missing or new features."""
+    check_columns(_inputs(frame), pipeline[0].feature_names_in_, "the model")
+    return pipeline[0].transform(frame[list(pipeline[0].feature_names_in_)])
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """One date as a model that knew nothing of it predicted it.
+
+    `rows` are its accounts with days_since_last_order, `margin` (log-odds) and CHURNED; `known_margin` and
+    `known_rate` are the log-odds and the churn of the rows that model was fitted on.
+    """
+
+    date: pd.Timestamp
+    rows: pd.DataFrame
+    known_margin: Array
+    known_rate: float
+
+
+def out_of_time(
+    pipeline: Pipeline, frame: pd.DataFrame, horizon_days: int, folds: int, least_month_ends: int
+) -> list[HeldOut]:
+    """Predict each of the newest `folds` dates of the frame by a model that knew nothing of it.
+
+    A date is predicted by a copy of the pipeline fitted on the dates whose label windows had ended by then,
+    at least `least_month_ends` of them; dates with fewer, or with one outcome alone, are left out.
+    """
+    dates = sorted(frame["as_of_date"].unique())
+    predicted = []
+    for date in dates[-folds:]:
+        learned = [earlier for earlier in dates if earlier + pd.Timedelta(days=horizon_days) <= date]
+        known, rows = frame[frame["as_of_date"].isin(learned)], frame[frame["as_of_date"] == date]
+        if len(learned) < least_month_ends or known[CHURNED].nunique() < 2 or rows[CHURNED].nunique() < 2:
+            continue
+        fitted = fit(clone(pipeline), known)
+        kept = rows[["account_id", "days_since_last_order", CHURNED]].assign(margin=margins(fitted, rows))
+        predicted.append(
+            HeldOut(pd.Timestamp(date), kept, margins(fitted, known), float(known[CHURNED].mean()))
+        )
+    return predicted
+
+
+def fit(pipeline: Pipeline, frame: pd.DataFrame) -> Pipeline:
+    """Fit the pipeline on a labelled frame and return it."""
+    check_columns(_inputs(frame), NAMES, "the model's contract (ml/frames.py)")
+    return pipeline.fit(frame[list(NAMES)], frame[CHURNED].to_numpy())
+
+
+def slope_of(predicted: Sequence[HeldOut]) -> float:
+    """Return how far out-of-time log-odds are to be stretched (above 1) or shrunk (below 1): a sigmoid's slope.
+
+    The sigmoid (Platt's) has one slope and a level for each date, so that the slope tells how well the order of
+    the accounts held later, whatever the season did to all of them. Raises StratumError where it is not above
+    0: what was learned did not hold later.
+    """
+    level = pd.get_dummies(np.repeat(np.arange(len(predicted)), [len(one.rows) for one in predicted]))
+    margin = np.concatenate([one.rows["margin"].to_numpy() for one in predicted])
+    churned = np.concatenate([one.rows[CHURNED].to_numpy() for one in predicted])
+    sigmoid = LogisticRegression(C=np.inf, fit_intercept=False, max_iter=1000)
+    sigmoid.fit(np.column_stack([margin, level.to_numpy(np.float64)]), churned)
+    slope = float(sigmoid.coef_[0, 0])
+    if slope <= 0:
+        raise StratumError(
+            "The model learned nothing that holds later: its out-of-time predictions rank no better than chance. "
+            "No model was kept; look at the month-ends in marts.account_features."
+        )
+    return slope
+
+
+def level_of(margin: Array, slope: float, rate: float) -> float:
+    """Return the sigmoid's intercept at which the mean probability of the rows is `rate`, between 0 and 1."""
+    return float(brentq(lambda level: expit(slope * margin + level).mean() - rate, -50, 50))
+
+
+def _inputs(frame: pd.DataFrame) -> list[str]:
+    return [name for name in frame.columns if name not in ("as_of_date", "account_id", CHURNED)]

@@ -1,0 +1,114 @@
+"""The words of the reasons: one row per feature, and how a value is written."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ml.frames import Kind
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """How a feature is told.
+
+    `group`: features of one group say the same thing, and one of them speaks for it. `more` is how more of it is
+    commonly read, 1 as a risk and -1 as a good sign: a value that pulls the other way is told without comparing
+    it. `words` hold `{value}`; `without` stands where the value is unknown.
+    """
+
+    group: str
+    more: int
+    words: str
+    without: str
+
+
+PHRASES: dict[str, Phrase] = {
+    "days_since_last_order": Phrase("recency", 1, "last order {value} ago", "no last order is known"),
+    "gap_ratio": Phrase(
+        "recency",
+        1,
+        "last order {days_since_last_order} ago, and it orders every {mean_order_gap_days} on average",
+        "ordered on one day only, so its rhythm is not known",
+    ),
+    "mean_order_gap_days": Phrase(
+        "recency", 1, "orders every {value} on average", "ordered on one day only, so its rhythm is not known"
+    ),
+    "orders_per_quarter": Phrase("year", -1, "orders per quarter: {value}", "orders per quarter: unknown"),
+    "orders_90d": Phrase(
+        "recent orders", -1, "orders in the last 90 days: {value}", "recent orders: unknown"
+    ),
+    "orders_180d": Phrase(
+        "recent orders", -1, "orders in the last 180 days: {value}", "recent orders: unknown"
+    ),
+    "orders_365d": Phrase("year", -1, "orders in the last 365 days: {value}", "orders of the year: unknown"),
+    "orders_total": Phrase("history", -1, "orders so far: {value}", "orders so far: unknown"),
+    "order_days_total": Phrase(
+        "history", -1, "days with an order so far: {value}", "days with an order: unknown"
+    ),
+    "net_revenue_90d": Phrase(
+        "recent revenue", -1, "net revenue of the last 90 days: {value}", "recent net revenue: unknown"
+    ),
+    "net_revenue_prior_90d": Phrase(
+        "recent revenue",
+        -1,
+        "net revenue of the 90 days before the last 90: {value}",
+        "earlier net revenue: unknown",
+    ),
+    "net_revenue_365d": Phrase(
+        "spend", -1, "net revenue of the last 365 days: {value}", "net revenue of the year: unknown"
+    ),
+    "yearly_net_spend": Phrase("spend", -1, "net revenue per year: {value}", "net revenue per year: unknown"),
+    "average_order_value": Phrase("order size", -1, "average order: {value}", "average order: unknown"),
+    "return_rate_365d": Phrase(
+        "returns", 1, "returned of the last 365 days' purchases: {value}", "no purchase in the last 365 days"
+    ),
+    "logins_30d": Phrase("use", -1, "logins in the last 30 days: {value}", "logins: unknown"),
+    "logins_prior_30d": Phrase(
+        "use", -1, "logins in the 30 days before the last 30: {value}", "logins: unknown"
+    ),
+    "logins_90d": Phrase("use", -1, "logins in the last 90 days: {value}", "logins: unknown"),
+    "days_since_last_login": Phrase("use", 1, "last login {value} ago", "no login is known"),
+    "active_days_30d": Phrase("use", -1, "days of use in the last 30 days: {value}", "days of use: unknown"),
+    "sessions_90d": Phrase("use", -1, "sessions in the last 90 days: {value}", "sessions: unknown"),
+    "core_feature_uses_30d": Phrase(
+        "core features",
+        -1,
+        "uses of core features in the last 30 days: {value}",
+        "uses of core features: unknown",
+    ),
+    "core_feature_uses_90d": Phrase(
+        "core features",
+        -1,
+        "uses of core features in the last 90 days: {value}",
+        "uses of core features: unknown",
+    ),
+    "tickets_90d": Phrase("tickets", 1, "tickets in the last 90 days: {value}", "tickets: unknown"),
+    "open_tickets": Phrase("tickets", 1, "open tickets: {value}", "open tickets: unknown"),
+    "urgent_tickets_90d": Phrase(
+        "tickets", 1, "urgent tickets in the last 90 days: {value}", "urgent tickets: unknown"
+    ),
+    "nps_latest": Phrase("satisfaction", -1, "newest NPS answer: {value} of 10", "no NPS answer is known"),
+    "nps_previous": Phrase(
+        "satisfaction", -1, "NPS answer before the newest: {value} of 10", "no earlier NPS answer is known"
+    ),
+    "open_deals": Phrase("deals", -1, "open deals: {value}", "open deals: unknown"),
+    "open_deal_amount": Phrase("deals", -1, "worth of open deals: {value}", "worth of open deals: unknown"),
+    "won_deals_365d": Phrase("deals", -1, "deals won in the last 365 days: {value}", "deals won: unknown"),
+    "contacts": Phrase("contacts", -1, "contacts known: {value}", "contacts: unknown"),
+    "has_decision_maker": Phrase(
+        "contacts", -1, "a decision maker among its contacts: {value}", "decision maker: unknown"
+    ),
+}
+
+
+def written(value: float, kind: Kind) -> str:
+    """Return a known value as a reader expects it: `84 days`, `1,250`, `2.5`, `12 %`, `yes`."""
+    if kind == "flag":
+        return "yes" if value >= 0.5 else "no"
+    if kind == "share":
+        return f"{value:.0%}".replace("%", " %")
+    if kind == "days":
+        days = int(np.floor(value + 0.5))
+        return f"{days:,} day" if days == 1 else f"{days:,} days"
+    decimals = 0 if kind == "amount" and abs(value) >= 10 else 1
+    return f"{round(value, decimals) + 0.0:,.{decimals}f}".removesuffix(".0")  # + 0.0 makes of -0 a plain 0

@@ -1,0 +1,282 @@
+"""A frozen model is judged on what came true since, beside simpler ways, or says clearly why it cannot be."""
+
+import json
+from datetime import date, timedelta
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from include.commands import models as commands
+from include.errors import StratumError
+from include.sources.loads import bind_company, landing
+from ml import baselines
+from ml.baselines import expected_orders, logistic
+from ml.evaluate import BASELINES, Report, evaluate, judge
+from ml.metrics import auc, once
+from ml.params import params_of
+from ml.report import as_plain, lines, list_models, model_lines
+from ml.train import Fitted, train
+from tests.conftest import Warehouse
+from tests.ml.world import FIRST, add_date, features, make_marts, month_ends, order_days
+
+TRAINED = date(2026, 3, 9)
+CUTOFF = date(2026, 3, 20)
+ON = CUTOFF + timedelta(days=90)  # 2026-06-18
+
+
+@pytest.fixture(scope="module")
+def world(module_warehouse: Warehouse) -> Warehouse:
+    """The small company loaded and built through ON, and a model trained before the cutoff."""
+    with landing("orders", "order_lines", ON) as load:
+        bind_company(load.connection, "Test", "UTC", "CNY")
+    make_marts(order_days(), [*month_ends(FIRST, date(2026, 2, 28)), CUTOFF, ON])
+    train("churn", TRAINED)
+    return module_warehouse
+
+
+@pytest.fixture(scope="module")
+def report(world: Warehouse) -> Report:
+    return evaluate("churn", ON)
+
+
+def test_the_cutoff_lies_the_horizon_before_the_day(report: Report) -> None:
+    assert (report.trained_as_of, report.cutoff, report.on) == (TRAINED, CUTOFF, ON)
+
+
+def test_figures_are_those_of_the_frozen_scores_and_the_orders_since(
+    world: Warehouse, report: Report
+) -> None:
+    from include.warehouse.connect import connect
+    from ml import registry
+    from ml.estimators import probabilities
+    from ml.frames import labelled_frame
+
+    with connect("scorer") as connection:
+        frame = labelled_frame(connection, [CUTOFF], 90)
+        pipeline = registry.load(connection, registry.by_id(connection, report.model_id))
+    later = order_days()[lambda days: (days["order_date"] > CUTOFF) & (days["order_date"] <= ON)]
+    stayed = frame["account_id"].isin(later["account_id"])
+    scores = probabilities(pipeline, frame)
+    for population, rows in (("all", stayed == stayed), ("active_90", frame["days_since_last_order"] < 90)):
+        churned = (~stayed)[rows].to_numpy(float)
+        figure = report.figure(population, "model", "auc")
+        assert figure.value == pytest.approx(auc(scores[rows], churned, once(len(churned)))[0])
+        assert figure.rows == len(churned)
+        assert figure.low is not None
+        assert figure.low < figure.value < figure.high
+        assert report.figure(population, "observed", "churn_rate").value == pytest.approx(churned.mean())
+
+
+def test_every_baseline_stands_beside_the_model_with_a_paired_difference(report: Report) -> None:
+    for population in ("all", "active_90"):
+        for metric in ("auc", "pr_auc", "lift", "brier"):
+            own = report.figure(population, "model", metric).value
+            for baseline in BASELINES:
+                if (baseline, metric) == ("bg_nbd", "brier"):
+                    continue  # it ranks and gives no probability
+                other = report.figure(population, baseline, metric)
+                difference = report.figure(population, f"model-{baseline}", metric)
+                assert difference.value == pytest.approx(own - other.value)
+                assert difference.low is not None
+                assert difference.low <= difference.high
+        with pytest.raises(KeyError):
+            report.figure(population, "bg_nbd", "brier")
+
+
+def test_reliability_has_ten_parts_of_equally_many_accounts_from_the_lowest_up(report: Report) -> None:
+    predicted = [report.figure("all", "model", f"reliability_{part:02d}_predicted") for part in range(1, 11)]
+    observed = [report.figure("all", "model", f"reliability_{part:02d}_observed") for part in range(1, 11)]
+    assert [part.value for part in predicted] == sorted(part.value for part in predicted)
+    assert sum(part.rows for part in observed) == report.figure("all", "model", "auc").rows
+    assert max(part.rows for part in observed) - min(part.rows for part in observed) <= 1
+    rate = sum(part.value * part.rows for part in observed) / sum(part.rows for part in observed)
+    assert rate == pytest.approx(report.figure("all", "observed", "churn_rate").value)
+
+
+def test_a_difference_that_is_nothing_has_an_interval_around_nothing(
+    frame: pd.DataFrame, fitted: Fitted
+) -> None:
+    newest = frame[frame["as_of_date"] == frame["as_of_date"].max()]
+    same = np.random.default_rng(1).random(len(newest))
+    scores = dict.fromkeys(("model", *BASELINES, "recency_probability"), same)
+    figures = {
+        (f.population, f.estimator, f.metric): f for f in judge(newest, scores, 90, params_of("churn"))
+    }
+    difference = figures["all", "model-logistic", "auc"]
+    assert (difference.value, difference.low, difference.high) == (0, 0, 0)
+    assert figures["all", "model", "auc"].high - figures["all", "model", "auc"].low > 0.05
+
+
+def test_figures_are_kept_and_a_second_judgement_replaces_them(world: Warehouse, report: Report) -> None:
+    def kept() -> list[tuple]:
+        return world.rows(
+            "select population, estimator, metric, value, low, high, rows from ml.metrics "
+            "where kind = 'evaluation' and evaluated_as_of = %s order by 1, 2, 3",
+            ON,
+        )
+
+    before = kept()
+    assert len(before) == len(report.figures)
+    assert evaluate("churn", ON) == report
+    assert kept() == before
+
+
+@pytest.mark.parametrize(
+    ("on", "model_id", "told"),
+    [
+        (
+            date(2025, 9, 1),
+            None,
+            "No model was trained as of 2025-06-03 or before, 90 days before 2025-09-01",
+        ),
+        (ON, "churn_x", "There is no model 'churn_x'"),
+        (
+            ON + timedelta(days=1),
+            None,
+            "Orders are loaded through 2026-06-18, so what came true by 2026-06-19",
+        ),
+        (ON - timedelta(days=1), None, "stratum backfill --from 2026-03-19 --to 2026-03-19"),
+    ],
+)
+def test_what_cannot_be_judged_is_told_in_one_line(
+    world: Warehouse, on: date, model_id: str | None, told: str
+) -> None:
+    with pytest.raises(StratumError, match=told) as caught:
+        evaluate("churn", on, model_id)
+    assert "\n" not in str(caught.value)
+
+
+def test_orders_that_are_loaded_and_not_built_do_not_look_like_churn(world: Warehouse) -> None:
+    with landing("orders", "order_lines", ON + timedelta(days=1)):
+        pass
+    try:
+        with pytest.raises(StratumError, match="Orders are built through 2026-06-18"):
+            evaluate("churn", ON + timedelta(days=1))
+    finally:
+        world.rows("delete from audit.loads where as_of_date > %s", ON)
+
+
+def test_a_model_is_not_judged_on_what_it_has_seen(world: Warehouse, report: Report) -> None:
+    with pytest.raises(
+        StratumError, match="trained as of 2026-03-09 and would be judged on accounts of 2026-02-28"
+    ):
+        evaluate("churn", date(2026, 5, 29), report.model_id)
+
+
+def test_a_model_of_another_horizon_is_judged_by_its_own_when_named(world: Warehouse, report: Report) -> None:
+    world.rows("insert into marts.thresholds values ('churn_horizon_days', 60, '2026-06-01')")
+    add_date(order_days(), ON - timedelta(days=60))
+    try:
+        with pytest.raises(StratumError, match="foretells 90 days, and the policy on 2026-06-18 says 60"):
+            evaluate("churn", ON)
+        assert evaluate("churn", ON, report.model_id).cutoff == CUTOFF
+    finally:
+        world.rows("delete from marts.thresholds where value = 60")
+
+
+def test_restated_training_frames_are_told(world: Warehouse, report: Report) -> None:
+    assert report.notes == ()
+    world.rows(
+        "update marts.account_features set orders_90d = orders_90d + 1 where as_of_date = '2025-06-30'"
+    )
+    try:
+        (note,) = evaluate("churn", ON).notes
+        assert "restated since the model was trained" in note
+    finally:
+        world.rows(
+            "update marts.account_features set orders_90d = orders_90d - 1 where as_of_date = '2025-06-30'"
+        )
+
+
+def test_the_report_reads_as_a_table(report: Report) -> None:
+    text = "\n".join(lines(report))
+    assert f"Model {report.model_id}, trained as of 2026-03-09, judged on 2026-06-18" in text
+    assert "All who had bought: " in text
+    assert "Bought in the last 90 days: " in text
+    for name in ("recency alone", "logistic regression", "BG/NBD, expected orders", "AUC", "PR-AUC", "Brier"):
+        assert name in text
+    value = report.figure("all", "model-recency", "auc")
+    assert f"model less this: {value.value:+.3f} ({value.low:+.3f} to {value.high:+.3f})" in text
+    assert max(map(len, lines(report))) < 130
+    assert json.loads(json.dumps(as_plain(report), default=str))["figures"][0]["population"] == "all"
+
+
+def test_models_are_listed(world: Warehouse, report: Report) -> None:
+    (one,) = list_models()
+    assert one["model_id"] == report.model_id
+    assert "artefact" not in one
+    (line,) = model_lines([one])
+    assert line.startswith(f"{report.model_id}  trained as of 2026-03-09 on ")
+    assert model_lines([]) == [
+        "No model has been trained yet: a run trains one once there is enough history."
+    ]
+
+
+def test_the_commands_print_tables_and_json(
+    world: Warehouse, report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import contextlib
+
+    monkeypatch.setattr(commands, "warehouse", lambda tell: contextlib.nullcontext())
+
+    def said(*arguments: str) -> str:
+        done = CliRunner().invoke(commands.models_app, arguments)
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    assert said("list").startswith(report.model_id)
+    assert json.loads(said("list", "--json"))[0]["model_id"] == report.model_id
+    assert "BG/NBD" in said("report", "--evaluate", str(ON))
+    told = json.loads(said("report", "--evaluate", str(ON), "--model", report.model_id, "--json"))
+    assert (told["cutoff"], told["model_id"]) == (str(CUTOFF), report.model_id)
+
+
+# Baselines
+
+
+def test_bg_nbd_tries_a_penalizer_where_it_does_not_converge(monkeypatch: pytest.MonkeyPatch) -> None:
+    import lifetimes
+    from lifetimes.utils import ConvergenceError
+
+    tried = []
+
+    class Stubborn(lifetimes.BetaGeoFitter):
+        def fit(self, *arguments, **named):
+            tried.append(self.penalizer_coef)
+            if self.penalizer_coef < 0.01:
+                raise ConvergenceError("no")
+            return super().fit(*arguments, **named)
+
+    monkeypatch.setattr(lifetimes, "BetaGeoFitter", Stubborn)
+    now = features(order_days(), CUTOFF)
+    assert (expected_orders(now, now, 90, [0.0, 0.001, 0.01]) >= 0).all()
+    assert tried == [0.0, 0.001, 0.01]
+    with pytest.raises(StratumError, match="does not converge with any of the penalizers"):
+        expected_orders(now, now, 90, [0.0, 0.001])
+
+
+def test_bg_nbd_expects_less_of_an_account_that_has_fallen_silent() -> None:
+    now = features(order_days(), CUTOFF)
+    silent = now.head(1).assign(order_days_total=6.0, tenure_days=400, days_since_last_order=200.0)
+    lively = silent.assign(days_since_last_order=5.0)
+    assert (
+        expected_orders(now, lively, 90, [0.0, 0.01])[0]
+        > 2 * expected_orders(now, silent, 90, [0.0, 0.01])[0]
+    )
+
+
+def test_recency_as_a_probability_keeps_the_order_of_recency(frame: pd.DataFrame) -> None:
+    fitted = logistic(frame, ["days_since_last_order"], 0.1, 1)
+    days = pd.DataFrame({"days_since_last_order": [0.0, 10.0, 100.0, 400.0]})
+    assert (np.diff(fitted.predict_proba(days)[:, 1]) > 0).all()
+
+
+def test_unknown_values_enter_the_logistic_regression(frame: pd.DataFrame) -> None:
+    assert frame["gap_ratio"].isna().any()
+    fitted = logistic(frame, ["gap_ratio", "net_revenue_90d"], 0.1, 1)
+    assert np.isfinite(fitted.predict_proba(frame[["gap_ratio", "net_revenue_90d"]])).all()
+    assert baselines.signed_log(pd.DataFrame({"a": [-9.0, 0.0, 9.0]})).ravel() == pytest.approx(
+        [-np.log(10), 0, np.log(10)]
+    )

@@ -1,0 +1,55 @@
+"""Figures equal scikit-learn's, and a resample's weights mean the same as its accounts written out."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+
+from ml.metrics import auc, average_precision, brier, interval, lift, once, resamples
+
+RANDOM = np.random.default_rng(11)
+CHURNED = (RANDOM.random(400) < 0.4).astype(float)
+PROBABILITY = np.clip(0.3 * CHURNED + 0.7 * RANDOM.random(400), 0, 1)
+TIED = np.round(PROBABILITY, 1)
+
+
+@pytest.mark.parametrize("scores", [PROBABILITY, TIED])
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (auc, roc_auc_score),
+        (average_precision, average_precision_score),
+        (brier, brier_score_loss),
+    ],
+)
+def test_a_figure_equals_scikit_learns(scores: np.ndarray, ours, theirs) -> None:
+    assert ours(scores, CHURNED, once(400))[0] == pytest.approx(theirs(CHURNED, scores))
+
+
+@pytest.mark.parametrize("metric", [auc, average_precision, brier, lift(0.1)])
+def test_weights_are_accounts_written_out(metric) -> None:
+    weights = resamples(400, 5, seed=2)
+    assert weights.sum(axis=1).tolist() == [400] * 5
+    weighted = metric(TIED, CHURNED, weights)
+    for draw, value in zip(weights, weighted, strict=True):
+        rows = np.repeat(np.arange(400), draw.astype(int))
+        assert value == pytest.approx(metric(TIED[rows], CHURNED[rows], once(400))[0])
+
+
+def test_lift_counts_the_top_and_equal_scores_in_proportion() -> None:
+    churned = np.array([1, 1, 0, 0, 0, 0, 0, 0, 0, 0], dtype=float)
+    ranked = np.arange(10, 0, -1.0)
+    assert lift(0.1)(ranked, churned, once(10))[0] == pytest.approx(5.0)
+    assert lift(0.2)(ranked, churned, once(10))[0] == pytest.approx(5.0)
+    assert lift(0.5)(ranked, churned, once(10))[0] == pytest.approx(2.0)
+    assert lift(0.1)(np.ones(10), churned, once(10))[0] == pytest.approx(1.0)
+
+
+def test_a_resample_with_one_outcome_alone_has_no_auc_and_does_not_spoil_the_interval() -> None:
+    values = auc(PROBABILITY, CHURNED, np.vstack([once(400), 1 - CHURNED]))
+    assert np.isnan(values[1])
+    assert interval(values) == (pytest.approx(values[0]), pytest.approx(values[0]))
+
+
+def test_the_same_seed_draws_the_same_accounts() -> None:
+    np.testing.assert_array_equal(resamples(50, 3, seed=1), resamples(50, 3, seed=1))
+    assert (resamples(50, 3, seed=1) != resamples(50, 3, seed=2)).any()
