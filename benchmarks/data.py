@@ -127,6 +127,7 @@ def write(size: Size, folder: Path) -> Path:
         return sources
     folder.mkdir(parents=True, exist_ok=True)
     engine = duckdb.connect()
+    engine.execute("set enable_progress_bar = false")
     counts = {"accounts": size.accounts, "orders": size.orders, "events": size.events}
     engine.execute(
         ACCOUNTS.format(

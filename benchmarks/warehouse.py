@@ -45,6 +45,7 @@ def _load(place: Place, name: str, ingest: Callable[[Sources, date], Any], file:
 
 def bare_copy(source: Path, columns: str, scratch: Path) -> float:
     """Return the seconds of a COPY of a parquet file's rows, written as CSV beforehand, into a plain table."""
+    duckdb.execute("set enable_progress_bar = false")
     duckdb.execute(f"copy (from '{source}') to '{scratch}' (format csv, header false)")
     with as_owner() as owner, scratch.open("rb") as file:
         owner.execute("create schema if not exists floor; drop table if exists floor.copied")

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from psycopg import sql
+
 from include.errors import StratumError
 from include.settings import PROJECT_DIR, get_settings
 from include.warehouse.connect import connect, role_url
@@ -26,6 +28,12 @@ LAYERS = {
     "marts": ("path:models/marts",),
     "published": ("path:models/published",),
 }
+# What the daily models stand on: policy tables and views of the raw rows. They change with the project alone, so a
+# build makes them and tests them once for each of its versions; that a policy is in force depends on the date.
+GROUND = ("path:seeds", "path:models/staging")
+EVERY_DAY = ("path:models/intermediate", "assert_policy_is_in_force")
+GROUND_DEFINITION = ("dbt_project.yml", "seeds", "models/staging", "macros", "tests")
+GROUND_MARK = "marts.thresholds"  # carries as its comment what the ground was last made from
 FULL_SCAN = "tag:full_scan"  # tests that read every raw line: run with a full rebuild, not every day
 # The tables that builds add to, and what they are made from. Where any of it changes they are rebuilt.
 KEPT_UP = (
@@ -70,18 +78,25 @@ def build(layer: str, as_of: date, run_id: str, *, full_refresh: bool = False) -
 
     `layer` is staging (seeds, staging and intermediate models), marts or published. The staging layer is
     rebuilt in full when asked to, and by itself when the definition of the days (KEPT_UP) has changed since one
-    of them was made; FEATURES likewise, for all the dates it holds. Each result is also written to
-    audit.dbt_nodes.
+    of them was made; FEATURES likewise, for all the dates it holds. What stands as the files say (GROUND) is
+    left as it is. Each result is also written to audit.dbt_nodes.
 
     Raises StratumError naming the failed nodes, or where no load has bound the warehouse to a company.
     """
-    arguments = ["build", "--select", *LAYERS[layer], "--exclude-resource-type", "unit_test"]
+    nodes = LAYERS[layer]
+    lays_ground = False
     if layer == "staging":
         full_refresh = full_refresh or _made_otherwise(KEPT_UP, definition())
         # Seeds of another shape are made anew by a full refresh, too, so it takes the whole layer.
+        lays_ground = full_refresh or not _ground_stands()
+        if lays_ground:
+            _mark_ground(None)
+        else:
+            nodes = EVERY_DAY
     elif layer == "marts":
         # Of the marts only FEATURES obeys it: the others hold the dates as they were built.
         full_refresh = full_refresh or _made_otherwise((FEATURES,), features_definition())
+    arguments = ["build", "--select", *nodes, "--exclude-resource-type", "unit_test"]
     if full_refresh:
         arguments.append("--full-refresh")
     else:
@@ -89,6 +104,8 @@ def build(layer: str, as_of: date, run_id: str, *, full_refresh: bool = False) -
     results = invoke(arguments, as_of, run_id)
     if not results:
         raise StratumError(f"The dbt layer '{layer}' holds no nodes: {DBT_PROJECT} is not complete.")
+    if lays_ground:
+        _mark_ground(_fingerprint(GROUND_DEFINITION))
     return results
 
 
@@ -157,6 +174,32 @@ def _made_otherwise(tables: tuple[str, ...], definition: str) -> bool:
             [list(tables), definition],
         ).fetchone()
     return found is not None
+
+
+def _ground_stands() -> bool:
+    """Return whether all of GROUND is there, made from these very files and tested."""
+    relations = [f"marts.{seed.stem}" for seed in (DBT_PROJECT / "seeds").rglob("*.csv")]
+    relations += [f"staging.{model.stem}" for model in (DBT_PROJECT / "models" / "staging").rglob("*.sql")]
+    with connect("transformer") as connection:
+        row = connection.execute(
+            "select obj_description(to_regclass(%s), 'pg_class') = %s "
+            "and not exists (select from unnest(%s::text[]) as name where to_regclass(name) is null)",
+            [GROUND_MARK, _fingerprint(GROUND_DEFINITION), relations],
+        ).fetchone()
+    return bool(row and row[0])
+
+
+def _mark_ground(fingerprint: str | None) -> None:
+    """Note what the ground is made from; None while it is being made, so that a failed build makes it again."""
+    with connect("transformer") as connection:
+        there = connection.execute("select to_regclass(%s) is not null", [GROUND_MARK]).fetchone()
+        if there and there[0]:
+            schema, _, table = GROUND_MARK.partition(".")
+            connection.execute(
+                sql.SQL("comment on table {} is {}").format(
+                    sql.Identifier(schema, table), sql.Literal(fingerprint)
+                )
+            )
 
 
 @contextmanager

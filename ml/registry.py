@@ -6,7 +6,6 @@ elsewhere cannot run code.
 
 import hashlib
 import io
-import json
 import re
 import zipfile
 from dataclasses import dataclass
@@ -168,8 +167,3 @@ def load(connection: psycopg.Connection, found: Model) -> Pipeline:
             "It was not loaded; delete its row of ml.models and train anew."
         )
     return from_bytes(artefact)
-
-
-def contract(features: list[dict[str, Any]]) -> str:
-    """Return names and kinds of a contract's features as one text, to compare two contracts by."""
-    return json.dumps([[feature["name"], feature["kind"]] for feature in features])

@@ -1,10 +1,16 @@
--- A failure means that a row of account_features, of any date kept, tells of something dated after its as-of date, or
--- that its parts contradict each other (a window larger than the one around it, an order before the first).
+-- A failure means that a row of account_features that this build made, of whatever date, tells of something dated after
+-- its as-of date, or that its parts contradict each other (a window larger than the one around it, an order before the
+-- first).
 with
 
 account_features as (
 
-    select * from {{ ref('account_features') }}
+    select features.*
+    from {{ ref('account_features') }} as features
+    inner join {{ ref('account_features_due') }} as due
+        on
+            features.as_of_date = due.as_of_date
+            and features.account_id = due.account_id
 
 ),
 

@@ -12,6 +12,7 @@ from include.commands.common import (
     AsJson,
     Say,
     SourcesFile,
+    cut_off,
     read_sources,
     running,
     say,
@@ -74,7 +75,7 @@ def _fill(
         try:
             if line := in_the_way(as_of):
                 tell(line)
-            _fill_date(stack, as_of)
+            failures = _fill_date(stack, as_of)
         except StratumError as error:
             why = str(error).rstrip(".")
             raise StratumError(
@@ -82,26 +83,28 @@ def _fill(
                 "Then give the same command again: it goes on where it was"
                 + (", from the first date on, since it says --again." if again else ".")
             ) from error
+        for failure in failures:
+            tell(f"  {as_of}  {failure}")
         seconds = round(time.monotonic() - started, 1)
         done.append({"as_of_date": as_of, "seconds": seconds})
         tell(f"  {as_of}  {seconds:6.1f} s  {len(wanted) - place} left")
     return done
 
 
-def _fill_date(stack: Any, as_of: date) -> None:
-    """Run the chain of a date as a backfill, and wait until it is in the history."""
-    from include.local.chain import cancel_chain, run_chain
+def _fill_date(stack: Any, as_of: date) -> list[str]:
+    """Run the chain of a date as a backfill, and wait until it is in the history.
+
+    Returns the lines of what failed without ending the chain.
+    """
+    from include.local.chain import run_chain
     from include.warehouse.backfill import request, withdraw
-    from include.warehouse.lock import fail_run
 
     api = stack.api()
     request(as_of)
     try:
-        run_chain(api, as_of, lambda line: None, stack.check_alive)
+        return run_chain(api, as_of, lambda line: None, stack.check_alive).failures
     except KeyboardInterrupt:
         if stack.started:
-            cancel_chain(api, as_of)
-            stack.stop_started_processes()
-            fail_run(as_of, "interrupted by the user")
+            cut_off(stack, as_of)
             withdraw(as_of)
         raise

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -68,6 +69,19 @@ def running(settings: Settings, sources: Any, tell: Say) -> Iterator[Any]:
         if stack.started or stack.started_postgres:
             with phase("stop", tell):
                 stack.down_started()
+
+
+def cut_off(stack: Any, as_of: date) -> None:
+    """End the chain of a date that the user interrupts, and give its build lock back.
+
+    Airflow is stopped in between: a task that runs on could take the lock again.
+    """
+    from include.local.chain import cancel_chain
+    from include.warehouse.lock import fail_run
+
+    cancel_chain(stack.api(), as_of)
+    stack.stop_started_processes()
+    fail_run(as_of, "interrupted by the user")
 
 
 def read_sources(settings: Settings, path: Path | None) -> tuple[Path, Any]:

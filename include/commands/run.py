@@ -10,6 +10,7 @@ import typer
 from include.commands.common import (
     AsJson,
     SourcesFile,
+    cut_off,
     last_sources,
     phase,
     read_sources,
@@ -82,10 +83,10 @@ def use_sources(stack: Any, chosen: Path, sources: Any) -> None:
 
 
 def _run(as_of: date, sources_file: Path | None, as_json: bool) -> None:
-    from include.local.chain import cancel_chain, run_chain
+    from include.local.chain import run_chain
     from include.local.summary import lines, summarise
     from include.warehouse.backfill import withdraw
-    from include.warehouse.lock import fail_run, in_the_way
+    from include.warehouse.lock import in_the_way
 
     settings = get_settings()
     chosen, sources = read_sources(settings, sources_file)
@@ -102,9 +103,7 @@ def _run(as_of: date, sources_file: Path | None, as_json: bool) -> None:
                 follow = run_chain(api, as_of, tell, stack.check_alive)
         except KeyboardInterrupt:
             if stack.started:
-                cancel_chain(api, as_of)
-                stack.stop_started_processes()
-                fail_run(as_of, "interrupted by the user")
+                cut_off(stack, as_of)
             else:
                 tell("The chain goes on in Airflow, which was up before.")
             raise

@@ -42,7 +42,7 @@ def summarise(as_of: date) -> dict[str, Any]:
             raise StratumError(f"Nothing was published for {as_of}. Run it: stratum run --as-of {as_of}")
         loads = _all(
             connection,
-            "select distinct on (source, entity) * from audit.loads where as_of_date = %s "
+            "select distinct on (source, entity) * from audit.loads where as_of_date = %s and status <> 'retracted' "
             "order by source, entity, load_seq desc",
             as_of,
         )

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from include.dbt import DBT_PROJECT, LAYERS, build, invoke
+from include.dbt import DBT_PROJECT, build, invoke
 from include.errors import StratumError
+from include.warehouse.connect import connect
 from tests.conftest import Warehouse
 from tests.dbt.raw_rows import Line, Orders, at, land_company
 from tests.fixtures.candidates import COLUMNS as CONTRACTS
@@ -33,16 +34,39 @@ def built(module_warehouse: Warehouse) -> Warehouse:
     land_company(AS_OF, "70", "c1", at(date(2026, 1, 1)), name="One", industry="mining", country="FR")
     land_company(AS_OF, "71", None, at(date(2026, 1, 1)), name="Prospect")
     land_company(AS_OF, "72", "c2", at(AS_OF + timedelta(days=1), 0), name="Not yet")
-    for layer in LAYERS:
+    for layer in ("staging", "marts"):
         build(layer, AS_OF, "run-1")
+    _score("run-1", {"c1": "0.2", "c2": "0.199999"})
+    build("published", AS_OF, "run-1")
     return module_warehouse
+
+
+def _score(run_id: str, probabilities: dict[str, str]) -> None:
+    """Write down that the run was scored, with these probabilities, the highest first."""
+    with connect("scorer") as connection:
+        connection.execute(
+            "insert into ml.models select 'm1', 'churn', %s, 90, %s, %s, 9, 3, 'e', '{}', '[]', 'f', 'v', '', 's' "
+            "on conflict do nothing",
+            [AS_OF] * 3,
+        )
+        connection.execute(
+            "insert into ml.runs (run_id, model, as_of_date, status, model_id, accounts) "
+            "values (%s, 'churn', %s, 'scored', 'm1', %s)",
+            [run_id, AS_OF, len(probabilities)],
+        )
+        for rank, (account, probability) in enumerate(probabilities.items(), start=1):
+            connection.execute(
+                "insert into ml.scores values (%s, 'churn', %s, %s, 'm1', %s, %s, 'one', 'two', 'three')",
+                [run_id, account, AS_OF, probability, rank],
+            )
 
 
 def test_unit_tests_of_every_ruled_model_pass(built: Warehouse) -> None:
     results = invoke(["test", "--select", "test_type:unit"], AS_OF, "run-unit")
     tested = {result.node_id.split(".")[2] for result in results}
     assert tested >= {"stg_order_lines", "int_account_days", "account_features", "account_profiles"}
-    assert tested >= {"account_rfm", "account_tiers", "int_account_crosswalk"}
+    assert tested >= {"account_rfm", "account_tiers", "account_lifecycle", "int_account_crosswalk"}
+    assert tested >= {"int_usage_days", "stg_events", "stg_hubspot_tickets", "account_next_orders"}
     assert {result.status for result in results} == {"pass"}
 
 
@@ -94,7 +118,7 @@ def test_published_rows_belong_to_the_run_and_hold_who_ordered_or_is_in_the_crm(
         "where run_id = 'run-1' and as_of_date = '2026-06-30' order by account_id"
     )
     assert rows == [
-        ("c1", "One", "70", "FR", True, "A", "targeted offer", 0),
+        ("c1", "One", "70", "FR", True, "A", "call-back and offer", 0),
         ("c2", None, "72", "DE", True, "C", "win-back", 400),
         ("hubspot:71", "Prospect", "71", None, False, None, None, None),
     ]
@@ -111,6 +135,32 @@ def test_published_rows_belong_to_the_run_and_hold_who_ordered_or_is_in_the_crm(
         "net_revenue_total::float, net_revenue_unattributed::float from candidate.company_summary"
     )
     assert company == [(3, 2, 1, 3, 1, 30.0, 10.0)]
+
+
+def test_published_rows_carry_stage_use_crm_and_scores(built: Warehouse) -> None:
+    rows = built.rows(
+        "select account_id, age_stage, logins_30d, days_since_last_login, open_tickets, nps_latest, "
+        "open_deal_amount::float, contacts, has_decision_maker, churn_probability::float, churn_rank, churn_risk, "
+        "churn_reason_1, churn_reason_3, churn_model_id from candidate.customer_360 order by account_id"
+    )
+    assert rows == [
+        ("c1", "new", 0, None, 0, None, 0, 0, False, 0.2, 1, "high", "one", "three", "m1"),
+        ("c2", "declining", 0, None, 0, None, 0, 0, False, 0.199999, 2, "normal", "one", "three", "m1"),
+        ("hubspot:71", *[None] * 14),
+    ]
+
+
+def test_a_run_without_scores_is_published_without_any_and_one_half_scored_is_not(built: Warehouse) -> None:
+    build("published", AS_OF, "run-absent")
+    assert built.value("select count(*) from candidate.customer_360 where run_id = 'run-absent'") == 3
+    assert built.value("select count(churn_probability) from candidate.customer_360") == 0
+    assert ("c1", "targeted offer") in built.rows(
+        "select account_id, next_action from candidate.customer_360"
+    )
+    _score("run-half", {"c1": "0.5"})
+    with pytest.raises(StratumError, match="assert_scores_are_published"):
+        build("published", AS_OF, "run-half")
+    build("published", AS_OF, "run-1")
 
 
 def test_nothing_is_written_into_the_project_and_no_node_is_left_out_of_the_books(built: Warehouse) -> None:

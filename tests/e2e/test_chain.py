@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import json
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -20,7 +21,7 @@ PUBLISHED = ("customer_360", "tier_summary", "company_summary", "account_tiers")
 
 @pytest.fixture(scope="module")
 def slice_of_company(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sources.yml over the simulated company's first customers, a month of their events, its CRM and its sync."""
+    """A sources.yml over the simulated company's first customers, three months of their events, its CRM and its sync."""
     folder = tmp_path_factory.mktemp("slice")
     write_company(folder / "whole")
     with (folder / "whole" / "orders.csv").open(newline="") as file:
@@ -33,11 +34,13 @@ def slice_of_company(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     sources = yaml.safe_load((PROJECT_DIR / "include" / "simulate" / "sources.yml").read_text())
     sources["orders"]["file"] = "orders.csv"
-    with gzip.open(folder / "whole" / "events" / f"{LAST_DAY:%Y-%m}.csv.gz", "rt", newline="") as file:
-        header, *events = csv.reader(file)
-    column = header.index("account_no")
+    events: list[list[str]] = []
+    for path in sorted((folder / "whole" / "events").glob("*.csv.gz"))[-3:]:
+        with gzip.open(path, "rt", newline="") as file:
+            header, *lines = csv.reader(file)
+        events += [line for line in lines if line[header.index("account_no")] in kept]
     with (folder / "events.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([header, *(event for event in events if event[column] in kept)])
+        csv.writer(file).writerows([header, *events])
     sources["behavior"]["file"] = "events.csv"
     (folder / "sources.yml").write_text(yaml.safe_dump(sources))
     return folder / "sources.yml"
@@ -99,6 +102,26 @@ def test_the_chain_ends_in_rows_the_crm_confirmed_and_the_numbers_add_up(
     assert (stratum.home / "data_docs" / "index.html").is_file()
 
 
+def test_every_account_that_has_ordered_is_scored_with_three_reasons(
+    stratum: Installation, first: dict
+) -> None:
+    assert first["scores"]["status"] == "scored"
+    assert first["scores"]["accounts"] == first["company"][0]["accounts_ordered"]
+    scored = stratum.rows(
+        "select count(*), count(distinct churn_probability) from published.customer_360 where has_ordered "
+        "and churn_probability between 0 and 1 and least(churn_reason_1, churn_reason_2, churn_reason_3) > ''"
+    )
+    assert scored[0][0] == first["scores"]["accounts"]
+    assert scored[0][1] > 10, "the scores hardly differ"
+    worth = [float(row["churn_probability"]) * float(row["yearly_net_spend"]) for row in first["at_risk"]]
+    assert len(worth) == 10
+    assert worth == sorted(worth, reverse=True)
+    ((told,),) = stratum.rows(
+        "select count(distinct record_id) from sync.deliveries where field = 'stratum_churn_reason_1'"
+    )
+    assert told == first["sync"]["sent"]
+
+
 def test_every_tier_share_is_reported_beside_its_target(first: dict) -> None:
     assert [tier["tier"] for tier in first["tiers"]] == ["S", "A", "B", "C"]
     assert sum(tier["accounts"] for tier in first["tiers"]) == first["company"][0]["accounts_ordered"]
@@ -115,18 +138,22 @@ def test_the_same_date_again_publishes_the_same_rows_and_calls_no_write(
     assert again["sync"]["unchanged"] == first["sync"]["sent"] + first["sync"]["unchanged"]
 
 
-def test_an_older_date_fills_history_and_neither_moves_the_pointer_nor_calls_the_crm(
+def test_a_backfill_fills_history_once_and_neither_moves_the_pointer_nor_calls_the_crm(
     stratum: Installation, first: dict
 ) -> None:
     before = published(stratum, "customer_360")
     syncs = stratum.rows("select count(*) from sync.runs")
     older = LAST_DAY - timedelta(days=31)
-    summary = stratum.summary("--as-of", str(older))
-    assert not summary["is_newest"]
+    for wanted in (1, 0):
+        done = stratum.run("backfill", "--from", str(older), "--to", str(older), "--json")
+        assert done.returncode == 0, done.stderr
+        assert len(json.loads(done.stdout.splitlines()[-1])) == wanted
     assert published(stratum, "customer_360") == before
     assert stratum.rows("select count(*) from sync.runs") == syncs
     dates = {row[0] for row in stratum.rows("select distinct as_of_date from published.account_tiers")}
     assert dates == {older, LAST_DAY}
+    runs = stratum.rows(f"select status, is_backfill from audit.runs where as_of_date = '{older}'")
+    assert runs == [("published", True)]
 
 
 def test_a_column_that_is_not_there_fails_with_one_line_and_publishes_nothing(

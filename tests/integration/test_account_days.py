@@ -12,7 +12,7 @@ import pytest
 from include.dbt import build
 from include.errors import StratumError
 from tests.conftest import Warehouse
-from tests.dbt.raw_rows import Line, Orders, at
+from tests.dbt.raw_rows import Event, Events, Line, Orders, at
 
 FIRST_DAY = date(2026, 1, 1)
 AS_OF = date(2026, 2, 28)
@@ -334,3 +334,43 @@ def test_lines_without_a_customer_are_counted_apart(warehouse: Warehouse) -> Non
 def test_a_build_before_any_load_says_so_in_one_line(warehouse: Warehouse) -> None:
     with pytest.raises(StratumError, match="no company yet"):
         build("staging", AS_OF, "run-1")
+
+
+def test_usage_days_follow_new_late_and_corrected_events_like_order_days(warehouse: Warehouse) -> None:
+    Orders().land(AS_OF, [Line("1", "o1", "c1", at(FIRST_DAY))])
+    events = Events()
+    second_day = FIRST_DAY + timedelta(days=1)
+    events.land(
+        AS_OF,
+        [
+            Event("1", "c1", at(FIRST_DAY, 0)),
+            Event("2", "c1", at(FIRST_DAY, 23, 59), "feature_use", "quick_order", "s2"),
+            Event("3", "c2", at(FIRST_DAY)),
+            Event("4", None, at(FIRST_DAY)),
+        ],
+    )
+    build("staging", AS_OF, "run-1")
+    usage = (
+        "select account_id, usage_date, events, logins, sessions, feature_uses, core_feature_uses "
+        "from intermediate.int_usage_days order by 1, 2"
+    )
+    versions = "select account_id, xmin::text from intermediate.int_usage_days where usage_date = %s"
+    assert warehouse.rows(usage) == [("c1", FIRST_DAY, 2, 1, 2, 1, 1), ("c2", FIRST_DAY, 1, 1, 1, 0, 0)]
+    before = dict(warehouse.rows(versions, FIRST_DAY))
+    events.correct(AS_OF, "2", at=at(second_day), feature="price_list")
+    events.land(AS_OF, [Event("5", "c1", at(FIRST_DAY))])  # late
+    build("staging", AS_OF, "run-2")
+    kept_up = warehouse.rows(usage)
+    assert kept_up == [
+        ("c1", FIRST_DAY, 2, 2, 1, 0, 0),
+        ("c1", second_day, 1, 0, 1, 1, 0),
+        ("c2", FIRST_DAY, 1, 1, 1, 0, 0),
+    ]
+    after = dict(warehouse.rows(versions, FIRST_DAY))
+    assert after["c1"] != before["c1"]
+    assert after["c2"] == before["c2"]
+    assert warehouse.value("select count(*) from intermediate.usage_day_queue") == 0
+    touched = "select account_key, min(from_date) from intermediate.restatement_queue group by 1 order by 1"
+    assert warehouse.rows(touched) == [("c1", FIRST_DAY), ("c2", FIRST_DAY)]
+    build("staging", AS_OF, "run-full", full_refresh=True)
+    assert warehouse.rows(usage) == kept_up

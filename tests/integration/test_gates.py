@@ -285,10 +285,16 @@ def test_every_expectation_of_the_marts_suite_can_fail(warehouse: Warehouse, run
         "update {tiers} set tier = null where account_id = 'A00002'",
         "update {tiers} set tier = 'D' where tier_rank between 3 and 6",
         "update {tiers} set tier = 'B' where account_id = 'A00040'",
+        "update {lifecycle} set age_stage = null where account_id = 'A00003'",
+        "update {lifecycle} set age_stage = 'old' where account_id = 'A00004'",
+        "insert into {lifecycle} select * from {lifecycle} where account_id = 'A00005'",
     ):
         warehouse.rows(
             statement.format(
-                features="marts.account_features", rfm="marts.account_rfm", tiers="marts.account_tiers"
+                features="marts.account_features",
+                rfm="marts.account_rfm",
+                tiers="marts.account_tiers",
+                lifecycle="marts.account_lifecycle",
             )
         )
     with pytest.raises(GateFailed):
@@ -344,6 +350,8 @@ def test_every_expectation_of_the_published_suite_can_fail(warehouse: Warehouse,
         "update {customers} set tier = 'D', currency = 'USD', days_since_last_order = -1 where account_id = 'A00005'",
         "update {customers} set tier = null, crm_record_id = '7' where account_id in ('A00006', 'A00007')",
         "update {customers} set run_id = 'other' where account_id = 'A00008'",
+        "update {customers} set age_stage = 'old', nps_latest = 11, churn_probability = 1.5 where account_id = 'A00009'",
+        "update {customers} set churn_reason_2 = null where account_id = 'A00010'",
         "update {tiers} set tier = 'A', accounts = 4, net_revenue_365d = 1, actual_share = 0.5 where tier = 'S'",
         "update {tiers} set as_of_date = '2026-06-29'",
         "insert into {company} select * from {company}",

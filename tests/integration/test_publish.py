@@ -171,16 +171,16 @@ def test_a_new_column_appears_at_the_end_and_a_users_view_stands(warehouse: Ware
     warehouse.rows("create view public.mine as select account_id, tier from published.customer_360")
     run_id = begin_run(NEXT)
     make_candidate(run_id, NEXT)
-    warehouse.rows("alter table candidate.customer_360 add column churn_risk numeric(5,4) default 0.5")
+    warehouse.rows("alter table candidate.customer_360 add column loyalty numeric(5,4) default 0.5")
     first_view = warehouse.value("select 'published.customer_360'::regclass::oid")
     publish(run_id, NEXT)
     assert warehouse.value("select 'published.customer_360'::regclass::oid") == first_view
     with connect("bi_reader") as connection:
         cursor = connection.execute("select * from published.customer_360 limit 1")
-        assert [column.name for column in cursor.description or []][-2:] == ["currency", "churn_risk"]
+        assert [column.name for column in cursor.description or []][-2:] == ["currency", "loyalty"]
     assert warehouse.value("select count(*) from public.mine") == 21
     rollback()
-    assert warehouse.value("select count(*) from published.customer_360 where churn_risk is null") == 21
+    assert warehouse.value("select count(*) from published.customer_360 where loyalty is null") == 21
 
 
 def test_columns_in_another_order_are_no_change(warehouse: Warehouse) -> None:
