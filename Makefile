@@ -37,6 +37,7 @@ test-slow: install-dev ## The long fault and race tests.
 check: install-dev ## Lint, format and types.
 	cd $(ROOT) && $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 	cd $(ROOT) && $(BIN)/sqlfluff lint --processes 2 --disable-progress-bar dbt_project/models dbt_project/tests
+	cd $(ROOT) && $(BIN)/compose-lint check --quiet --no-env docker-compose.yml
 
 bench: install ## Measure speed beside what the same work costs bare; SIZE=M is ten times as much as S.
 	@cd $(ROOT) && $(BIN)/python -m benchmarks --size $(or $(SIZE),S)

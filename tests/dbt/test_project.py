@@ -217,6 +217,32 @@ def test_each_node_is_logged_as_it_ends(built: Warehouse, caplog: pytest.LogCapt
     assert [line for line in caplog.messages if line.startswith("seed.stratum.thresholds success in ")]
 
 
+def test_policy_and_views_are_made_once_and_again_where_one_is_gone_or_failed(built: Warehouse) -> None:
+    def made(run_id: str) -> set[str]:
+        return {node.resource_type for node in build("staging", AS_OF, run_id)}
+
+    def seeds(run_id: str) -> object:
+        return built.value(
+            "select count(*) from audit.dbt_nodes where run_id = %s and resource_type = 'seed'", run_id
+        )
+
+    assert made("run-again") == {"model", "test"}
+    assert seeds("run-again") == 0
+    assert built.value(
+        "select count(*) from audit.dbt_nodes where run_id = 'run-again' and node_id like '%in_force'"
+    )
+    built.rows("drop view staging.stg_events")
+    assert "seed" in made("run-view-gone")
+    built.rows("drop view staging.stg_events")
+    built.rows("alter table marts.tier_shares add constraint refuse check (target_share < 0) not valid")
+    with pytest.raises(StratumError, match=r"seed\.stratum\.tier_shares \(error\)"):
+        build("staging", AS_OF, "run-refused")
+    built.rows("alter table marts.tier_shares drop constraint refuse")
+    assert seeds("run-refused")
+    assert "seed" in made("run-mended")
+    assert "seed" not in made("run-after")
+
+
 def test_policy_that_does_not_sum_to_one_fails_the_build(built: Warehouse) -> None:
     with pytest.raises(StratumError, match="assert_policy_is_in_force"):
         invoke(["test", "--select", "assert_policy_is_in_force"], date(1999, 12, 31), "run-before-policy")
