@@ -245,17 +245,7 @@ def _manifest(options: list[str]) -> Any:
     from dbt.contracts.graph.manifest import Manifest
     from dbt.parser.manifest import extended_mashumaro_encoder, extended_mashumuro_decoder
 
-    key = hashlib.sha256(
-        "\n".join(
-            (
-                _fingerprint(["."]),
-                version("dbt-core"),
-                version("dbt-postgres"),
-                os.environ["STRATUM_DBT_DATABASE"],
-            )
-        ).encode()
-    ).hexdigest()
-    kept = _home() / f"manifest-{key[:32]}.msgpack"
+    kept = manifest_path(os.environ["STRATUM_DBT_DATABASE"])
     if kept.exists():
         manifest = Manifest.from_msgpack(kept.read_bytes(), decoder=extended_mashumuro_decoder)
         manifest.build_flat_graph()
@@ -269,6 +259,13 @@ def _manifest(options: list[str]) -> Any:
         half_written.write(parsed.result.to_msgpack(extended_mashumaro_encoder))
     Path(half_written.name).rename(kept)
     return parsed.result
+
+
+def manifest_path(database: str) -> Path:
+    """Return where the project as it stands, parsed for a database, is kept."""
+    parts = (_fingerprint(["."]), version("dbt-core"), version("dbt-postgres"), database)
+    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return _home() / f"manifest-{key[:32]}.msgpack"
 
 
 def _fingerprint(paths: Iterable[str]) -> str:

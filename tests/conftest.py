@@ -15,6 +15,7 @@ import pytest
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="stratum-test-airflow-")
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 
+from include.dbt import manifest_path
 from include.settings import PROJECT_DIR, get_settings
 from include.sources.config import Sources, load_sources
 from include.warehouse import embedded
@@ -24,6 +25,8 @@ from include.warehouse.roles import role_name
 
 PASSWORDS = {role: f"password-of-{role}" for role in ROLES}
 TEMPLATE = "stratum_template"
+PARSED: dict[str, bytes] = {}
+"""The dbt project as it was parsed for the first test database that was built in, by that database's name."""
 
 
 def free_port() -> int:
@@ -71,6 +74,20 @@ class Warehouse:
 
 
 @contextmanager
+def shared_manifest(database: str) -> Iterator[None]:
+    """Parse the dbt project once per test process, not once per warehouse: parsing takes longer than most tests.
+
+    The parsed project names its database, and the names of all test databases are equally long.
+    """
+    path = manifest_path(database)
+    for parsed_for, content in PARSED.items():
+        path.write_bytes(content.replace(parsed_for.encode(), database.encode()))
+    yield
+    if not PARSED and path.exists():
+        PARSED[database] = path.read_bytes()
+
+
+@contextmanager
 def fresh_warehouse(cluster: embedded.Cluster, template: str, home: Path) -> Iterator[Warehouse]:
     """A warehouse of its own; inside, `connect(role)` reaches it and STRATUM_HOME is `home`."""
     name = f"test_{uuid.uuid4().hex[:12]}"
@@ -83,7 +100,8 @@ def fresh_warehouse(cluster: embedded.Cluster, template: str, home: Path) -> Ite
             patch.setenv(variable(role), url)
         patch.setenv("STRATUM_HOME", str(home))
         get_settings.cache_clear()
-        yield Warehouse(owner_url, role_urls)
+        with shared_manifest(name):
+            yield Warehouse(owner_url, role_urls)
     get_settings.cache_clear()
     with psycopg.connect(cluster.url, autocommit=True) as connection:
         connection.execute(f"drop database {name} with (force)")

@@ -191,7 +191,7 @@ def test_late_corrected_and_moved_rows_restate_every_kept_date_from_their_day_on
     ticket = next(iter(module_warehouse.rows("select record_id, company_record_id from raw_hubspot.tickets")))
     moved = {"createdate": at(date(2026, 1, 5)).isoformat(), "hs_ticket_priority": "LOW", "closed_date": ""}
     land_versions(
-        next_day, "tickets", [Version(ticket[0], "9", at(date(2026, 3, 1)), moved, owner_before=ticket[1])]
+        next_day, "tickets", [Version(ticket[0], "11", at(date(2026, 3, 1)), moved, owner_before=ticket[1])]
     )
     # A company gets a number, another one's changes: their records speak for other accounts on every date.
     land_versions(
