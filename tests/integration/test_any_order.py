@@ -188,11 +188,6 @@ def in_any_order(cluster, template: str, tmp_path: Path, company: Company, days:
         assert_same(marts(warehouse), ordered)
 
 
-def test_two_days_around_a_month_end_in_any_order(cluster, template, tmp_path, company) -> None:
-    end = date(2026, 5, 31)
-    in_any_order(cluster, template, tmp_path, company, [end, end + timedelta(days=2)])
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_thirty_days_in_any_order(cluster, template, tmp_path, company) -> None:

@@ -116,12 +116,13 @@ def chains(monkeypatch: pytest.MonkeyPatch) -> list[date]:
     """The dates whose chain was run, in order; the chain itself is the part that the lock and publish see."""
     ran: list[date] = []
 
-    def run_chain(api: object, as_of: date, say: object, check: object) -> None:
+    def run_chain(api: object, as_of: date, say: object, check: object) -> chain.Follow:
         if as_of.day == 3 and as_of not in ran:
             ran.append(as_of)
             raise StratumError("ingest_orders.ingest failed: no file.")
         ran.append(as_of)
         run_date(as_of)
+        return chain.Follow({}, failures=["train_models.train failed: no."] if as_of.day == 4 else [])
 
     monkeypatch.setattr(chain, "run_chain", run_chain)
     return ran
@@ -144,6 +145,7 @@ def test_a_failed_date_stops_with_its_line_and_the_same_command_goes_on_there(
     assert told[0] == "Backfill of 4 dates from 2026-06-01 to 2026-06-04."
     assert told[1].endswith("3 left")
     assert "2 are in the history" in told[3]
+    assert told[5:] == ["  2026-06-04  train_models.train failed: no.", told[-1]]
     assert sorted(shown(warehouse)) == [date(2026, 6, day) for day in (1, 2, 3, 4)]
     assert current(warehouse) == []
     with connect("auditor") as connection:
