@@ -75,7 +75,12 @@ def _fill(
         try:
             if line := in_the_way(as_of):
                 tell(line)
-            failures = _fill_date(stack, as_of)
+            failures = _fill_date(stack, as_of, tell)
+        except KeyboardInterrupt:
+            tell(
+                f"{len(done)} of {len(wanted)} dates done. Give the same command again: it goes on at {as_of}."
+            )
+            raise
         except StratumError as error:
             why = str(error).rstrip(".")
             raise StratumError(
@@ -91,7 +96,7 @@ def _fill(
     return done
 
 
-def _fill_date(stack: Any, as_of: date) -> list[str]:
+def _fill_date(stack: Any, as_of: date, tell: Say) -> list[str]:
     """Run the chain of a date as a backfill, and wait until it is in the history.
 
     Returns the lines of what failed without ending the chain.
@@ -105,6 +110,6 @@ def _fill_date(stack: Any, as_of: date) -> list[str]:
         return run_chain(api, as_of, lambda line: None, stack.check_alive).failures
     except KeyboardInterrupt:
         if stack.started:
-            cut_off(stack, as_of)
+            cut_off(stack, as_of, tell)
             withdraw(as_of)
         raise

@@ -71,7 +71,7 @@ def running(settings: Settings, sources: Any, tell: Say) -> Iterator[Any]:
                 stack.down_started()
 
 
-def cut_off(stack: Any, as_of: date) -> None:
+def cut_off(stack: Any, as_of: date, tell: Say) -> None:
     """End the chain of a date that the user interrupts, and give its build lock back.
 
     Airflow is stopped in between: a task that runs on could take the lock again.
@@ -79,6 +79,8 @@ def cut_off(stack: Any, as_of: date) -> None:
     from include.local.chain import cancel_chain
     from include.warehouse.lock import fail_run
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave half of it undone
+    tell(f"Interrupted: ending the chain of {as_of} ...")
     cancel_chain(stack.api(), as_of)
     stack.stop_started_processes()
     fail_run(as_of, "interrupted by the user")

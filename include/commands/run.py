@@ -103,7 +103,7 @@ def _run(as_of: date, sources_file: Path | None, as_json: bool) -> None:
                 follow = run_chain(api, as_of, tell, stack.check_alive)
         except KeyboardInterrupt:
             if stack.started:
-                cut_off(stack, as_of)
+                cut_off(stack, as_of, tell)
             else:
                 tell("The chain goes on in Airflow, which was up before.")
             raise

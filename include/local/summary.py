@@ -18,7 +18,8 @@ AT_RISK = 10
 # Worth of a call: the yearly spend that is likely to be lost. Long-gone accounts are left to the win-back list.
 MOST_AT_RISK = (
     "select account_id, account_name, tier, churn_probability, yearly_net_spend, currency, days_since_last_order, "
-    "churn_reason_1, churn_reason_2, churn_reason_3, next_action "
+    "churn_reason_1, churn_reason_2, churn_reason_3, next_action, "
+    "(parameters ->> 'active_days')::int as active_days "
     "from published.customer_360 inner join ml.models on churn_model_id = model_id "
     "where run_id = %s and days_since_last_order < (parameters ->> 'active_days')::int "
     "order by churn_probability * yearly_net_spend desc, account_id limit %s"
@@ -182,7 +183,10 @@ def _score_lines(summary: dict[str, Any]) -> list[str]:
         return [*shown, f"  absent: {why}"]
     shown.append(f"  {scores['accounts']:,} accounts scored by {scores['model_id']}")
     if summary["at_risk"]:
-        shown.append("  Recent buyers with the most yearly net spend at risk (probability × spend):")
+        days = summary["at_risk"][0]["active_days"]
+        shown.append(
+            f"  Of those that bought in the last {days} days, the most yearly net spend at risk (probability × spend):"
+        )
     for account in summary["at_risk"]:
         name = (
             f"{account['account_name']} ({account['account_id']})"

@@ -111,6 +111,7 @@ def test_a_full_refresh_keeps_the_marts_of_other_dates(warehouse: Warehouse) -> 
     assert warehouse.value("select count(distinct as_of_date) from marts.account_tiers") == 2
 
 
+@pytest.mark.slow
 def test_dates_built_twice_and_in_the_other_order_give_the_same_rows(warehouse: Warehouse) -> None:
     earlier, later = AS_OF - timedelta(days=100), AS_OF
     Orders().land(AS_OF, _lines(seed=3, accounts=40))
@@ -156,6 +157,7 @@ def test_an_account_that_lost_its_last_order_leaves_the_marts_of_a_date_built_ag
     assert [_mart(warehouse, table, AS_OF) for table in MARTS] == [[] for _ in MARTS]
 
 
+@pytest.mark.slow
 def test_online_retail_equals_an_independent_computation(
     warehouse: Warehouse, online_retail: Sources
 ) -> None:

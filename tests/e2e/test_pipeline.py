@@ -115,6 +115,7 @@ def test_a_file_cut_at_the_end_of_the_day_publishes_the_same_rows(
     assert published_of(cluster, template, tmp_path / "short", short, as_of) == whole
 
 
+@pytest.mark.slow
 def test_online_retail_cut_at_the_end_of_the_day_publishes_the_same_rows(
     cluster, template: str, tmp_path: Path, online_retail: Sources
 ) -> None:
