@@ -69,6 +69,7 @@ def simulated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sources:
     return whole.model_copy(update={"crm": None, "sync": None})
 
 
+@pytest.mark.slow
 def test_two_dates_run_twice_and_in_the_other_order_publish_the_same_rows(
     cluster, template: str, tmp_path: Path, simulated: Sources
 ) -> None:
