@@ -31,6 +31,7 @@ def open_engine(timezone: str) -> duckdb.DuckDBPyConnection:
             "autoload_known_extensions": False,
         }
     )
+    engine.execute("set enable_progress_bar = false")  # it would fill the task logs
     engine.execute("load icu")  # built in; it brings the time zones
     engine.execute(f"set TimeZone = '{timezone}'")  # a name that config.py has checked
     return engine
