@@ -37,7 +37,7 @@ with DAG(
 
         return [str(as_of) for as_of in start_lost_builds()]
 
-    @task(retries=10, retry_delay=timedelta(minutes=3))  # while a build is at work it may not drop events
+    @task(retries=10, retry_delay=timedelta(minutes=3))  # while a build is at work some of it must wait
     @fail_clearly
     def tidy_warehouse() -> dict[str, int]:
         """Remove what the warehouse no longer keeps."""

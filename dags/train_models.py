@@ -1,8 +1,9 @@
 """Train the models of the as-of date's week (`retrain_days` in ml/params.yaml), where they are not there yet.
 
 Reached by every build, and trains on few of them. A model is trained as of the week's Monday, on month-ends
-alone whose whole label window lies before it. A training that fails fails this run, and the accounts are scored all the same
-with the model there is. Too little history to train on is no failure: the scores are then absent.
+alone whose whole label window lies before it. A training that fails fails this run, and the accounts are
+scored all the same with the model there is. Too little history to train on is no failure: the scores are
+then absent.
 
 When it fails: docs/runbooks/train.md.
 """

@@ -15,3 +15,22 @@
     and ({{ versions }}.valid_until_date > {{ day }} or {{ versions }}.valid_until_date is null)
     and not {{ versions }}.is_archived
 {%- endmacro %}
+
+
+{#- All versions of an object type that belongs to a company: its keys, the properties asked for as text
+    (`properties`: column → HubSpot's name), and the days each version holds. What is read of the JSON is read once,
+    below the window function; the model casts it above. -#}
+{% macro crm_versions(entity, properties) -%}
+    select
+        versions.record_id,
+        versions.load_seq,
+        nullif(trim(versions.company_record_id), '') as company_record_id,
+        versions.valid_from,
+        versions.known_on,
+        versions.is_archived,
+        {%- for column, property in properties.items() %}
+        {{ json_text('versions.properties', property) }} as {{ column }},
+        {%- endfor %}
+        {{ version_days('versions') }}
+    from {{ source('raw_hubspot', entity) }} as versions
+{%- endmacro %}

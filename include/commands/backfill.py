@@ -12,6 +12,7 @@ from include.commands.common import (
     AsJson,
     Say,
     SourcesFile,
+    assert_over,
     cut_off,
     read_sources,
     running,
@@ -43,12 +44,11 @@ def backfill(
 ) -> None:
     """Fill the history with past dates, one at a time; stopped, it goes on where it was."""
     span = parse_as_of(first), parse_as_of(last)
-    if span[1] >= date.today():
-        raise StratumError(f"{span[1]} is not over yet: choose an earlier --to.")
     if span[1] < span[0]:
         raise StratumError(f"--to {span[1]} lies before --from {span[0]}.")
     settings = get_settings()
     chosen, parsed = read_sources(settings, sources)
+    assert_over(span[1], parsed.company.timezone)
     tell = say_aside if as_json else say
     with running(settings, parsed, tell) as stack:
         use_sources(stack, chosen, parsed)
@@ -109,7 +109,6 @@ def _fill_date(stack: Any, as_of: date, tell: Say) -> list[str]:
     try:
         return run_chain(api, as_of, lambda line: None, stack.check_alive).failures
     except KeyboardInterrupt:
-        if stack.started:
-            cut_off(stack, as_of, tell)
+        if cut_off(stack, as_of, tell):
             withdraw(as_of)
         raise

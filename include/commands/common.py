@@ -6,13 +6,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
+from include.dates import day_end
+from include.errors import StratumError
 from include.settings import SIMULATED_SOURCES, Settings, get_settings
 
 SourcesFile = Annotated[
@@ -71,19 +73,32 @@ def running(settings: Settings, sources: Any, tell: Say) -> Iterator[Any]:
                 stack.down_started()
 
 
-def cut_off(stack: Any, as_of: date, tell: Say) -> None:
-    """End the chain of a date that the user interrupts, and give its build lock back.
+def assert_over(as_of: date, timezone: str) -> None:
+    """Raise StratumError where a day is not over in the company's time zone: its rows are not all there."""
+    if day_end(as_of, timezone) > datetime.now(UTC):
+        raise StratumError(
+            f"{as_of} is not over yet in {timezone}: its orders are not all there. Choose an earlier date."
+        )
 
-    Airflow is stopped in between: a task that runs on could take the lock again.
+
+def cut_off(stack: Any, as_of: date, tell: Say) -> bool:
+    """End the chain of a date that the user interrupts, and give its build lock back; tell whether it was ended.
+
+    Airflow is stopped in between: a task that runs on could take the lock again. In an Airflow that was up
+    before, the chain goes on.
     """
     from include.local.chain import cancel_chain
     from include.warehouse.lock import fail_run
 
+    if not stack.started:
+        tell(f"The chain of {as_of} goes on in Airflow, which was up before.")
+        return False
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave half of it undone
     tell(f"Interrupted: ending the chain of {as_of} ...")
     cancel_chain(stack.api(), as_of)
     stack.stop_started_processes()
     fail_run(as_of, "interrupted by the user")
+    return True
 
 
 def read_sources(settings: Settings, path: Path | None) -> tuple[Path, Any]:

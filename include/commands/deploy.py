@@ -11,6 +11,7 @@ import typer
 from include.commands.common import phase, read_sources, say
 from include.errors import StratumError
 from include.local.environment import AIRFLOW_PARTS, airflow_command, sandbox_command
+from include.local.processes import listens
 from include.settings import Settings, get_settings
 
 deploy_app = typer.Typer(no_args_is_help=True, help="An installation part by part, as containers run it.")
@@ -63,7 +64,7 @@ def deploy_check(part: Part) -> None:
     if part == "worker":
         healthy = _worker_answers(settings)
     elif part == SANDBOX:
-        healthy = _accepts(settings.sandbox_port)
+        healthy = listens("127.0.0.1", settings.sandbox_port, CHECK_TIMEOUT_S)
     else:
         healthy = _airflow_says(settings, HEALTH_NAMES[part])
     if not healthy:
@@ -100,11 +101,3 @@ def _worker_answers(settings: Settings) -> bool:
         return False
     name = f"celery@{socket.gethostname()}"
     return bool(celery.control.inspect(destination=[name], timeout=CHECK_TIMEOUT_S).ping())
-
-
-def _accepts(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), CHECK_TIMEOUT_S).close()
-    except OSError:
-        return False
-    return True

@@ -10,6 +10,7 @@ import typer
 from include.commands.common import (
     AsJson,
     SourcesFile,
+    assert_over,
     cut_off,
     last_sources,
     phase,
@@ -35,12 +36,7 @@ def demo() -> None:
 
 def run(as_of: AsOf, sources: SourcesFile = None, as_json: AsJson = False) -> None:
     """Run the whole chain for a date; start what is missing and stop what was started."""
-    wanted = parse_as_of(as_of)
-    if wanted > date.today():
-        raise StratumError(
-            f"{wanted} is not over yet: its orders are not all there. Choose an earlier --as-of."
-        )
-    _run(wanted, sources, as_json)
+    _run(parse_as_of(as_of), sources, as_json)
 
 
 def up(sources: SourcesFile = None) -> None:
@@ -90,6 +86,7 @@ def _run(as_of: date, sources_file: Path | None, as_json: bool) -> None:
 
     settings = get_settings()
     chosen, sources = read_sources(settings, sources_file)
+    assert_over(as_of, sources.company.timezone)
     tell = say_aside if as_json else say
     with running(settings, sources, tell) as stack:
         use_sources(stack, chosen, sources)
@@ -102,10 +99,7 @@ def _run(as_of: date, sources_file: Path | None, as_json: bool) -> None:
             with phase("chain", tell):
                 follow = run_chain(api, as_of, tell, stack.check_alive)
         except KeyboardInterrupt:
-            if stack.started:
-                cut_off(stack, as_of, tell)
-            else:
-                tell("The chain goes on in Airflow, which was up before.")
+            cut_off(stack, as_of, tell)
             raise
         summary = summarise(as_of)
     if as_json:

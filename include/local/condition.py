@@ -1,6 +1,5 @@
 """In which condition an installation is: what is up, what is published, what waits. Reading it changes nothing."""
 
-import socket
 from datetime import datetime
 from typing import Any, LiteralString
 
@@ -8,11 +7,13 @@ from psycopg.rows import dict_row
 
 from include.local.airflow_api import AirflowApi
 from include.local.chain import CHAIN
+from include.local.processes import listens
 from include.local.stack import Stack
+from include.sources.loads import ungated_loads
 from include.warehouse import embedded
+from include.warehouse.backfill import pending
 from include.warehouse.connect import connect
 
-CHECK_TIMEOUT_S = 2.0
 Facts = dict[str, Any]
 
 # Queues are in the build's schema, which the auditor does not read.
@@ -20,10 +21,6 @@ QUEUED = """
 select (select count(*) from intermediate.account_day_queue) as account_days,
     (select count(*) from intermediate.usage_day_queue) as usage_days,
     (select count(*) from intermediate.restatement_queue) as restatements"""
-UNGATED_LOADS = """
-select count(*) as loads from audit.loads where status = 'loaded' and load_id::text not in (
-    select jsonb_array_elements_text(arguments -> 'load_ids') from audit.checks
-    where gate = 'raw' and expectation = 'loads_checked' and success)"""
 LAST_SYNC = """
 select target, as_of_date, status, queried, sent, unchanged, failed, held, started_at, finished_at
 from sync.runs order by started_at desc limit 1"""
@@ -40,7 +37,7 @@ def processes(stack: Stack) -> Facts:
     return {
         "postgres": postgres(stack),
         "airflow": airflow(stack),
-        "sandbox": "up" if _answers(stack.settings.sandbox_host, stack.settings.sandbox_port) else "down",
+        "sandbox": "up" if listens(stack.settings.sandbox_host, stack.settings.sandbox_port) else "down",
         "schedules": schedules(stack),
     }
 
@@ -108,12 +105,13 @@ def books() -> Facts:
         facts: Facts = {
             "published": one("select run_id, as_of_date, published_at from published.current_run"),
             "build_lock": one(LOCK),
-            "ungated_loads": one(UNGATED_LOADS)["loads"],
             "sync": {"last": one(LAST_SYNC), **one(SYNC_LEFT)},
-            "backfills": cursor.execute(
-                "select as_of_date, requested_at from audit.backfill_requests order by as_of_date"
-            ).fetchall(),
         }
+    with connect("auditor") as connection:
+        facts["ungated_loads"] = len(ungated_loads(connection))
+    facts["backfills"] = [
+        {"as_of_date": as_of, "requested_at": requested_at} for as_of, requested_at in pending()
+    ]
     with connect("housekeeper") as connection, connection.cursor(row_factory=dict_row) as cursor:
         facts["queued"] = cursor.execute(QUEUED).fetchone()
     return facts
@@ -182,11 +180,3 @@ def _moment(moment: datetime | str | None) -> str:
     if isinstance(moment, str):
         moment = datetime.fromisoformat(moment)
     return f"{moment:%Y-%m-%d %H:%M:%S %Z}" if moment else "-"
-
-
-def _answers(host: str, port: int) -> bool:
-    try:
-        socket.create_connection((host, port), CHECK_TIMEOUT_S).close()
-    except OSError:
-        return False
-    return True

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -80,6 +81,15 @@ class Process:
         if not self.log.exists():
             return ""
         return " ".join(self.log.read_text(errors="replace").split())[-characters:]
+
+
+def listens(host: str, port: int, timeout_s: float = 2.0) -> bool:
+    """Tell whether anything accepts connections there."""
+    try:
+        socket.create_connection((host, port), timeout_s).close()
+    except OSError:
+        return False
+    return True
 
 
 def stop(processes: list[Process]) -> None:

@@ -23,13 +23,13 @@ from include.errors import StratumError
 from include.quality.docs import context_config, write_docs
 from include.quality.suites import GateSuite, TableSuite, limits, load_suite
 from include.settings import get_settings
+from include.sources.loads import LOADS_CHECKED, ungated_loads
 from include.warehouse.connect import connect, role_url
 from include.warehouse.lock import hold
 
 log = logging.getLogger(__name__)
 
 SHOWN = 3  # failed checks named in the one line; all of them are in audit.checks and the Data Docs
-LOADS_CHECKED = "loads_checked"
 SOURCE_ABSENT = "source_absent"
 MODEL_ABSENT = "model_absent"
 NOT_APPLICABLE = "not_applicable"
@@ -103,12 +103,7 @@ def _values(gate: str, as_of: date, run_id: str) -> tuple[dict[str, Any], set[tu
     """
     with connect("transformer") as connection:
         company = connection.execute("select timezone, currency from audit.company").fetchone()
-        loads = connection.execute(
-            "select load_id::text, source, entity from audit.loads where status = 'loaded' and load_id::text not in ("
-            "  select jsonb_array_elements_text(arguments -> 'load_ids') from audit.checks"
-            "  where gate = 'raw' and expectation = %s and success) order by load_seq",
-            [LOADS_CHECKED],
-        ).fetchall()
+        loads = ungated_loads(connection)
     if company is None:
         raise StratumError(
             "The warehouse holds no company yet: load a source before its gate (`stratum run`)."

@@ -7,6 +7,7 @@ stands in docs/contracts/sources.md.
 import glob
 import os
 import re
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -144,9 +145,9 @@ class FileSource(_Section):
         return rules
 
     @property
+    @abstractmethod
     def natural_key(self) -> tuple[str, ...]:
         """The columns that name a row across loads; none means all of them."""
-        raise NotImplementedError
 
     @property
     def keeps_repeated(self) -> bool:

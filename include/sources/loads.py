@@ -12,6 +12,9 @@ import psycopg
 from include.errors import StratumError
 from include.warehouse.connect import connect
 
+LOADS_CHECKED = "loads_checked"
+"""What audit.checks calls the raw gate's memory of the loads it has seen."""
+
 
 @dataclass
 class Load:
@@ -102,6 +105,16 @@ def landing(source: str, entity: str, as_of: date) -> Iterator[Load]:
         load = Load(connection, source, entity, as_of, started_at, load_id, load_seq, covered_until)
         yield load
         _close(load)
+
+
+def ungated_loads(connection: psycopg.Connection) -> list[tuple[str, str, str]]:
+    """Return (load_id, source, entity) of the loads that no raw gate has passed yet, in the order they were loaded."""
+    return connection.execute(
+        "select load_id::text, source, entity from audit.loads where status = 'loaded' and load_id::text not in ("
+        "  select jsonb_array_elements_text(arguments -> 'load_ids') from audit.checks"
+        "  where gate = 'raw' and expectation = %s and success) order by load_seq",
+        [LOADS_CHECKED],
+    ).fetchall()
 
 
 def _close(load: Load) -> None:

@@ -7,7 +7,6 @@ takes the request back first.
 
 from datetime import date, datetime, timedelta
 
-from include.errors import StratumError
 from include.warehouse.connect import connect
 
 
@@ -38,10 +37,8 @@ def dates_to_fill(first: date, last: date, again: bool) -> list[date]:
     """Return the dates from `first` to `last` that a backfill has to run, the oldest first.
 
     Those in the history already are left out, unless `again`; the published date always is, since what is
-    read of it must not change beside the pointer. Raises StratumError where `last` lies before `first`.
+    read of it must not change beside the pointer.
     """
-    if last < first:
-        raise StratumError(f"--to {last} lies before --from {first}.")
     with connect("housekeeper") as connection:
         rows = connection.execute("select as_of_date from published.history_run").fetchall()
         current = connection.execute("select as_of_date from published.current_run").fetchone()

@@ -18,7 +18,7 @@ from psycopg import sql
 from include.dates import day_end
 from include.errors import StratumError
 from include.sources.dropped import RAW_EVENTS
-from include.sources.loads import lock_entity
+from include.sources.loads import LOADS_CHECKED, lock_entity
 from include.sources.retract import keep_builds_out
 from include.warehouse.connect import OWNER, connect
 from include.warehouse.history import changes
@@ -92,8 +92,8 @@ def newest_published() -> date | None:
 def tidy_warehouse() -> list[Removed]:
     """Remove what is older than policy keeps, each thing in a transaction of its own; return what was removed.
 
-    Safe to repeat: a second run finds nothing. Raises TransientError where a build is at work while events are
-    to be dropped; what came before it is done and written down.
+    Safe to repeat: a second run finds nothing. Raises TransientError where a build is at work while events or
+    days of the marts are to be dropped; what came before it is done and written down.
     """
     as_of = newest_published()
     if as_of is None:
@@ -198,9 +198,9 @@ def _drop_scores(connection: psycopg.Connection, before: date) -> Removed:
 
 
 def _drop_checks(connection: psycopg.Connection, before: date) -> Removed:
-    # loads_checked is no result but the raw gate's memory of the loads it has passed.
+    # That one is no result but the raw gate's memory of the loads it has passed.
     deleted = connection.execute(
-        "delete from audit.checks where as_of_date < %s and expectation <> 'loads_checked'", [before]
+        "delete from audit.checks where as_of_date < %s and expectation <> %s", [before, LOADS_CHECKED]
     )
     return Removed("checks", before, deleted.rowcount)
 
@@ -211,22 +211,29 @@ def _drop_nodes(connection: psycopg.Connection, before: date) -> Removed:
 
 
 def _drop_mart_days(connection: psycopg.Connection, before: date) -> Removed:
-    """Drop the rows of the account marts on days that are no month-end."""
+    """Drop the rows of the account marts on days that are no month-end.
+
+    No build is let in meanwhile: it could restate a few accounts of a day that is going, and leave that day in part.
+    """
     tables = connection.execute(
         "select distinct table_name from information_schema.columns join pg_tables "
         "on table_schema = schemaname and table_name = tablename "
         "where table_schema = 'marts' and table_name like 'account\\_%' and column_name = 'as_of_date' order by 1"
     ).fetchall()
-    removed = 0
+    old_days: list[tuple[sql.Identifier, list[date]]] = []
     for (table,) in tables:
         name = sql.Identifier("marts", table)
         days = connection.execute(
             sql.SQL("select distinct as_of_date from {} where as_of_date < %s").format(name), [before]
         ).fetchall()
-        old = [day for (day,) in days if not is_month_end(day)]
-        removed += connection.execute(
-            sql.SQL("delete from {} where as_of_date = any(%s)").format(name), [old]
-        ).rowcount
+        if old := [day for (day,) in days if not is_month_end(day)]:
+            old_days.append((name, old))
+    if old_days:
+        keep_builds_out(connection, "old days of the marts cannot be dropped")
+    removed = sum(
+        connection.execute(sql.SQL("delete from {} where as_of_date = any(%s)").format(name), [old]).rowcount
+        for name, old in old_days
+    )
     return Removed("mart_days", before, removed)
 
 

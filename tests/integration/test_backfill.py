@@ -108,7 +108,7 @@ def test_dates_in_the_history_are_left_out_and_the_published_one_always(warehous
     assert dates_to_fill(days[0], days[3], again=False) == [days[0], days[3]]
     assert dates_to_fill(days[0], days[3], again=True) == [days[0], days[1], days[3]]
     with pytest.raises(StratumError, match="lies before"):
-        dates_to_fill(days[1], days[0], again=False)
+        command.backfill(str(days[1]), str(days[0]))
 
 
 @pytest.fixture

@@ -168,6 +168,13 @@ def test_days_of_the_marts_go_and_month_ends_stay(warehouse: Warehouse, policy) 
                 "insert into marts.account_features (as_of_date, account_id) values (%s, 'A')", [day]
             )
             connection.execute("insert into marts.other values (%s)", [day])
+    begin_run(DAY)
+    with pytest.raises(
+        TransientError, match="While a build is at work, old days of the marts cannot be dropped"
+    ):
+        tidy_warehouse()
+    assert warehouse.value("select count(*) from marts.account_features where account_id = 'A'") == len(days)
+    fail_run(DAY, "the build is over")
     assert tidy_warehouse() == [Removed("mart_days", date(2026, 5, 21), 1)]
     left = warehouse.rows("select as_of_date from marts.account_features where account_id = 'A' order by 1")
     assert [day for (day,) in left] == [day for day in days if day != date(2026, 5, 20)]

@@ -18,6 +18,7 @@ from include.sources.behavior import ingest_behavior
 from include.sources.config import Behavior, Company, Sources, load_sources
 from include.sources.loads import Load
 from tests.conftest import Warehouse
+from tests.fixtures.books import counts
 
 HEADER = "id,who,person,visit,what,detail,secs,placed\n"
 COLUMNS = {
@@ -59,20 +60,6 @@ def csv(tmp_path: Path):
         return make_sources(path, **changes)
 
     return write
-
-
-def counts(load: Load | None) -> tuple[int, ...]:
-    """rows in, new, corrected, unchanged, quarantined, unattributed, later."""
-    assert load is not None
-    return (
-        load.rows_in,
-        load.rows_new,
-        load.rows_corrected,
-        load.rows_unchanged,
-        load.rows_quarantined,
-        load.rows_unattributed,
-        load.rows_later,
-    )
 
 
 def queued(warehouse: Warehouse, load: Load | None) -> list[tuple]:

@@ -12,6 +12,7 @@ from include.sources.behavior import ingest_behavior
 from include.sources.config import Company, Orders, Sources
 from include.sources.orders import ingest_orders
 from tests.conftest import Warehouse
+from tests.fixtures.books import counts
 
 HEADER = "order_no,buyer,placed,sku,name,qty,price,cur\n"
 COLUMNS = {
@@ -59,20 +60,6 @@ def csv(tmp_path: Path):
         return make_sources(path, **changes)
 
     return write
-
-
-def counts(load: orders.Load | None) -> tuple[int, ...]:
-    """rows in, new, corrected, unchanged, quarantined, unattributed, later."""
-    assert load is not None
-    return (
-        load.rows_in,
-        load.rows_new,
-        load.rows_corrected,
-        load.rows_unchanged,
-        load.rows_quarantined,
-        load.rows_unattributed,
-        load.rows_later,
-    )
 
 
 EVERY_FAULT = [

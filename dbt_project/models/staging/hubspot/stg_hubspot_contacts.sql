@@ -1,26 +1,12 @@
--- What is read of the JSON is read once, below the window function, and cast above it.
 with
 
 versions as (
 
-    select * from {{ source('raw_hubspot', 'contacts') }}
-
-),
-
-read_versions as (
-
-    select
-        versions.record_id,
-        versions.load_seq,
-        nullif(trim(versions.company_record_id), '') as company_record_id,
-        versions.valid_from,
-        versions.known_on,
-        versions.is_archived,
-        {{ json_text('versions.properties', 'jobtitle') }} as job_title,
-        {{ json_text('versions.properties', 'hs_buying_role') }} as buying_roles,
-        {{ json_text('versions.properties', 'hs_email_optout') }} as opted_out,
-        {{ version_days('versions') }}
-    from versions
+    {{ crm_versions('contacts', {
+        'job_title': 'jobtitle',
+        'buying_roles': 'hs_buying_role',
+        'opted_out': 'hs_email_optout',
+    }) }}
 
 ),
 
@@ -38,7 +24,7 @@ final as (
         coalesce(opted_out = 'true', false) as has_opted_out,
         valid_from_date,
         valid_until_date
-    from read_versions
+    from versions
 
 )
 

@@ -1,26 +1,12 @@
--- What is read of the JSON is read once, below the window function, and cast above it.
 with
 
 versions as (
 
-    select * from {{ source('raw_hubspot', 'feedback_submissions') }}
-
-),
-
-read_versions as (
-
-    select
-        versions.record_id,
-        versions.load_seq,
-        nullif(trim(versions.company_record_id), '') as company_record_id,
-        versions.valid_from,
-        versions.known_on,
-        versions.is_archived,
-        {{ json_text('versions.properties', 'hs_survey_type') }} as survey_type,
-        {{ json_text('versions.properties', 'hs_value') }} as answer,
-        {{ json_text('versions.properties', 'hs_submission_timestamp') }} as submission,
-        {{ version_days('versions') }}
-    from versions
+    {{ crm_versions('feedback_submissions', {
+        'survey_type': 'hs_survey_type',
+        'answer': 'hs_value',
+        'submission': 'hs_submission_timestamp',
+    }) }}
 
 ),
 
@@ -39,7 +25,7 @@ final as (
         {{ local_date('(' ~ instant_of('submission') ~ ')') }} as submitted_date,
         valid_from_date,
         valid_until_date
-    from read_versions
+    from versions
 
 )
 
