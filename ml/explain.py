@@ -88,7 +88,8 @@ def reasons(
     `frame` holds the features, `contributed` what each adds, row by row; `contract` the typical values
     (`registry.Model.features`). The groups that pull the account to its side of the average come first, the
     strongest before the others; then those that pull the other way. A group whose value does not differ from
-    the typical one in the way it pulls comes after them, and one that pulls nowhere last.
+    the typical one in the way it pulls comes after them, and one that pulls nowhere last. Where all three would
+    lower the risk, the third gives way to the strongest that raises it, if one compares.
     """
     typical = {
         feature["name"]: Typical(feature["typical_stayed"], feature["typical_churned"])
@@ -106,18 +107,33 @@ def _of_account(
 ) -> list[str]:
     side = 1 if groups.sum() >= 0 else -1
     found: list[tuple[tuple[bool, bool, bool, float], str]] = []
-    # By strength, so that most groups need no sentence: three that support and compare end the search.
+    told = {1: 0, -1: 0}  # sentences that compare, by the way they pull
+    # By strength, so that most groups need no sentence: what is enough for a side is not written further.
     for at in sorted(range(len(members)), key=lambda at: (groups[at] * side <= 0, -abs(groups[at]))):
         pull = groups[at]
         way = 1 if pull > 0 else -1 if pull < 0 else side
+        if way == side and told[side] == REASONS:
+            continue
         pulling = [place for place in members[at] if pulls[place] * way > 0] or members[at]
         speakers = sorted(pulling, key=lambda place: -abs(pulls[place]))
         sentence, compares = _sentence([NAMES[place] for place in speakers], pull, way, values, typical)
         found.append(((pull == 0, not compares, way != side, -abs(pull)), sentence))
-        if sum(not any(key[:2]) for key, _ in found) == REASONS:
+        told[way] += compares and pull != 0
+        if told[side] == REASONS and (side > 0 or told[1]):
             break
     # sorted() keeps the order of equals, which is that of the groups.
-    return [sentence for _, sentence in sorted(found, key=lambda one: one[0])[:REASONS]]
+    return _with_a_warning([sentence for _, sentence in sorted(found, key=lambda one: one[0])], told[1] > 0)
+
+
+def _with_a_warning(sentences: list[str], there: bool) -> list[str]:
+    """Return the first three, the last of them the strongest that raises the risk where none of them did.
+
+    Who is asked to call a large account is owed what speaks for it, though its risk is below the average.
+    """
+    best = sentences[:REASONS]
+    if there and not any(sentence.startswith(RAISES) for sentence in best):
+        best[-1] = next(sentence for sentence in sentences if sentence.startswith(RAISES))
+    return best
 
 
 def _sentence(

@@ -183,6 +183,43 @@ def test_a_value_that_does_not_differ_in_the_way_it_pulls_is_told_last_and_not_c
     ]
 
 
+def test_an_account_below_the_average_is_told_what_raises_its_risk_too() -> None:
+    typical = contract(
+        orders_365d=(3.0, 1.0),
+        days_since_last_order=(31.0, 200.0),
+        net_revenue_90d=(1500.0, 0.0),
+        active_days_30d=(9.0, 1.0),
+        contacts=(4.0, 2.0),
+        open_tickets=(0.0, 2.0),
+    )
+    values = account(
+        orders_365d=9,
+        days_since_last_order=3,
+        net_revenue_90d=900,
+        active_days_30d=7,
+        contacts=1,
+        open_tickets=0,
+    )
+    pulls = {
+        "orders_365d": -0.9,
+        "days_since_last_order": -0.8,
+        "net_revenue_90d": -0.7,
+        "active_days_30d": -0.6,
+    }
+    lowering = [
+        f"Lowers risk: orders in the last 365 days: 9 {NOT_AGAIN}1)",
+        f"Lowers risk: last order 3 days ago {NOT_AGAIN}200 days)",
+        f"Lowers risk: net revenue of the last 90 days: 900 {NOT_AGAIN}0)",
+    ]
+    # The strongest that raises and compares: tickets pull harder, but none open is no reason to worry.
+    assert of(values, typical, **pulls, contacts=0.1, open_tickets=0.2) == [
+        *lowering[:2],
+        f"Raises risk: contacts known: 1 {ORDERED_AGAIN}4)",
+    ]
+    assert of(values, typical, **pulls, open_tickets=0.2) == lowering
+    assert of(values, typical, **pulls) == lowering
+
+
 def test_features_of_one_group_speak_once_by_the_strongest() -> None:
     typical = contract(
         orders_90d=(3.0, 0.0), orders_180d=(6.0, 0.0), orders_365d=(9.0, 1.0), contacts=(4.0, 2.0)
