@@ -29,7 +29,7 @@ down: install ## Stop everything.
 
 test: install-dev ## All tests but the long ones, after the checks.
 	@$(MAKE) --no-print-directory check
-	cd $(ROOT) && $(BIN)/pytest -n $(WORKERS) --dist loadscope -m "not slow" tests
+	cd $(ROOT) && $(BIN)/pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder -m "not slow" tests
 
 test-slow: install-dev ## The long fault and race tests.
 	cd $(ROOT) && $(BIN)/pytest -m slow tests
