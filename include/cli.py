@@ -10,12 +10,13 @@ from include.commands.models import models_app
 from include.commands.psql import psql
 from include.commands.publish import publish_app
 from include.commands.run import demo, down, run, up
+from include.commands.simulate import simulate
 from include.commands.status import status, unlock
 from include.commands.sync import sync_app
 from include.errors import StratumError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for command in (demo, run, backfill, up, down, status, doctor, unlock, psql):
+for command in (demo, run, backfill, up, down, status, doctor, unlock, psql, simulate):
     app.command()(command)
 app.add_typer(deploy_app, name="deploy")
 app.add_typer(loads_app, name="loads")
