@@ -238,6 +238,21 @@ def test_trials_become_customers_or_never_order(market: Path) -> None:
     assert rows["won"] > 0.6
 
 
+def test_a_trial_that_does_not_convert_logs_in_no_more_once_it_is_over(market: Path) -> None:
+    ((longest, trials),) = ask(
+        market,
+        """
+        with lost as (
+            select 'C' || lpad(((crm_id::bigint - 1000000) // 2)::text, 7, '0') as account_no
+            from opportunities_crm where type = 'trial' and stage = 'lost'
+        )
+        select max(days), count(*) from (select date_diff('day', min(occurred_at), max(occurred_at)) as days
+            from events join lost using (account_no) group by account_no)""",
+    )
+    assert trials > 20
+    assert longest < 7 * population.TRIAL_WEEKS
+
+
 def test_the_crm_has_its_usual_disorder(market: Path) -> None:
     ((records, unnumbered, doubled, parents, tests),) = ask(
         market,
