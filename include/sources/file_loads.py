@@ -331,7 +331,7 @@ def _find_extras(engine: duckdb.DuckDBPyConnection, names: list[str]) -> None:
 
 
 def _has_extras(engine: duckdb.DuckDBPyConnection) -> bool:
-    return bool(engine.execute("select from duckdb_tables() where table_name = ?", [EXTRAS]).fetchall())
+    return bool(engine.execute("select 1 from duckdb_tables() where table_name = ?", [EXTRAS]).fetchall())
 
 
 def _name(table: str) -> sql.Identifier:

@@ -30,7 +30,7 @@ def resolve_files(engine: duckdb.DuckDBPyConnection, load: Load, files: list[str
     hashes = engine.execute(
         "select row_hash from (select unnest(?::varchar[]) as row_hash, unnest(?::varchar[]) as stratum_file, "  # noqa: S608
         "unnest(?::bigint[]) as stratum_row) as refused where not exists ("
-        f"select from {MAPPED} as standing where standing.is_later and standing.stratum_file = refused.stratum_file "
+        f"select 1 from {MAPPED} as standing where standing.is_later and standing.stratum_file = refused.stratum_file "
         "and standing.stratum_row = refused.stratum_row)",
         [list(column) for column in zip(*rows, strict=True)],
     ).fetchall()

@@ -24,6 +24,11 @@ HEADER = "no,buyer,sku,qty,price,cur,placed\n"
 DAY_1, DAY_2 = date(2024, 3, 1), date(2024, 3, 2)
 
 
+@pytest.fixture
+def warehouse(emptied_warehouse: Warehouse) -> Warehouse:
+    return emptied_warehouse
+
+
 def sources(pattern: Path, **changes: object) -> Sources:
     company = Company(name="Test company", timezone="Asia/Shanghai", currency="CNY")
     given: dict = {"file": str(pattern), "columns": COLUMNS}

@@ -52,6 +52,11 @@ def make_sources(path: Path, **changes: object) -> Sources:
 
 
 @pytest.fixture
+def warehouse(emptied_warehouse: Warehouse) -> Warehouse:
+    return emptied_warehouse
+
+
+@pytest.fixture
 def csv(tmp_path: Path):
     """Write the lines of orders.csv and return the sources over it."""
 
@@ -261,7 +266,7 @@ def test_events_are_replayed_by_the_same_way(warehouse: Warehouse, tmp_path: Pat
     company = Company(name="Test company", timezone="Asia/Shanghai", currency="CNY")
 
     def sources(name: str) -> Sources:
-        columns = {"customer_id": "who", "event_name": name, "event_at": "at"}
+        columns = {"customer_id": "who", "event_name": name, "event_at": '"at"'}
         given = {"file": str(path), "columns": columns}
         return Sources(company=company, behavior=Behavior.model_validate(given))
 
@@ -341,7 +346,7 @@ def test_shown_rows_stand_as_they_stood_and_fit_the_terminal(warehouse: Warehous
     (row,) = show_refused(reason="unreadable_quantity")
     assert (row["source_file"], row["source_row"], row["original"]["sku"]) == ("orders.csv", 2, "P\n1")
     lines = row_in_lines(row, 60)
-    assert lines[0].startswith("orders.order_lines  orders.csv row 2: unreadable_quantity (r")
+    assert lines[0].startswith("orders.order_lines  orders.csv row 2: unreadable_quantity (…")
     assert all(len(line) + line.count("客") + line.count("户") <= 60 and line.isprintable() for line in lines)
     assert "    qty       dozen" in lines
     assert "    sku       P\\n1" in lines

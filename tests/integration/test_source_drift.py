@@ -30,6 +30,11 @@ BASE = {"no": "'S1'", "buyer": "'A'", "sku": "'P1'", "qty": "2", "price": "10.00
 
 
 @pytest.fixture
+def warehouse(emptied_warehouse: Warehouse) -> Warehouse:
+    return emptied_warehouse
+
+
+@pytest.fixture
 def parquet(tmp_path: Path):
     """Write one order of the columns given (name → SQL; None leaves a column of BASE out) and return its sources."""
 
@@ -62,7 +67,7 @@ def test_a_new_column_is_kept_and_told_wherever_loads_are_shown(
     with caplog.at_level(logging.WARNING):
         load = ingest_orders(parquet(note="'n'", no="'S2'", channel="'web'", weight="'NaN'::double"), DAY_2)
     assert "the column 'channel' (VARCHAR) is new since the load of 2024-03-01; no expression" in caplog.text
-    assert extras(warehouse)[1] == ("S2", {"channel": "web", "weight": "NaN"})
+    assert extras(warehouse)[1] == ("S2", {"channel": "web", "weight": "nan"})
     assert told(warehouse) == [("channel", "new", None, "VARCHAR"), ("weight", "new", None, "DOUBLE")]
     assert warehouse.rows(
         "select first_as_of_date, is_current from audit.source_columns where column_name = 'channel'"
