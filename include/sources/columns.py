@@ -170,7 +170,7 @@ def _columns_of_load(connection: psycopg.Connection, source: str, entity: str, o
         "select columns_of, columns, as_of_date, load_id::text from audit.loads where source = %s and entity = %s "
         "and status = 'loaded' and columns is not null order by load_seq "
     )
-    row: Any = connection.execute(query + order + " limit 1", [source, entity]).fetchone()  # type: ignore[arg-type]
+    row: Any = connection.execute(query + order + " limit 1", [source, entity]).fetchone()
     if row is None:
         return None
     kind, columns, as_of, load_id = row

@@ -66,7 +66,7 @@ def show_refused(
 
 def _read(query: str, given: dict[str, Any]) -> list[dict[str, Any]]:
     with connect("auditor") as connection:
-        return connection.cursor(row_factory=dict_row).execute(query, given).fetchall()  # type: ignore[arg-type]
+        return connection.cursor(row_factory=dict_row).execute(query, given).fetchall()
 
 
 def counts_in_lines(counts: list[dict[str, Any]]) -> list[str]:

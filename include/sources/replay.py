@@ -14,7 +14,6 @@ from datetime import date
 from typing import Any, NamedTuple
 
 import duckdb
-import pyarrow as pa
 from psycopg import sql
 
 from include.errors import StratumError
@@ -207,15 +206,16 @@ def _fill_source(
             original = parsed
         readable.append((row, original))
     types = _types(columns, [original for _, original in readable])
-    originals = pa.table(
-        {
-            "stratum_file": pa.array([row.source_file for row, _ in readable], pa.string()),
-            "stratum_row": pa.array([row.source_row for row, _ in readable], pa.int64()),
-            HASH: pa.array([row.row_hash for row, _ in readable], pa.string()),
-            "original": pa.array([json.dumps(_folded(original)) for _, original in readable], pa.string()),
-        }
+    engine.execute(
+        "create table originals as select unnest(?::varchar[]) as stratum_file, unnest(?::bigint[]) as stratum_row, "
+        f"unnest(?::varchar[]) as {HASH}, unnest(?::varchar[]) as original",
+        [
+            [row.source_file for row, _ in readable],
+            [row.source_row for row, _ in readable],
+            [row.row_hash for row, _ in readable],
+            [json.dumps(_folded(original)) for _, original in readable],
+        ],
     )
-    engine.register("originals", originals)
     values = "".join(f"{_value(name, kind)} as {_quoted(name)}, " for name, kind in types.items())
     try:
         engine.execute(
@@ -226,7 +226,6 @@ def _fill_source(
             f"The refused rows of {load.source} do not have the types that its newest load met: {first_line(error)}. "
             "Load their files again: stratum run --as-of DATE"
         ) from error
-    engine.unregister("originals")
     return list(types)
 
 
