@@ -1,10 +1,15 @@
 """Refused rows can be counted, shown and replayed after a fix; what is settled is marked and never doubled."""
 
+import json
+from contextlib import nullcontext
 from datetime import date
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from include.cli import app
+from include.commands import quarantine as commands
 from include.errors import StratumError
 from include.sources import orders as orders_module
 from include.sources import replay as replay_module
@@ -127,7 +132,7 @@ def test_a_load_that_no_longer_refuses_a_row_of_its_file_settles_it(warehouse: W
 def test_a_load_of_an_earlier_date_settles_nothing_of_later_days(warehouse: Warehouse, csv) -> None:
     late = DOZEN.replace("2024-03-01 10", "2024-03-03 10")
     ingest_orders(csv(GOOD + late), DAY_3)
-    ingest_orders(csv(GOOD + late, columns=DOZENS), DAY_1)
+    ingest_orders(csv(late + GOOD, columns=DOZENS), DAY_1)
     assert warehouse.rows(OPEN) == [("unreadable_quantity",)]
     unread = GOOD + "S4,A,03.03.2024,P1,1,10.00,\n"
     ingest_orders(csv(unread), DAY_1)
@@ -372,3 +377,30 @@ def test_a_crm_record_is_settled_by_the_next_pull_that_can_read_it(warehouse: Wa
     assert (warehouse.rows(OPEN), replay_module.crm_rows_open("crm")) == ([], 0)
     pull(DAY_3, refuse=True)
     assert warehouse.rows(OPEN) == [("unreadable_date",)]
+
+
+def test_the_commands_list_show_and_replay(
+    warehouse: Warehouse, csv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest_orders(csv(GOOD + DOZEN), DAY_1)
+    monkeypatch.setattr(commands, "warehouse", lambda tell: nullcontext())
+
+    def said(*words: str) -> str:
+        done = CliRunner().invoke(app, ["quarantine", *words], catch_exceptions=False)
+        assert done.exit_code == 0
+        return done.stdout
+
+    assert "unreadable_quantity" in said("list")
+    assert json.loads(said("list", "--json"))[0]["open"] == 1
+    assert "    qty       dozen" in said("show", "--reason", "unreadable_quantity")
+    assert json.loads(said("show", "--json"))[0]["original"]["qty"] == "dozen"
+    fixed = tmp_path / "sources.yml"
+    fixed.write_text(json.dumps({  # JSON is YAML
+        "company": {"name": "Test company", "timezone": "Asia/Shanghai", "currency": "CNY"},
+        "orders": {"file": "moved_away.csv", "columns": DOZENS},
+    }))  # fmt: skip
+    told = said("replay", "--as-of", "2024-03-01", "--sources", str(fixed))
+    assert "orders.order_lines: 1 refused rows = 1 landed + 0 held already + 0 still refused + 0 left" in told
+    assert "stratum run --as-of 2024-03-01" in told
+    assert "nothing to replay" in said("replay", "--as-of", "2024-03-01", "--sources", str(fixed))
+    assert "No row is refused." in said("show")
