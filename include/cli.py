@@ -9,6 +9,7 @@ from include.commands.loads import loads_app
 from include.commands.models import models_app
 from include.commands.psql import psql
 from include.commands.publish import publish_app
+from include.commands.quarantine import quarantine_app
 from include.commands.run import demo, down, run, up
 from include.commands.simulate import simulate
 from include.commands.status import status, unlock
@@ -22,6 +23,7 @@ app.add_typer(deploy_app, name="deploy")
 app.add_typer(loads_app, name="loads")
 app.add_typer(models_app, name="models")
 app.add_typer(publish_app, name="publish")
+app.add_typer(quarantine_app, name="quarantine")
 app.add_typer(sync_app, name="sync")
 
 

@@ -6,7 +6,7 @@ with
 loads as (
 
     select * from {{ source('audit', 'loads') }}
-    where source = 'orders' and entity = 'order_lines' and status = 'loaded'
+    where source = 'orders' and entity = 'order_lines' and status in ('loaded', 'replayed')
 
 ),
 

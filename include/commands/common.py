@@ -101,11 +101,11 @@ def cut_off(stack: Any, as_of: date, tell: Say) -> bool:
     return True
 
 
-def read_sources(settings: Settings, path: Path | None) -> tuple[Path, Any]:
+def read_sources(settings: Settings, path: Path | None, need_files: bool = True) -> tuple[Path, Any]:
     """Return the sources file and what it says; the simulated company's files are written first.
 
     Without a path it is STRATUM_SOURCES, else the file this STRATUM_HOME ran on last, else the simulated
-    company's. Raises StratumError where it names order files that are not there.
+    company's. Raises StratumError where it names order files that are not there, unless they are not needed.
     """
     from include.simulate.company import write_company
     from include.sources.config import load_sources
@@ -118,7 +118,7 @@ def read_sources(settings: Settings, path: Path | None) -> tuple[Path, Any]:
     if chosen == SIMULATED_SOURCES:
         write_company(settings.home / "simulated")
     sources = load_sources(chosen)
-    if sources.orders is not None:
+    if need_files and sources.orders is not None:
         sources.orders.files()
     return chosen, sources
 

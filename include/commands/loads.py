@@ -50,11 +50,33 @@ def loads_retract(
     say(
         f"Took {done.rows:,} rows of {done.source}.{done.entity} (load {done.load_id}, as of {done.as_of}) out again."
     )
+    for replay in done.replays:
+        say(
+            f"A replay landed rows it had refused; they stand until: stratum loads retract {replay} --why TEXT"
+        )
     say("What is published stands until its dates are made again. Correct the source, then:")
     *older, newest = sorted({*done.dates_to_load, *done.published_dates})
     for first, last in stretches(older):
         say(f"  stratum backfill --from {first} --to {last} --again")
     say(f"  stratum run --as-of {newest}")
+
+
+@loads_app.command("accept-column")
+def loads_accept_column(
+    source: Annotated[str, typer.Argument(help="orders or behavior.")],
+    entity: Annotated[str, typer.Argument(help="order_lines or events.")],
+    column: Annotated[str, typer.Argument(help="The column of the source, as the failed load names it.")],
+    new_type: Annotated[str, typer.Argument(help="Its new type, as the failed load names it.")],
+    why: Annotated[str, typer.Option(help="The reason, for the books.")],
+) -> None:
+    """Agree to the new type of a column that the mapping reads; the next load takes it."""
+    from include.sources.columns import accept_column
+
+    with warehouse(say_aside):
+        accept_column(source, entity, column, new_type, why)
+    say(
+        f"{source}.{entity} may have {column} as {new_type.upper()} now. Run the date again: stratum run --as-of DATE"
+    )
 
 
 def stretches(dates: list[date]) -> list[tuple[date, date]]:

@@ -27,6 +27,16 @@ from sync.runs order by started_at desc limit 1"""
 SYNC_LEFT = """
 select (select count(*) from sync.failures where dead_at is not null) as dead_letters,
     (select count(*) from sync.attempts where status = 'open') as open_attempts"""
+QUARANTINED = """
+select source, entity, count(*) as rows from quarantine.rows where resolved_load_id is null
+group by source, entity order by source, entity"""
+# Of the newest load of each entity that read columns.
+COLUMN_CHANGES = """
+select source, entity, as_of_date, column_name, change, type_before, type_now from audit.column_changes
+where load_id in (
+    select distinct on (source, entity) load_id from audit.loads
+    where status = 'loaded' and columns is not null order by source, entity, load_seq desc
+) order by source, entity, change, column_name"""
 LOCK = """
 select run_id, as_of_date, acquired_at, lease_until, lease_until < clock_timestamp() as lease_ended
 from audit.build_lock"""
@@ -106,6 +116,8 @@ def books() -> Facts:
             "published": one("select run_id, as_of_date, published_at from published.current_run"),
             "build_lock": one(LOCK),
             "sync": {"last": one(LAST_SYNC), **one(SYNC_LEFT)},
+            "quarantined": cursor.execute(QUARANTINED).fetchall(),
+            "column_changes": cursor.execute(COLUMN_CHANGES).fetchall(),
         }
     with connect("auditor") as connection:
         facts["ungated_loads"] = len(ungated_loads(connection))
@@ -137,6 +149,7 @@ def lines(facts: Facts) -> list[str]:
         f"{queued['restatements']:,} restatements, for the next build"
     )
     shown.append(f"Loads          {facts['ungated_loads']:,} that no raw gate has passed yet")
+    shown += _source_lines(facts)
     shown += _sync_lines(facts["sync"])
     if facts["backfills"]:
         dates = ", ".join(str(row["as_of_date"]) for row in facts["backfills"])
@@ -163,6 +176,20 @@ def _lock_line(lock: Facts | None) -> str:
         f"held by run {lock['run_id']} (as of {lock['as_of_date']}) since {_moment(lock['acquired_at'])}, "
         f"{lease} {_moment(lock['lease_until'])}"
     )
+
+
+def _source_lines(facts: Facts) -> list[str]:
+    counted = ", ".join(
+        f"{each['rows']:,} of {each['source']}.{each['entity']}" for each in facts["quarantined"]
+    )
+    shown = [f"Quarantine     {f'{counted} (stratum quarantine list)' if counted else 'empty'}"]
+    for each in facts["column_changes"]:
+        types = " from {type_before} to {type_now}".format(**each) if each["change"] == "retyped" else ""
+        shown.append(
+            f"Columns        {each['source']}.{each['entity']}: '{each['column_name']}' is {each['change']}{types} "
+            f"since the load of {each['as_of_date']}"
+        )
+    return shown
 
 
 def _sync_lines(sync: Facts) -> list[str]:

@@ -43,15 +43,20 @@ def summarise(as_of: date) -> dict[str, Any]:
             raise StratumError(f"Nothing was published for {as_of}. Run it: stratum run --as-of {as_of}")
         loads = _all(
             connection,
-            "select distinct on (source, entity) * from audit.loads where as_of_date = %s and status <> 'retracted' "
-            "order by source, entity, load_seq desc",
+            "select distinct on (source, entity) * from audit.loads where as_of_date = %s "
+            "and status in ('loaded', 'absent') order by source, entity, load_seq desc",
+            as_of,
+        )
+        replays = _all(
+            connection,
+            "select * from audit.loads where as_of_date = %s and status = 'replayed' order by load_seq",
             as_of,
         )
         return {
             "run_id": run["run_id"],
             "as_of_date": as_of,
             "is_newest": run["action"] == "publish",
-            "loads": [_load(connection, load) for load in loads],
+            "loads": [_load(connection, load) for load in [*loads, *replays]],
             "tiers": _published(connection, "tier_summary", run)
             if run["action"] == "publish"
             else _all(connection, HISTORY_TIERS, as_of),
@@ -106,6 +111,12 @@ def _load(connection: psycopg.Connection, load: dict[str, Any]) -> dict[str, Any
         "rows_kept": kept,
         **numbers,
         "reasons": {reason["reason"]: reason["rows"] for reason in reasons},
+        "column_changes": _all(
+            connection,
+            "select column_name, change, type_before, type_now from audit.column_changes where load_id = %s "
+            "order by change, column_name",
+            load["load_id"],
+        ),
     }
 
 
@@ -131,15 +142,7 @@ def lines(summary: dict[str, Any]) -> list[str]:
         if load["status"] == "absent":
             shown.append(f"{name} absent: this source is not configured")
             continue
-        unattributed = (
-            f"; {load['rows_unattributed']:,} name no customer" if load["rows_unattributed"] else ""
-        )
-        shown.append(
-            f"{name} {load['rows_in']:,} in = {load['rows_kept']:,} kept + {load['rows_quarantined']:,} quarantined"
-            f"  (kept: {load['rows_new']:,} new, {load['rows_corrected']:,} corrected, "
-            f"{load['rows_unchanged']:,} unchanged{unattributed})"
-        )
-        shown += [f"    {rows:>9,} {reason}" for reason, rows in load["reasons"].items()]
+        shown += _load_lines(name, load)
     shown += ["", "Tiers      accounts   share  target   action"]
     for tier in summary["tiers"]:
         target = f"{tier['target_share']:>5.1%}   {tier['action']}" if "target_share" in tier else ""
@@ -172,6 +175,29 @@ def lines(summary: dict[str, Any]) -> list[str]:
         shown.append(
             "  not told: a newer date is published; this one went into the history, published.account_tiers"
         )
+    return shown
+
+
+def _load_lines(name: str, load: dict[str, Any]) -> list[str]:
+    notes = [
+        f"; {load[column]:,} {what}"
+        for column, what in (
+            ("rows_unattributed", "name no customer"),
+            ("rows_later", "dated later, left for their day"),
+            ("rows_replayed", "of the quarantined replayed since"),
+        )
+        if load[column]
+    ]
+    replay = " replayed:" if load["status"] == "replayed" else ""
+    shown = [
+        f"{name}{replay} {load['rows_in']:,} in = {load['rows_kept']:,} kept + {load['rows_quarantined']:,} quarantined"
+        f"  (kept: {load['rows_new']:,} new, {load['rows_corrected']:,} corrected, "
+        f"{load['rows_unchanged']:,} unchanged{''.join(notes)})"
+    ]
+    shown += [f"    {rows:>9,} {reason}" for reason, rows in load["reasons"].items()]
+    for column in load["column_changes"]:
+        types = " from {type_before} to {type_now}".format(**column) if column["change"] == "retyped" else ""
+        shown.append(f"              column '{column['column_name']}' is {column['change']}{types}")
     return shown
 
 

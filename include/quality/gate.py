@@ -127,6 +127,7 @@ def _absent(suite: GateSuite, as_of: date) -> list[Check]:
                 continue
             row = connection.execute(
                 "select status from audit.loads where as_of_date = %s and source = %s and entity = %s "
+                "and status in ('loaded', 'absent') "
                 "order by load_seq desc limit 1",
                 [as_of, table.source, table.entity],
             ).fetchone()

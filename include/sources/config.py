@@ -28,6 +28,7 @@ OUR_REASONS = (
     "sign_contradicts_type",
     "no_exchange_rate",
     "duration_negative",
+    "zero_date",
     "repeated",
 )
 OUR_PREFIXES = ("unreadable_", "missing_")

@@ -75,6 +75,14 @@ class Guard:
                 f"{place}: the rule {text!r} must be true or false, but its value is of type {kind}."
             )
 
+    def columns(self, place: str, text: str) -> set[str]:
+        """Return the names, in small letters, of the columns that an expression reads, be they there or not."""
+        return {
+            node["column_names"][0].lower()
+            for node in _expressions(self._parsed(place, text))
+            if node["class"] == "COLUMN_REF"
+        }
+
     def _parsed(self, place: str, text: str) -> Any:
         # The line break keeps a trailing `--` from hiding the closing bracket.
         (tree,) = self._engine.execute("select json_serialize_sql(?)", [f"select ({text}\n)"]).fetchall()[0]

@@ -15,14 +15,29 @@ import duckdb
 from psycopg import sql
 
 from include.errors import StratumError
+from include.sources.columns import SourceColumns, check_columns, column_types, record_columns
 from include.sources.config import Company, FileSource
 from include.sources.dropped import leave_out_dropped
-from include.sources.files import REFUSED, SOURCE, lock, open_engine, read_files
+from include.sources.files import (
+    REFUSED,
+    REFUSED_FILES,
+    SOURCE,
+    file_kind,
+    lock,
+    names_below,
+    open_engine,
+    read_files,
+)
 from include.sources.loads import Load, bind_company, landing
-from include.sources.mapping import MAPPED, Contract, check_mapping
+from include.sources.mapping import MAPPED, Contract, check_mapping, named_columns
+from include.sources.resolution import resolve_files
 
 BATCH_ROWS = 50_000
 KEPT = f"{MAPPED} where reason is null and not is_later"
+UNREADABLE_FILE = "unreadable_file"
+"""The reason of a file that cannot be read, beside others that can: it counts as one row."""
+EXTRAS = "extras"
+"""In the engine: row_no and, as JSON text, the columns that no mapping reads and that came after the first load."""
 
 log = logging.getLogger(__name__)
 
@@ -30,17 +45,20 @@ log = logging.getLogger(__name__)
 @contextmanager
 def source_rows(
     contract: Contract, given: FileSource, company: Company, files: list[Path]
-) -> Iterator[tuple[duckdb.DuckDBPyConnection, list[str]]]:
+) -> Iterator[tuple[duckdb.DuckDBPyConnection, SourceColumns]]:
     """Read the files into an engine that can reach nothing else, and check the mapping against them.
 
-    Yields the engine and the columns of the files. Raises StratumError where a file cannot be read or an
-    expression does not fit it.
+    Yields the engine and the columns of the files. Raises StratumError where none of the files can be read, an
+    expression does not fit them, or a column that the mapping reads is no longer what it was.
     """
     with open_engine(given.timezone or company.timezone) as engine:
         with timed(contract, f"read {given.file}"):
-            columns = read_files(engine, files, given.delimiter)
+            read_files(engine, files, given.delimiter)
         lock(engine)
-        check_mapping(engine, contract, given, columns)
+        named = named_columns(engine, contract, given)
+        columns = SourceColumns(file_kind(files[0]), column_types(engine), frozenset(named))
+        check_columns(columns, named, contract.source, contract.entity, given.file)
+        check_mapping(engine, contract, given, list(columns.types))
         yield engine, columns
 
 
@@ -73,7 +91,7 @@ def land(
     company: Company,
     as_of: date,
     files: list[Path],
-    columns: list[str],
+    columns: SourceColumns,
 ) -> Load:
     """Land the rows of MAPPED dated up to the end of `as_of` and return the books of the load.
 
@@ -82,15 +100,25 @@ def land(
     with landing(contract.source, contract.entity, as_of) as load:
         bind_company(load.connection, company.name, company.timezone, company.currency)
         load.files = [str(path) for path in files]
-        leave_out_dropped(engine, load)
-        _count(engine, load)
-        with timed(contract, "compared its rows with what is held"):
-            _find_changes(engine, contract, load)
-        with timed(contract, f"landed {load.rows_new} new and {load.rows_corrected} corrected rows"):
-            _land_rows(engine, contract, load)
+        extras = record_columns(load, columns)
+        if extras and contract.keeps_extras:
+            _find_extras(engine, extras)
+        land_kept(engine, contract, load)
         with timed(contract, f"wrote {load.rows_quarantined} refused rows"):
-            _quarantine(engine, load, columns)
+            _quarantine(engine, load, list(columns.types))
+            if files:  # what reads a database reads no row twice, so it settles none
+                resolve_files(engine, load, list(names_below(files).values()))
     return load
+
+
+def land_kept(engine: duckdb.DuckDBPyConnection, contract: Contract, load: Load) -> None:
+    """Count the rows of MAPPED in the books of the load and land those kept that are new or corrected."""
+    leave_out_dropped(engine, load)
+    _count(engine, load)
+    with timed(contract, "compared its rows with what is held"):
+        _find_changes(engine, contract, load)
+    with timed(contract, f"landed {load.rows_new} new and {load.rows_corrected} corrected rows"):
+        _land_rows(engine, contract, load)
 
 
 def _count(engine: duckdb.DuckDBPyConnection, load: Load) -> None:
@@ -104,7 +132,8 @@ def _count(engine: duckdb.DuckDBPyConnection, load: Load) -> None:
         dict(
             engine.execute(
                 f"select reason, count(*) from {MAPPED} where reason is not null and not is_later group by reason "  # noqa: S608
-                f"union all select 'unreadable_row', count(*) from {REFUSED} having count(*) > 0"
+                f"union all select 'unreadable_row', count(*) from {REFUSED} having count(*) > 0 "
+                f"union all select '{UNREADABLE_FILE}', count(*) from {REFUSED_FILES} having count(*) > 0"
             ).fetchall()
         )
     )
@@ -198,6 +227,9 @@ def _land_rows(engine: duckdb.DuckDBPyConnection, contract: Contract, load: Load
     values |= {name: _quoted(name) for name in contract.derived}
     values[contract.at] = f"strftime(timezone('UTC', {contract.at}), '%Y-%m-%d %H:%M:%S.%f+00')"
     changed = f"{MAPPED} join changes using (row_no)"
+    if _has_extras(engine):
+        values["extras"] = _quoted("extras")
+        changed += f" left join {EXTRAS} using (row_no)"
     _copy(engine, load, f"{contract.table} ({', '.join(values)})", values, f"{changed} order by row_no")
     load.connection.execute("create temp table places (customer_id text, day date) on commit drop")
     _copy(
@@ -231,16 +263,23 @@ def _quarantine(engine: duckdb.DuckDBPyConnection, load: Load, columns: list[str
     engine.execute(f"""
 create table quarantined as
 with originals as (
-    select reason, stratum_file, stratum_row, {_original(engine, columns)} as original
+    select reason, stratum_file, stratum_row, {_original(engine, columns)} as original, null as identity
     from {MAPPED} join (select rowid as row_no, * exclude (stratum_file, stratum_row) from {SOURCE}) as source
         using (row_no)
     where reason is not null and not is_later
     union all
-    select 'unreadable_row', stratum_file, stratum_row, to_json({{'line': line, 'fault': fault}})::varchar
+    select 'unreadable_row', stratum_file, stratum_row, to_json({{'line': line, 'fault': fault}})::varchar, null
     from {REFUSED}
+    union all
+    select '{UNREADABLE_FILE}', stratum_file, null, to_json({{'file': stratum_file, 'fault': fault}})::varchar,
+        '{UNREADABLE_FILE}|' || stratum_file  -- the same file, whatever its fault is called
+    from {REFUSED_FILES}
 )
-select * replace (replace(original, '\\u0000', '\\ufffd') as original),
-    md5(original || '|' || row_number() over (partition by original order by stratum_file, stratum_row)) as row_hash
+select * exclude (identity) replace (replace(original, '\\u0000', '\\ufffd') as original),
+    md5(coalesce(
+        identity,
+        original || '|' || row_number() over (partition by original order by stratum_file, stratum_row)
+    )) as row_hash
 from originals
 """)  # noqa: S608
     load.connection.execute(
@@ -259,7 +298,8 @@ from originals
         "insert into quarantine.rows (source, entity, row_hash, reason, source_file, source_row, original, "
         "first_load_id, last_load_id) select %s, %s, row_hash, reason, source_file, source_row, original, "
         "%s, %s from refused on conflict (source, entity, row_hash) do update set reason = excluded.reason, "
-        "source_file = excluded.source_file, source_row = excluded.source_row, last_load_id = excluded.last_load_id",
+        "source_file = excluded.source_file, source_row = excluded.source_row, original = excluded.original, "
+        "last_load_id = excluded.last_load_id, resolved_load_id = null, resolved_at = null",
         [load.source, load.entity, load.load_id, load.load_id],
     )
 
@@ -269,12 +309,29 @@ def _original(engine: duckdb.DuckDBPyConnection, columns: list[str]) -> str:
     types = {row[0]: row[1] for row in engine.execute(f"describe {SOURCE}").fetchall()}
     fields = []
     for name in columns:
-        column = f'source."{name.replace(chr(34), chr(34) * 2)}"'
+        column = _column(name)
         value = column
         if types[name] in ("FLOAT", "DOUBLE"):
             value = f"case when isfinite({column}) then to_json({column}) else to_json({column}::varchar) end"
         fields.append(f"'{name.replace(chr(39), chr(39) * 2)}': {value}")
     return f"to_json({{{', '.join(fields)}}})::varchar"
+
+
+def _column(name: str) -> str:
+    return f'source."{name.replace(chr(34), chr(34) * 2)}"'
+
+
+def _find_extras(engine: duckdb.DuckDBPyConnection, names: list[str]) -> None:
+    """Fill EXTRAS for the rows in which one of the columns has a value."""
+    given = " or ".join(f"{_column(name)} is not null" for name in names)
+    engine.execute(
+        f"create table {EXTRAS} as select rowid as row_no, "  # noqa: S608
+        f"replace({_original(engine, names)}, '\\u0000', '\\ufffd') as extras from {SOURCE} as source where {given}"
+    )
+
+
+def _has_extras(engine: duckdb.DuckDBPyConnection) -> bool:
+    return bool(engine.execute("select 1 from duckdb_tables() where table_name = ?", [EXTRAS]).fetchall())
 
 
 def _name(table: str) -> sql.Identifier:

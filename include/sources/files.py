@@ -3,7 +3,9 @@
 import csv
 import gzip
 import json
+import logging
 import os
+import zlib
 from pathlib import Path
 
 import duckdb
@@ -12,12 +14,22 @@ from include.errors import StratumError
 from include.settings import get_settings
 from include.sources.expressions import first_line
 
+log = logging.getLogger(__name__)
+
 SOURCE = "source_rows"
 """The table of the rows as they stand: the file's columns, then stratum_file (its path below the folder
 the files share) and stratum_row (its place among the file's readable rows, from 1)."""
 REFUSED = "refused_lines"
 """The table of the rows that cannot be parsed: stratum_file, stratum_row (the row of the file, from 1, the
 header and every row counted), line (the text as it stands), fault."""
+
+
+REFUSED_FILES = "refused_files"
+"""The table of the files that cannot be read at all, among others that can: stratum_file, fault."""
+
+
+class Unreadable(StratumError):
+    """A file that is not what its name says, or is cut off; another file beside it may be sound."""
 
 
 def open_engine(timezone: str) -> duckdb.DuckDBPyConnection:
@@ -34,6 +46,7 @@ def open_engine(timezone: str) -> duckdb.DuckDBPyConnection:
     engine.execute("set enable_progress_bar = false")  # it would fill the task logs
     engine.execute("load icu")  # built in; it brings the time zones
     engine.execute(f"set TimeZone = '{timezone}'")  # a name that config.py has checked
+    engine.execute(f"create table {REFUSED_FILES} (stratum_file varchar, fault varchar)")
     return engine
 
 
@@ -49,65 +62,111 @@ def read_files(engine: duckdb.DuckDBPyConnection, files: list[Path], delimiter: 
     """Fill SOURCE and REFUSED from files of one kind and return the file's columns.
 
     The columns of csv and jsonl are text, whatever they hold: what a value means is the mapping's to say,
-    and no guess from the first rows can change a load. An empty csv field is null. Raises StratumError
-    where a file is not what its name says, or the files differ in kind or header.
+    and no guess from the first rows can change a load. An empty csv field is null. A file that is not what its
+    name says goes into REFUSED_FILES where another one can be read. Raises StratumError where none can, or the
+    files differ in kind or header.
     """
-    kinds = {_kind(path) for path in files}
+    kinds = {file_kind(path) for path in files}
     if len(kinds) > 1:
         raise StratumError(f"{files[0].parent}: the files differ in kind ({', '.join(sorted(kinds))}).")
-    kind = kinds.pop()
+    shared = _shared_folder(files)
+    try:
+        _read(engine, files, shared, delimiter)
+    except Unreadable as error:
+        faults = _faults(engine, files, delimiter)
+        if not faults or len(faults) == len(files):
+            raise (
+                error
+                if len(files) == 1
+                else Unreadable(
+                    f"None of the {len(files)} files can be read. {next(iter(faults.values()), error)}"
+                )
+            ) from error
+        _read(engine, [path for path in files if path not in faults], shared, delimiter)
+        for path, fault in faults.items():
+            log.warning("%s The file is refused; the others are loaded.", fault)
+            engine.execute(f"insert into {REFUSED_FILES} values (?, ?)", [names_below(files)[path], fault])  # noqa: S608
+    columns = [row[0] for row in engine.execute(f"describe {SOURCE}").fetchall()]
+    return [name for name in columns if name not in ("stratum_file", "stratum_row")]
+
+
+def _faults(engine: duckdb.DuckDBPyConnection, files: list[Path], delimiter: str) -> dict[Path, str]:
+    """Return the files that cannot be read, each tried alone, with what is wrong."""
+    faults: dict[Path, str] = {}
+    for path in files:
+        try:
+            _read(engine, [path], _shared_folder([path]), delimiter)
+        except Unreadable as error:
+            faults[path] = str(error)
+    return faults
+
+
+def _read(engine: duckdb.DuckDBPyConnection, files: list[Path], shared: str, delimiter: str) -> None:
+    """Fill SOURCE and REFUSED anew. Raises Unreadable where one of the files is not what its name says."""
+    for table in (SOURCE, REFUSED, "scanned", "lines"):
+        engine.execute(f"drop table if exists {table}")
     engine.execute(
         f"create table {REFUSED} (stratum_file varchar, stratum_row bigint, line varchar, fault varchar)"
     )
+    kind = file_kind(files[0])
     try:
         if kind == "csv":
-            _read_csv(engine, files, delimiter)
+            _read_csv(engine, files, shared, delimiter)
         elif kind == "jsonl":
-            _read_jsonl(engine, files)
+            _read_jsonl(engine, files, shared)
         else:
-            _read_parquet(engine, files)
+            _read_parquet(engine, files, shared)
     except duckdb.Error as error:
-        raise StratumError(f"{_named(files)} cannot be read as {kind}: {first_line(error)}.") from error
-    columns = [row[0] for row in engine.execute(f"describe {SOURCE}").fetchall()]
-    return [name for name in columns if name not in ("stratum_file", "stratum_row")]
+        raise Unreadable(f"{_named(files)} cannot be read as {kind}: {first_line(error)}.") from error
 
 
 def _named(files: list[Path]) -> str:
     return str(files[0]) if len(files) == 1 else f"{files[0]} (or one of {len(files)} files)"
 
 
-def _below(files: list[Path], column: str) -> str:
-    """Return the SQL of a file's path below the folder that all files share: its name, for one folder."""
-    shared = os.path.commonpath([path.parent for path in files])
+def names_below(files: list[Path]) -> dict[Path, str]:
+    """Return each file's path below the folder that all files share: its name, for one folder."""
+    shared = _shared_folder(files)
+    return {path: os.path.relpath(path, shared) for path in files}
+
+
+def _shared_folder(files: list[Path]) -> str:
+    return os.path.commonpath([path.parent for path in files])
+
+
+def _below(shared: str, column: str) -> str:
+    """Return the SQL of a file's path below the folder `shared`."""
     return f"substr({column}, {len(os.path.join(shared, '')) + 1}) as stratum_file"
 
 
-def _kind(path: Path) -> str:
+def file_kind(path: Path) -> str:
+    """Return `csv`, `jsonl` or `parquet`."""
     return path.name.removesuffix(".gz").rpartition(".")[2]
 
 
-def _read_parquet(engine: duckdb.DuckDBPyConnection, files: list[Path]) -> None:
+def _read_parquet(engine: duckdb.DuckDBPyConnection, files: list[Path], shared: str) -> None:
     engine.execute(
-        f"create table {SOURCE} as select * exclude (filename, file_row_number), {_below(files, 'filename')}, "  # noqa: S608
+        f"create table {SOURCE} as select * exclude (filename, file_row_number), {_below(shared, 'filename')}, "  # noqa: S608
         "file_row_number + 1 as stratum_row from read_parquet(?, union_by_name = true, filename = true, "
         "file_row_number = true)",
         [[str(path) for path in files]],
     )
 
 
-def _read_csv(engine: duckdb.DuckDBPyConnection, files: list[Path], delimiter: str) -> None:
+def _read_csv(engine: duckdb.DuckDBPyConnection, files: list[Path], shared: str, delimiter: str) -> None:
     header = _header(files[0], delimiter)
     for path in files[1:]:
         if (other := _header(path, delimiter)) != header:
             raise StratumError(
                 f"{path} has the columns {', '.join(other)}, but {files[0]} has {', '.join(header)}."
             )
-    _read_text(engine, files, dict.fromkeys(header, "VARCHAR"), delim=delimiter, quote='"', header=True)
+    columns = dict.fromkeys(header, "VARCHAR")
+    _read_text(engine, files, shared, columns, delim=delimiter, quote='"', header=True)
     engine.execute(f"alter table lines rename to {SOURCE}")
 
 
-def _read_jsonl(engine: duckdb.DuckDBPyConnection, files: list[Path]) -> None:
-    _read_text(engine, files, {"line": "VARCHAR"}, delim="", quote="", header=False)
+def _read_jsonl(engine: duckdb.DuckDBPyConnection, files: list[Path], shared: str) -> None:
+    _read_text(engine, files, shared, {"line": "VARCHAR"}, delim="", quote="", header=False)
     # A blank line is no row. A line that is not a JSON object is a row that cannot be read.
     engine.execute("delete from lines where trim(coalesce(line, '')) = ''")
     engine.execute(
@@ -127,6 +186,7 @@ def _read_jsonl(engine: duckdb.DuckDBPyConnection, files: list[Path]) -> None:
 def _read_text(
     engine: duckdb.DuckDBPyConnection,
     files: list[Path],
+    shared: str,
     columns: dict[str, str],
     *,
     delim: str,
@@ -138,14 +198,14 @@ def _read_text(
     Every column is materialised, since DuckDB checks only those a query projects.
     """
     engine.execute(
-        f"create table scanned as select * exclude (stratum_path), {_below(files, 'stratum_path')} "  # noqa: S608
+        f"create table scanned as select * exclude (stratum_path), {_below(shared, 'stratum_path')} "  # noqa: S608
         "from read_csv(?, columns = ?, delim = ?, quote = ?, escape = ?, header = ?, auto_detect = false, "
         "nullstr = '', store_rejects = true, rejects_limit = 0, filename = 'stratum_path')",
         [[str(path) for path in files], columns, delim, quote, quote, header],
     )
     # The engine is new, but the reject tables keep every scan: take the newest. A line may have several faults.
     engine.execute(
-        f"insert into {REFUSED} select {_below(files, 's.file_path')}, e.line, any_value(e.csv_line), "  # noqa: S608
+        f"insert into {REFUSED} select {_below(shared, 's.file_path')}, e.line, any_value(e.csv_line), "  # noqa: S608
         "min(e.error_type::varchar) from reject_errors e join reject_scans s using (scan_id, file_id) "
         "where e.scan_id = (select max(scan_id) from reject_scans) group by s.file_path, e.line"
     )
@@ -162,10 +222,10 @@ def _header(path: Path, delimiter: str) -> list[str]:
     try:
         with opened(path, "rt", encoding="utf-8-sig", errors="replace", newline="") as file:
             names = next(csv.reader(file, delimiter=delimiter), [])
-    except (OSError, EOFError, csv.Error) as error:
-        raise StratumError(f"{path} cannot be read as csv: {error}.") from error
+    except (OSError, EOFError, zlib.error, csv.Error) as error:
+        raise Unreadable(f"{path} cannot be read as csv: {error}.") from error
     if not names:
-        raise StratumError(f"{path} is empty: a csv file begins with a line that names its columns.")
+        raise Unreadable(f"{path} is empty: a csv file begins with a line that names its columns.")
     names = [name.strip() or f"column{index}" for index, name in enumerate(names, start=1)]
     lowered = [name.lower() for name in names]
     if doubled := [name for name in names if lowered.count(name.lower()) > 1]:

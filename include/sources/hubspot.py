@@ -14,9 +14,11 @@ from psycopg.types.json import Jsonb
 
 from include.connections import get_connection
 from include.dates import day_end, zone
+from include.errors import StratumError
 from include.sources.config import Company, Sources
 from include.sources.crm_versions import COMPANIES, ENTITIES, Entity, Timeline, Unreadable, Version, timeline
 from include.sources.loads import Load, bind_company, landing, record_absent
+from include.sources.resolution import resolve_unseen
 from include.sync.hubspot_api import HubSpotApi, NoAnswer, Refused, hubspot, unreachable
 
 log = logging.getLogger(__name__)
@@ -34,6 +36,8 @@ class _Pulled:
 
     timelines: dict[str, Timeline] = field(default_factory=dict)
     refused: list[tuple[dict[str, Any], str]] = field(default_factory=list)
+    properties: set[str] = field(default_factory=set)
+    """The properties that any record has a history of."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,8 @@ def ingest_crm(
     rows_quarantined (no id, or a date that cannot be read). A record created after the day is counted in
     rows_later; one of no company (a company of no account) in rows_unattributed, and kept. An entity that the
     token may not read, other than companies, is written down as absent and is not in the result.
-    Raises StratumError where HubSpot refuses or does not answer; then nothing is landed.
+    Raises StratumError where HubSpot refuses or does not answer; then nothing is landed. Also where it no longer
+    gives a property that records have: then the entities before that one are landed.
     """
     if sources.crm is None:
         for entity in ENTITIES:
@@ -124,6 +129,8 @@ def _is_out_of_reach(error: Refused) -> bool:
 
 
 def _read(pulled: _Pulled, entity: Entity, record: dict[str, Any], end: datetime, timezone: str) -> None:
+    histories = record.get("propertiesWithHistory") or {}
+    pulled.properties |= {name for name, history in histories.items() if history}
     try:
         known = timeline(entity, record, end, timezone)
     except Unreadable as error:
@@ -133,9 +140,31 @@ def _read(pulled: _Pulled, entity: Entity, record: dict[str, Any], end: datetime
         pulled.timelines[known.record_id] = known
 
 
+def _require_properties(load: Load, entity: Entity, pulled: _Pulled) -> None:
+    """Raise StratumError where HubSpot no longer gives a property that records it still has were landed with.
+
+    HubSpot leaves out a property that was deleted, or that the token may not see, without a word: every record
+    would be landed anew without it.
+    """
+    for name in sorted(set(entity.properties) - pulled.properties):
+        landed = load.connection.execute(
+            sql.SQL(
+                "select count(distinct record_id) from {} where properties ->> %s is not null and record_id = any(%s)"
+            ).format(sql.Identifier("raw_hubspot", entity.name)),
+            [name, list(pulled.timelines)],
+        ).fetchone()
+        if landed and landed[0]:
+            raise StratumError(
+                f"HubSpot no longer gives the property '{name}' of {entity.name}: {landed[0]} records had it when they "
+                "were landed. Was it deleted or renamed, or is it hidden from the token? Bring it back there."
+            )
+
+
 def _land(load: Load, entity: Entity, pulled: _Pulled, company: Company, end: datetime) -> None:
+    _require_properties(load, entity, pulled)
     for record, reason in pulled.refused:
         _quarantine(load, record, reason)
+    resolve_unseen(load)  # a pull reads every record
     held, seen = _held(load, entity, end)
     landed: list[_Landed] = []
     for known in pulled.timelines.values():
@@ -281,7 +310,7 @@ def _quarantine(load: Load, record: dict[str, Any], reason: str) -> None:
         "insert into quarantine.rows "
         "(source, entity, row_hash, reason, original, first_load_id, last_load_id) "
         "values (%s, %s, %s, %s, %s, %s, %s) on conflict (source, entity, row_hash) do update set "
-        "reason = excluded.reason, last_load_id = excluded.last_load_id",
+        "reason = excluded.reason, last_load_id = excluded.last_load_id, resolved_load_id = null, resolved_at = null",
         [
             load.source,
             load.entity,

@@ -84,11 +84,12 @@ def lock_entity(connection: psycopg.Connection, source: str, entity: str) -> Non
 
 
 @contextmanager
-def landing(source: str, entity: str, as_of: date) -> Iterator[Load]:
+def landing(source: str, entity: str, as_of: date, status: str = "loaded") -> Iterator[Load]:
     """Open a load as the loader: all the block writes through `load.connection` lands together, or nothing.
 
     Loads of one entity go one after the other. At the end the counts are written to audit.loads and
-    audit.load_reasons; a block that raises leaves no trace.
+    audit.load_reasons; a block that raises leaves no trace. `status` is `loaded`, which covers the days up to
+    `as_of`, or `replayed`, which lands refused rows of earlier loads and covers none.
     """
     with connect("loader") as connection:
         lock_entity(connection, source, entity)
@@ -99,8 +100,8 @@ def landing(source: str, entity: str, as_of: date) -> Iterator[Load]:
         started_at = datetime.now(UTC)
         ((load_id, load_seq),) = connection.execute(
             "insert into audit.loads (source, entity, as_of_date, status, started_at) "
-            "values (%s, %s, %s, 'loaded', %s) returning load_id, load_seq",
-            [source, entity, as_of, started_at],
+            "values (%s, %s, %s, %s, %s) returning load_id, load_seq",
+            [source, entity, as_of, status, started_at],
         ).fetchall()
         load = Load(connection, source, entity, as_of, started_at, load_id, load_seq, covered_until)
         yield load
@@ -110,7 +111,8 @@ def landing(source: str, entity: str, as_of: date) -> Iterator[Load]:
 def ungated_loads(connection: psycopg.Connection) -> list[tuple[str, str, str]]:
     """Return (load_id, source, entity) of the loads that no raw gate has passed yet, in the order they were loaded."""
     return connection.execute(
-        "select load_id::text, source, entity from audit.loads where status = 'loaded' and load_id::text not in ("
+        "select load_id::text, source, entity from audit.loads where status in ('loaded', 'replayed') "
+        "and load_id::text not in ("
         "  select jsonb_array_elements_text(arguments -> 'load_ids') from audit.checks"
         "  where gate = 'raw' and expectation = %s and success) order by load_seq",
         [LOADS_CHECKED],

@@ -18,6 +18,9 @@ from include.sources.files import SOURCE
 MAPPED = "mapped"
 """One row per source row: row_no, stratum_file, stratum_row, the contract's columns and derived ones,
 local_day (in the company's time zone), row_key, row_hash, is_later, reason (null where the row is kept)."""
+ZERO_DATE, ZERO_YEAR = "zero_date", 1970
+"""The reason and the last year of instants that are the zero of a clock rather than a time: those of .NET (0001),
+of spreadsheets (1900, 1904) and of Unix (1970), where seconds taken for milliseconds end up too."""
 BLANKS = "' ' || chr(9) || chr(10) || chr(13)"
 # The kept rows that equal an earlier one in every column.
 REPEATS = """
@@ -47,6 +50,8 @@ class Contract:
     """The queue of the customers and days a load touched, and its column of the day."""
     queues_unattributed: bool
     """Whether a row without a customer queues its day too, under the customer ''."""
+    keeps_extras: bool = False
+    """Whether the raw table keeps columns that no mapping reads and that came after the first load, in `extras`."""
     forms: Mapping[str, str] = field(default_factory=dict)
     """Regular expressions that the text of a column must match as a whole."""
     computed: Mapping[str, str] = field(default_factory=dict)
@@ -69,10 +74,31 @@ def check_mapping(
     expression that names a missing column, does not fit the columns' types, or is not scalar.
     """
     guard = Guard(engine, SOURCE, columns, given.file)
-    for name, expression in given.columns.expressions().items():
-        guard.check(f"{given.section}.columns.{name}", expression)
-    for name, rule in _rules(contract, given).items():
-        guard.check(f"{given.section}.{name}", rule, boolean=True)
+    for place, expression in _columns_by_key(given).items():
+        guard.check(place, expression)
+    for place, rule in _rules_by_key(contract, given).items():
+        guard.check(place, rule, boolean=True)
+
+
+def named_columns(engine: duckdb.DuckDBPyConnection, contract: Contract, given: FileSource) -> dict[str, str]:
+    """Return each column that the mapping reads, in small letters → the first key of sources.yml that reads it.
+
+    Raises StratumError where an expression cannot be parsed.
+    """
+    guard = Guard(engine, SOURCE, [], given.file)
+    named: dict[str, str] = {}
+    for place, text in (_columns_by_key(given) | _rules_by_key(contract, given)).items():
+        for column in guard.columns(place, text):
+            named.setdefault(column, place)
+    return named
+
+
+def _columns_by_key(given: FileSource) -> dict[str, str]:
+    return {f"{given.section}.columns.{name}": text for name, text in given.columns.expressions().items()}
+
+
+def _rules_by_key(contract: Contract, given: FileSource) -> dict[str, str]:
+    return {f"{given.section}.{name}": text for name, text in _rules(contract, given).items()}
 
 
 def map_rows(
@@ -150,8 +176,9 @@ def reasons(contract: Contract, given: FileSource) -> list[tuple[str, str]]:
         if name not in mapped
     ]
     missing = [(f"missing_{name}", f"{name} is null") for name in contract.required if name in mapped]
+    zero = (ZERO_DATE, f"year({contract.at}) <= {ZERO_YEAR}")
     own = [(rule.reason, f"rule_{rule.reason}") for rule in given.quarantine]
-    return [*unreadable, *missing, *contract.refused, *own, *contract.refused_last]
+    return [*unreadable, *missing, zero, *contract.refused, *own, *contract.refused_last]
 
 
 def _unreadable(contract: Contract, name: str) -> str:

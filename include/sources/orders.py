@@ -39,6 +39,7 @@ ORDER_LINES = Contract(
     queue="intermediate.account_day_queue",
     queue_day="order_date",
     queues_unattributed=True,
+    keeps_extras=True,
     forms={"currency": "[A-Z]{3}"},
     computed={"amount": PRODUCT},
     derived={

@@ -119,6 +119,8 @@ class Retracted:
     """As-of dates whose later loads may have passed over rows of this one as unchanged, and the load's own."""
     published_dates: list[date]
     """Dates from `first_day` on that the history shows, made with the load's rows; the oldest first."""
+    replays: list[str]
+    """Loads of replays that landed rows which this load had refused: those rows stand until they are retracted too."""
 
 
 def list_loads(as_of: date | None = None) -> list[dict[str, Any]]:
@@ -127,7 +129,8 @@ def list_loads(as_of: date | None = None) -> list[dict[str, Any]]:
         connection.row_factory = dict_row  # type: ignore[assignment]
         return connection.execute(
             "select load_id, load_seq, source, entity, as_of_date, status, loaded_at, rows_in, rows_new, "
-            "rows_corrected, rows_unchanged, rows_quarantined, rows_later, files, retracted_at, retracted_why, "
+            "rows_corrected, rows_unchanged, rows_quarantined, rows_replayed, rows_later, files, retracted_at, "
+            "retracted_why, "
             "rows_retracted from audit.loads where %(as_of)s::date is null or as_of_date = %(as_of)s "
             "order by load_seq desc",
             {"as_of": as_of},
@@ -151,6 +154,7 @@ def retract(load_id: str, why: str) -> Retracted:
         if kind is None:
             raise StratumError(f"Loads of {load['source']}.{load['entity']} cannot be retracted.")
         rows, first_day = _take_out(connection, kind, load["load_id"])
+        replays = _replays(connection, load["load_id"])
         _settle_quarantine(connection, load["load_id"])
         connection.execute(
             "update audit.loads set status = 'retracted', retracted_at = clock_timestamp(), retracted_why = %s, "
@@ -166,6 +170,7 @@ def retract(load_id: str, why: str) -> Retracted:
             first_day,
             _dates_to_load(connection, load),
             _published_dates(connection, first_day),
+            replays,
         )
 
 
@@ -231,8 +236,33 @@ def _take_out(connection: psycopg.Connection, kind: Kind, load_id: uuid.UUID) ->
     return deleted.rowcount, first[0] if first else None
 
 
+def _replays(connection: psycopg.Connection, load_id: uuid.UUID) -> list[str]:
+    """Return the replays that landed rows which this load alone had refused, the oldest first."""
+    rows = connection.execute(
+        "select load_id::text from audit.loads where status = 'replayed' and load_id in ("
+        "  select resolved_load_id from quarantine.rows where first_load_id = %(load)s and last_load_id = %(load)s) "
+        "order by load_seq",
+        {"load": load_id},
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
 def _settle_quarantine(connection: psycopg.Connection, load_id: uuid.UUID) -> None:
-    """Take out the refused rows that this load alone has seen; the others stand under the load that is left."""
+    """Open again what this load had settled, and take out the refused rows that it alone has seen.
+
+    The others stand under the load that is left.
+    """
+    connection.execute(
+        "update audit.loads set rows_replayed = rows_replayed - reopened.rows "
+        "from (select last_load_id, count(*) as rows from quarantine.rows where resolved_load_id = %(load)s group by 1)"
+        " as reopened where loads.load_id = reopened.last_load_id "
+        "and exists (select from audit.loads as replay where replay.load_id = %(load)s and replay.status = 'replayed')",
+        {"load": load_id},
+    )
+    connection.execute(
+        "update quarantine.rows set resolved_load_id = null, resolved_at = null where resolved_load_id = %s",
+        [load_id],
+    )
     connection.execute(
         "delete from quarantine.rows where first_load_id = %(load)s and last_load_id = %(load)s",
         {"load": load_id},
@@ -271,6 +301,8 @@ def in_words(load: dict[str, Any]) -> str:
         f" {load['rows_in']:,} in = {load['rows_new']:,} new + {load['rows_corrected']:,} corrected + "
         f"{load['rows_unchanged']:,} unchanged + {load['rows_quarantined']:,} quarantined"
     )
+    if load["rows_replayed"]:
+        counts += f" ({load['rows_replayed']:,} of them replayed since)"
     if load["status"] == "retracted":
         counts += f"; {load['rows_retracted']:,} rows taken out: {load['retracted_why']}"
     return f"{start} {when:%Y-%m-%d %H:%M}{counts}"

@@ -213,6 +213,24 @@ def test_more_quarantined_rows_than_the_limit_stop_the_raw_gate(
         )
 
 
+def test_replayed_rows_leave_the_share_and_the_rows_of_the_replay_are_checked(
+    warehouse: Warehouse, run_id: str
+) -> None:
+    load_day(DAY, quarantined=6, lines=94)
+    with landing("orders", "order_lines", DAY, "replayed") as load:
+        add_line(load, "replayed", order_id="")
+        load.connection.execute("update audit.loads set rows_replayed = 1 where rows_quarantined = 6")
+        load.rows_in += 1  # of two rows one is refused again: no share of a load's
+        load.reasons["price_not_positive"] += 1
+    stopped(warehouse, "raw", run_id, "1 of .* checks failed: raw_files.order_lines.order_id")
+
+
+def test_a_replay_is_no_load_of_the_date(warehouse: Warehouse, run_id: str) -> None:
+    load_day(DAY)
+    warehouse.rows("update audit.loads set status = 'replayed' where source = 'orders'")
+    stopped(warehouse, "raw", run_id, '"source": "orders", "entity": "order_lines"')
+
+
 def test_a_bad_load_stops_later_days_until_its_rows_are_corrected(warehouse: Warehouse, run_id: str) -> None:
     load_day(DAY, order_id="")
     stopped(warehouse, "raw", run_id, "order_id")

@@ -297,3 +297,13 @@ def test_companies_are_never_absent_where_there_is_a_crm(stage: Stage) -> None:
     with pytest.raises(StratumError, match=r"HTTP 403.*scopes"):
         ingest_crm(stage.sources, DAY_1)
     assert stage.warehouse.value("select count(*) from audit.loads") == 0
+
+
+def test_a_property_that_hubspot_no_longer_gives_stops_the_load_by_its_name(stage: Stage) -> None:
+    books(stage, DAY_1)
+    store = stage.crm.sandbox.store
+    with store.db:
+        store.db.execute("delete from history where property = 'hs_ticket_priority'")
+    with pytest.raises(StratumError, match=rf"'hs_ticket_priority' of tickets: {MANY} records had it"):
+        ingest_crm(stage.sources, DAY_2)
+    assert stage.warehouse.value("select count(*) from raw_hubspot.tickets") == MANY
