@@ -101,14 +101,14 @@ def cut_off(stack: Any, as_of: date, tell: Say) -> bool:
     return True
 
 
-def read_sources(settings: Settings, path: Path | None) -> tuple[Path, Any]:
+def read_sources(settings: Settings, path: Path | None, with_files: bool = True) -> tuple[Path, Any]:
     """Return the sources file and what it says; the simulated company's files are written first.
 
     Without a path it is STRATUM_SOURCES, else the file this STRATUM_HOME ran on last, else the simulated
-    company's. Raises StratumError where it names order files that are not there.
+    company's. Raises StratumError where it names order files that are not there, unless `with_files` is false.
     """
     from include.simulate.company import write_company
-    from include.sources.config import load_sources
+    from include.sources.config import FileSource, load_sources
 
     os.environ["STRATUM_HOME"] = str(settings.home)
     last = last_sources(settings)
@@ -118,7 +118,7 @@ def read_sources(settings: Settings, path: Path | None) -> tuple[Path, Any]:
     if chosen == SIMULATED_SOURCES:
         write_company(settings.home / "simulated")
     sources = load_sources(chosen)
-    if sources.orders is not None:
+    if with_files and isinstance(sources.orders, FileSource):
         sources.orders.files()
     return chosen, sources
 

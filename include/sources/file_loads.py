@@ -6,7 +6,7 @@ is no longer in the file is no deletion: what was landed stays. docs/contracts/s
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -72,12 +72,14 @@ def land(
     contract: Contract,
     company: Company,
     as_of: date,
-    files: list[Path],
+    files: Sequence[Path | str],
     columns: list[str],
+    finish: Callable[[Load], None] | None = None,
 ) -> Load:
     """Land the rows of MAPPED dated up to the end of `as_of` and return the books of the load.
 
-    All is written in one transaction. Raises StratumError where the warehouse holds another company.
+    All is written in one transaction, and `finish` is called within it, at the end. Raises StratumError where
+    the warehouse holds another company.
     """
     with landing(contract.source, contract.entity, as_of) as load:
         bind_company(load.connection, company.name, company.timezone, company.currency)
@@ -90,6 +92,8 @@ def land(
             _land_rows(engine, contract, load)
         with timed(contract, f"wrote {load.rows_quarantined} refused rows"):
             _quarantine(engine, load, columns)
+        if finish is not None:
+            finish(load)
     return load
 
 
