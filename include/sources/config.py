@@ -218,7 +218,7 @@ class OrderRows(RowSource):
         return self.repeated_rows == "number"
 
 
-class Orders(FileSource, OrderRows):
+class Orders(OrderRows, FileSource):
     """The mapping of order files."""
 
     @model_validator(mode="after")

@@ -217,10 +217,10 @@ def _chunks(connection: Connection, orders: DatabaseOrders, start: Any | None) -
         cursor = _name(connection, orders.cursor)
         statement += f" where {cursor} >= :stratum_start or {cursor} is null"
         values["stratum_start"] = start
-    # With yield_per the cursor stays on the server's side, where the driver has such cursors.
-    yield from (
-        connection.execution_options(yield_per=CHUNK_ROWS).execute(text(statement), values).partitions()
-    )
+    # The cursor stays on the server's side, where the driver has such cursors; of text, SQLAlchemy itself would
+    # make one chunk.
+    streamed = connection.execution_options(stream_results=True, max_row_buffer=CHUNK_ROWS)
+    yield from streamed.execute(text(statement), values).partitions(CHUNK_ROWS)
 
 
 def _from(connection: Connection, orders: DatabaseOrders) -> str:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from include.cli import app
 from include.settings import get_settings
 from include.simulate.crm import Record
-from tests.fixtures.erp import PASSWORD, Erp, running_erp
+from tests.fixtures.erp import PASSWORD, Erp, line, running_erp
 from tests.integration.sandbox_fixture import TOKEN, Running, account, running_sandbox
 
 FILES = """
@@ -109,8 +109,8 @@ def hubspot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running
 
 
 def test_a_database_and_a_crm_say_what_they_have(company: Path, erp: Erp, hubspot: Running) -> None:
-    erp.add(1, "2024-03-01 09:00")
-    erp.add(2, "2024-03-01 09:00", updated="2024-03-05 10:00")
+    erp.add(line(1, "2024-03-01 09:00"))
+    erp.add(line(2, "2024-03-01 09:00", updated="2024-03-05 10:00"))
     code, found = check(company, DATABASE)
     assert code == 0, found
     seen = {(each["source"], each["entity"]): each for each in found}
