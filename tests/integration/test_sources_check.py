@@ -19,12 +19,12 @@ FILES = """
 company: {name: Test company, timezone: Asia/Shanghai, currency: CNY}
 orders:
   file: orders.csv
-  columns: {order_id: no, customer_id: buyer, product_id: sku, quantity: qty, unit_price: price,
-            currency: "'CNY'", ordered_at: at}
+  columns: {order_id: number, customer_id: buyer, product_id: sku, quantity: qty, unit_price: price,
+            currency: "'CNY'", ordered_at: happened}
 behavior:
   file: events/*.csv
   timezone: UTC
-  columns: {customer_id: account, event_name: action, event_at: at}
+  columns: {customer_id: account, event_name: action, event_at: happened}
 """
 DATABASE = """
 company: {name: Test company, timezone: Asia/Shanghai, currency: CNY}
@@ -47,9 +47,9 @@ def company(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     get_settings.cache_clear()
     (tmp_path / "events").mkdir()
     (tmp_path / "orders.csv").write_text(
-        "no,buyer,sku,qty,price,at,colour\nS1,A,P,1,2.00,2024-03-01 09:00:00,red\nS2,A,P,1,2.00,tomorrow,red\nS3\n"
+        "number,buyer,sku,qty,price,happened,colour\nS1,A,P,1,2.00,2024-03-01 09:00:00,red\nS2,A,P,1,2.00,tomorrow,red\nS3\n"
     )
-    (tmp_path / "events" / "1.csv").write_text("account,action,at\nA,login,2024-03-01 22:00:00\n")
+    (tmp_path / "events" / "1.csv").write_text("account,action,happened\nA,login,2024-03-01 22:00:00\n")
     (tmp_path / "events" / "2.csv").write_text("account,action\nA,login\n")
     yield tmp_path
     get_settings.cache_clear()
@@ -59,6 +59,7 @@ def check(folder: Path, text: str) -> tuple[int, list[dict[str, Any]]]:
     path = folder / "sources.yml"
     path.write_text(text)
     done = CliRunner().invoke(app, ["sources", "check", "--json", "--sources", str(path)])
+    assert done.stdout, done.exception
     return done.exit_code, json.loads(done.stdout)
 
 
@@ -81,7 +82,7 @@ def test_each_fault_is_a_line_beside_what_is_sound_and_the_exit_code_1(company: 
     code, (orders, first, second) = check(company, FILES)
     assert (code, first["is_reachable"]) == (1, True)
     assert "There is no file" in orders["fault"]
-    assert "behavior.columns.event_at: the expression 'at' names the column 'at'" in second["fault"]
+    assert "behavior.columns.event_at: the expression 'happened' names the column 'happened'" in second["fault"]
     done = CliRunner().invoke(app, ["sources", "check", "--sources", str(company / "sources.yml")])
     assert done.exit_code == 1
     assert [line.split()[:2] for line in done.stdout.splitlines()] == [
@@ -127,12 +128,11 @@ def test_a_database_and_a_crm_say_what_they_have(company: Path, erp: Erp, hubspo
     assert hubspot.writes == 0
 
 
-def test_what_cannot_be_reached_is_told_without_a_password(
-    company: Path, erp: Erp, hubspot: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_reached_is_told_without_a_password(company: Path, erp: Erp, hubspot: Running) -> None:
     hubspot.fault(missing_scopes=["deals"])
-    monkeypatch.setenv("AIRFLOW_CONN_ERP", erp.reader_url.rpartition("/")[0] + "/no_such_database")
-    code, found = check(company, DATABASE.replace("stratum_tier", "tier"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW_CONN_ERP", erp.reader_url.rpartition("/")[0] + "/no_such_database")
+        code, found = check(company, DATABASE.replace("stratum_tier", "tier"))
     faults = {(each["source"], each["entity"]): each["fault"] for each in found if each["fault"]}
     assert code == 1
     assert set(faults) == {("orders", "order_lines"), ("crm", "deals"), ("sync", "companies")}
