@@ -12,6 +12,7 @@ from include.commands.publish import publish_app
 from include.commands.quarantine import quarantine_app
 from include.commands.run import demo, down, run, up
 from include.commands.simulate import simulate
+from include.commands.sources import sources_app
 from include.commands.status import status, unlock
 from include.commands.sync import sync_app
 from include.errors import StratumError
@@ -24,6 +25,7 @@ app.add_typer(loads_app, name="loads")
 app.add_typer(models_app, name="models")
 app.add_typer(publish_app, name="publish")
 app.add_typer(quarantine_app, name="quarantine")
+app.add_typer(sources_app, name="sources")
 app.add_typer(sync_app, name="sync")
 
 

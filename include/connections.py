@@ -5,7 +5,7 @@ import os
 import sys
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from include.errors import StratumError
 
@@ -41,6 +41,49 @@ def get_connection(conn_id: str) -> ApiConnection:
     if not parts.token:
         raise StratumError(f"The connection '{conn_id}' has no password: put the API token there.")
     return ApiConnection(conn_id, parts.base_url(), parts.token)
+
+
+def database_url(conn_id: str) -> str:
+    """Return the Airflow connection `conn_id` of a database as a URL. It holds a password: never print it.
+
+    Found as `get_connection` finds it. Of the JSON form and of Airflow's own connections, `conn_type` is the
+    scheme (or `sqlalchemy_scheme` in `extra`, as Airflow has it), `schema` the database, and the rest of
+    `extra` the driver's options. Raises StratumError where there is none or it cannot be read.
+    """
+    variable = f"AIRFLOW_CONN_{conn_id.upper()}"
+    if text := os.environ.get(variable):
+        if not text.lstrip().startswith("{"):
+            return text
+        try:
+            value = json.loads(text)
+            extra = value.get("extra") or {}
+            value["extra"] = json.loads(extra) if isinstance(extra, str) else extra
+        except ValueError:
+            # The parser's own words could show the password.
+            raise StratumError(
+                f"{variable} is not a connection: write it as a URI or as JSON, as Airflow does."
+            ) from None
+        return _composed(value)
+    found = airflow_connection(conn_id)
+    if found is None:
+        raise StratumError(
+            f"No connection '{conn_id}'. Set {variable} to a URL such as postgresql://user:password@host/database, "
+            "or add it to Airflow's connections."
+        )
+    names = ("conn_type", "login", "password", "host", "port", "schema")
+    return _composed({name: getattr(found, name) for name in names} | {"extra": found.extra_dejson})
+
+
+def _composed(parts: dict[str, Any]) -> str:
+    options = {name: value for name, value in parts["extra"].items() if isinstance(value, str | int)}
+    scheme = options.pop("sqlalchemy_scheme", None) or parts.get("conn_type") or ""
+    host, database = parts.get("host") or "", parts.get("schema") or ""
+    if scheme == "sqlite":  # Airflow keeps the path in the host
+        host, database = "", database or host
+    login = ":".join(quote(part, safe="") for part in (parts.get("login"), parts.get("password")) if part)
+    port = f":{parts['port']}" if parts.get("port") else ""
+    query = f"?{urlencode(options)}" if options else ""
+    return f"{scheme}://{login}{'@' if login else ''}{host}{port}/{quote(database)}{query}"
 
 
 @dataclass(frozen=True)

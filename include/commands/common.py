@@ -108,7 +108,7 @@ def read_sources(settings: Settings, path: Path | None, need_files: bool = True)
     company's. Raises StratumError where it names order files that are not there, unless they are not needed.
     """
     from include.simulate.company import write_company
-    from include.sources.config import load_sources
+    from include.sources.config import FileSource, load_sources
 
     os.environ["STRATUM_HOME"] = str(settings.home)
     last = last_sources(settings)
@@ -118,7 +118,7 @@ def read_sources(settings: Settings, path: Path | None, need_files: bool = True)
     if chosen == SIMULATED_SOURCES:
         write_company(settings.home / "simulated")
     sources = load_sources(chosen)
-    if need_files and sources.orders is not None:
+    if need_files and isinstance(sources.orders, FileSource):
         sources.orders.files()
     return chosen, sources
 

@@ -19,14 +19,14 @@ import psycopg
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from include.connections import get_connection
+from include.connections import database_url, get_connection
 from include.errors import StratumError
 from include.local import condition
 from include.local.airflow_care import building, lost_builds
 from include.local.preparation import POOLS
 from include.local.stack import Stack
 from include.settings import PROJECT_DIR
-from include.sources.config import Sources
+from include.sources.config import FileSource, Sources
 from include.warehouse import embedded
 from include.warehouse.connect import OWNER, ROLES, connect, open_connection, variable, with_login
 from include.warehouse.lock import holder_now
@@ -191,8 +191,11 @@ def sources(read_sources: Callable[[], Sources]) -> str:
     found = read_sources()
     parts = []
     for part in (found.orders, found.behavior):
-        if part is not None:
+        if isinstance(part, FileSource):
             parts.append(f"{len(part.files())} files of {part.section}")
+        elif part is not None:
+            database_url(part.connection)
+            parts.append(f"{part.section} from {part.origin}")
     for connected in (found.crm, found.sync):
         if connected is not None:
             get_connection(connected.connection)

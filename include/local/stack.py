@@ -92,7 +92,7 @@ class Stack:
         self.start_warehouse()
         # The schedule runs in the company's time zone, which its sources may state.
         self.environment["STRATUM_TIMEZONE"] = sources.company.timezone
-        if _uses_sandbox(sources) and not self.sandbox.find():
+        if uses_sandbox(sources) and not self.sandbox.find():
             self._start(self.sandbox, self.sandbox_environment())
         missing = [process for process in self.airflow if not process.find()]
         if missing:
@@ -166,7 +166,7 @@ class Stack:
             embedded.assert_port_free(self.settings.postgres_port, "PostgreSQL", "STRATUM_POSTGRES_PORT")
         if not self.airflow[0].find():
             embedded.assert_port_free(self.settings.airflow_port, "Airflow", "STRATUM_AIRFLOW_PORT")
-        if _uses_sandbox(sources) and not self.sandbox.find():
+        if uses_sandbox(sources) and not self.sandbox.find():
             embedded.assert_port_free(self.settings.sandbox_port, "the CRM sandbox", "STRATUM_SANDBOX_PORT")
 
     def _check_schedule(self) -> None:
@@ -253,6 +253,7 @@ def _flag(value: bool) -> str:
     return "1" if value else "0"
 
 
-def _uses_sandbox(sources: Sources) -> bool:
+def uses_sandbox(sources: Sources) -> bool:
+    """Tell whether the sources talk to the CRM sandbox."""
     parts = (sources.crm, sources.sync)
     return any(part is not None and part.connection == SANDBOX_CONNECTION for part in parts)

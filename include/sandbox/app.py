@@ -29,6 +29,7 @@ from include.sandbox.store import FIRST_IDS, READ_ONLY, Store
 
 BATCH_LIMIT = 100
 PAGE_LIMIT = 100
+SEARCH_LIMIT = 200
 HISTORY_PAGE_LIMIT = 50
 # https://developers.hubspot.com/docs/developer-tooling/platform/usage-guidelines: private apps of
 # Professional and Enterprise accounts.
@@ -72,6 +73,7 @@ class Sandbox:
                 Route(f"{objects}/batch/read", self._guarded(read_batch), methods=["POST"]),
                 Route(f"{objects}/batch/update", self._guarded(update_batch), methods=["POST"]),
                 Route("/crm/v3/objects/{kind}", self._guarded(list_records)),
+                Route("/crm/v3/objects/{kind}/search", self._guarded(search), methods=["POST"]),
                 Route("/crm/v3/objects/{kind}/{record_id}", self._guarded(archive), methods=["DELETE"]),
                 Route(f"{properties}/groups", self._guarded(list_groups), methods=["GET"]),
                 Route(f"{properties}/groups", self._guarded(create_group), methods=["POST"]),
@@ -182,6 +184,22 @@ def list_records(sandbox: Sandbox, request: Request, body: Any) -> Response:
             "next": {"after": last, "link": str(request.url.include_query_params(after=last))}
         }
     return JSONResponse(answer)
+
+
+def search(sandbox: Sandbox, request: Request, body: Any) -> Response:
+    """Search the records of an object type, archived ones aside: without filters, by id, the newest first."""
+    kind = _kind(sandbox, request)
+    wanted = body if isinstance(body, dict) else {}
+    newest_first = [{"propertyName": "hs_object_id", "direction": "DESCENDING"}]
+    if wanted.get("filterGroups") or wanted.get("sorts") != newest_first:
+        raise Failure(
+            400, "VALIDATION_ERROR", "The sandbox searches without filters, by hs_object_id, descending"
+        )
+    limit = wanted.get("limit", 10)
+    if not isinstance(limit, int) or not 1 <= limit <= SEARCH_LIMIT:
+        raise Failure(400, "VALIDATION_ERROR", f"limit must be between 1 and {SEARCH_LIMIT}")
+    total, rows = sandbox.store.newest(kind, limit)
+    return JSONResponse({"total": total, "results": [record(row, []) for row in rows]})
 
 
 def _inputs(body: Any) -> list[dict[str, Any]]:

@@ -205,6 +205,13 @@ class Store:
             [kind, int(after or 0), archived, limit],
         ).fetchall()
 
+    def newest(self, kind: str, limit: int) -> tuple[int, list[sqlite3.Row]]:
+        """Return how many records of an object type are not archived, and those of the greatest ids."""
+        here = "from records where kind = ? and archived_at is null"
+        (total,) = self.db.execute(f"select count(*) {here}", [kind]).fetchone()
+        rows = self.db.execute(f"select * {here} order by id desc limit ?", [kind, limit]).fetchall()
+        return total, rows
+
     def find(self, record_id: str, kind: str = COMPANIES) -> sqlite3.Row | None:
         """Return a record that is not archived, or None."""
         if not record_id.isdecimal() or len(record_id) > 18:  # what sqlite's integers hold

@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 
 PLACES = ("stratum_file", "stratum_row")
 """Columns of SOURCE that say where a row stands; all others are the source's own."""
-TYPED = ("parquet", "database")
-"""Kinds whose columns have types of their own; those of csv and jsonl are text."""
+TYPED = ("parquet",)
+"""Kinds whose columns have types of their own; those of csv and jsonl are text, and so are a database's as they are read."""
 # Each type's values are values of all that follow it.
 WIDER = (
     ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"),

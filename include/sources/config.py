@@ -9,10 +9,19 @@ import os
 import re
 from abc import abstractmethod
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from include.dates import zone
@@ -21,6 +30,10 @@ from include.settings import get_settings
 
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 CURRENCY = re.compile(r"[A-Z]{3}")
+CONNECTION = re.compile(r"[A-Za-z0-9_.-]+")
+QUOTED_OR_COMMENT = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`[^`]*`|--[^\n]*|/\*.*?\*/", re.DOTALL)
+FILE_KIND, DATABASE_KIND = "<file>", "<database>"
+"""The kinds of orders as pydantic names them in the place of a fault; a user's key holds no such sign."""
 REASON = re.compile(r"[a-z][a-z0-9_]*")
 FILE_KINDS = (".csv", ".csv.gz", ".parquet", ".jsonl", ".jsonl.gz")
 OUR_REASONS = (
@@ -114,23 +127,16 @@ class EventColumns(Columns):
     event_at: str = Field(min_length=1)
 
 
-class FileSource(_Section):
-    """The mapping of files (csv, csv.gz, parquet, jsonl, jsonl.gz; a glob for several) to a contract."""
+class RowSource(_Section):
+    """The mapping of rows, wherever they lie, to a contract."""
 
     section: ClassVar[str]
     """Its key in sources.yml."""
-    file: str = Field(min_length=1)
+    is_ordered: ClassVar[bool] = True
+    """Whether the rows come in the same order each time they are read."""
     timezone: str | None = None
-    delimiter: str = Field(",", min_length=1, max_length=1)
     columns: Columns
     quarantine: tuple[QuarantineRule, ...] = ()
-
-    @field_validator("file")
-    @classmethod
-    def _known_kind(cls, file: str) -> str:
-        if not file.endswith(FILE_KINDS):
-            raise ValueError(f"'{file}' is not a kind of file that is read: {', '.join(FILE_KINDS)}")
-        return file
 
     @field_validator("timezone")
     @classmethod
@@ -147,13 +153,37 @@ class FileSource(_Section):
 
     @property
     @abstractmethod
+    def origin(self) -> str:
+        """What the rows are read from, for messages and the books; no secret."""
+
+    @property
+    @abstractmethod
     def natural_key(self) -> tuple[str, ...]:
-        """The columns that name a row across loads; none means all of them."""
+        """The columns that name a row across loads, of the contract or else of the source; none means all."""
 
     @property
     def keeps_repeated(self) -> bool:
         """Whether a row that equals an earlier one in every column is a row of its own."""
         return False
+
+
+class FileSource(RowSource):
+    """The mapping of files (csv, csv.gz, parquet, jsonl, jsonl.gz; a glob for several) to a contract."""
+
+    file: str = Field(min_length=1)
+    delimiter: str = Field(",", min_length=1, max_length=1)
+
+    @field_validator("file")
+    @classmethod
+    def _known_kind(cls, file: str) -> str:
+        if not file.endswith(FILE_KINDS):
+            raise ValueError(f"'{file}' is not a kind of file that is read: {', '.join(FILE_KINDS)}")
+        return file
+
+    @property
+    def origin(self) -> str:
+        """The path, or the pattern of the paths."""
+        return self.file
 
     def files(self) -> list[Path]:
         """Return the files, sorted by path. Raises StratumError where there is none."""
@@ -168,8 +198,8 @@ class FileSource(_Section):
         return found
 
 
-class Orders(FileSource):
-    """The mapping of order files. `key` is the natural key of a line."""
+class OrderRows(RowSource):
+    """The mapping of order lines. `key` is the natural key of a line."""
 
     section: ClassVar[str] = "orders"
     columns: OrderColumns
@@ -188,12 +218,71 @@ class Orders(FileSource):
         """Whether `repeated_rows` says `number`."""
         return self.repeated_rows == "number"
 
+
+class Orders(OrderRows, FileSource):
+    """The mapping of order files."""
+
     @model_validator(mode="after")
     def _key_is_mapped(self) -> "Orders":
         mapped = self.columns.expressions()
         if unmapped := [name for name in self.key if name not in mapped]:
             raise ValueError(f"key names '{unmapped[0]}', which columns does not map")
         return self
+
+
+class DatabaseOrders(OrderRows):
+    """The mapping of order lines in a database: of a table, or of the rows of one SELECT.
+
+    With `cursor`, a column that never goes back when a row changes, a load reads only the rows from its last
+    value on, and `overlap` before that: seconds of a time, else units. `key` may name columns of the source.
+    """
+
+    is_ordered: ClassVar[bool] = False
+    connection: str = Field(min_length=1)
+    table: str | None = None
+    query: str | None = None
+    cursor: str | None = Field(None, min_length=1)
+    overlap: int = Field(3600, ge=0)
+
+    @field_validator("connection")
+    @classmethod
+    def _no_address(cls, name: str) -> str:
+        if not CONNECTION.fullmatch(name):  # not quoted: it may be a URL with a password
+            raise ValueError(
+                "it is not the id of an Airflow connection (letters, digits, _ . -). Keep the address and the "
+                "login in AIRFLOW_CONN_<ID>"
+            )
+        return name
+
+    @field_validator("table")
+    @classmethod
+    def _table_name(cls, table: str | None) -> str | None:
+        if table is not None and not all(part.strip() for part in table.split(".")):
+            raise ValueError(
+                f"'{table}' is not the name of a table, such as order_lines or sales.order_lines"
+            )
+        return table
+
+    @field_validator("query")
+    @classmethod
+    def _one_select(cls, query: str | None) -> str | None:
+        return None if query is None else _checked_select(query)
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "DatabaseOrders":
+        if (self.table is None) == (self.query is None):
+            raise ValueError("it names both table and query, or neither: a database is read by one of them")
+        if self.cursor is not None and "key" not in self.model_fields_set:
+            raise ValueError(
+                "cursor needs key: the columns that name one row, such as the primary key of the table. A load "
+                "then sees changed rows alone, and must know which rows they were"
+            )
+        return self
+
+    @property
+    def origin(self) -> str:
+        """The table, or `query`, at its connection."""
+        return f"{self.table or 'query'} at {self.connection}"
 
 
 class Behavior(FileSource):
@@ -224,14 +313,35 @@ class Sync(_Section):
     create: bool = False
 
 
+def _kind_of_orders(given: Any) -> str:
+    is_database = isinstance(given, DatabaseOrders) or (isinstance(given, dict) and "connection" in given)
+    return DATABASE_KIND if is_database else FILE_KIND
+
+
+OrdersOfAKind = Annotated[
+    Annotated[Orders, Tag(FILE_KIND)] | Annotated[DatabaseOrders, Tag(DATABASE_KIND)],
+    Discriminator(_kind_of_orders),
+]
+
+
 class Sources(_Section):
     """All of a sources.yml; a source that is not there is None, which is absent and not an error."""
 
     company: Company
-    orders: Orders | None = None
+    orders: OrdersOfAKind | None = None
     crm: Crm | None = None
     behavior: Behavior | None = None
     sync: Sync | None = None
+
+    @field_validator("orders", mode="before")
+    @classmethod
+    def _one_kind_of_orders(cls, given: Any) -> Any:
+        if isinstance(given, dict) and ("file" in given) == ("connection" in given):
+            raise ValueError(
+                "it names both file and connection, or neither: orders are read from files (file) or from a "
+                "database (connection, and table or query)"
+            )
+        return given
 
 
 def load_sources(path: Path) -> Sources:
@@ -267,6 +377,20 @@ def _checked_zone(name: str) -> str:
     return name
 
 
+def _checked_select(query: str) -> str:
+    """Return the query without a closing semicolon. The database's own read-only transaction is the other guard."""
+    query = query.strip().removesuffix(";").rstrip()
+    bare = QUOTED_OR_COMMENT.sub(" ", query)
+    depth = 0
+    for sign in bare:
+        depth += {"(": 1, ")": -1}.get(sign, 0)
+        if depth < 0:
+            break
+    if depth != 0 or ";" in bare or not re.match(r"\s*(select|with)\b", bare, re.IGNORECASE):
+        raise ValueError("it must be one SELECT statement that only reads")
+    return query
+
+
 def _expanded(value: Any, path: Path) -> Any:
     if isinstance(value, dict):
         return {key: _expanded(item, path) for key, item in value.items()}
@@ -293,7 +417,7 @@ def _anchor(document: dict[str, Any], folder: Path) -> None:
 
 
 def _fault(error: ErrorDetails) -> str:
-    place = ".".join(str(part) for part in error["loc"])
+    place = ".".join(str(part) for part in error["loc"] if part not in (FILE_KIND, DATABASE_KIND))
     if error["type"] == "extra_forbidden":
         return f"the key '{place}' is not known. Is it a typo, or one level too deep or too high?"
     if error["type"] == "missing":

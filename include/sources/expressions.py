@@ -38,13 +38,24 @@ NAMES = {
 
 
 class Guard:
-    """Checks expressions against the columns of one source; `origin` names it in messages."""
+    """Checks expressions against the columns of one source; `origin` names it in messages.
 
-    def __init__(self, engine: duckdb.DuckDBPyConnection, table: str, columns: Iterable[str], origin: str):
+    `binary` are columns of the source that are not in the table, since they hold no text.
+    """
+
+    def __init__(
+        self,
+        engine: duckdb.DuckDBPyConnection,
+        table: str,
+        columns: Iterable[str],
+        origin: str,
+        binary: Iterable[str] = (),
+    ):
         self._engine = engine
         self._table = table
         self._columns = list(columns)
         self._known = {column.lower() for column in self._columns}
+        self._binary = {column.lower() for column in binary}
         self._origin = origin
         self._functions: dict[str, list[tuple[str, str | None, str | None, list[str]]]] = {}
         rows = engine.execute(
@@ -54,13 +65,17 @@ class Guard:
         for name, *about in rows:
             self._functions.setdefault(name, []).append(tuple(about))
 
-    def check(self, place: str, text: str, boolean: bool = False) -> None:
-        """Raise StratumError, naming `place` (a key of sources.yml), unless `text` may be evaluated per row.
+    def check(self, place: str, text: str, boolean: bool = False) -> set[str]:
+        """Return the columns that `text` names, in small letters, where it may be evaluated per row.
 
-        `boolean` asks that its value be true or false.
+        `boolean` asks that its value be true or false. Raises StratumError, naming `place` (a key of
+        sources.yml), where it may not.
         """
+        used = set()
         for node in _expressions(self._parsed(place, text)):
             self._check_node(place, text, node)
+            if node["class"] == "COLUMN_REF":
+                used.add(node["column_names"][0].lower())
         try:
             ((_, kind, *_),) = self._engine.execute(
                 f"describe select ({text}\n) from {self._table}"  # noqa: S608 - parsed and walked above
@@ -68,12 +83,13 @@ class Guard:
         except duckdb.Error as error:
             raise StratumError(
                 f"{place}: the expression {text!r} does not fit {self._origin}: {first_line(error)} "
-                "(the columns of csv and jsonl are text: cast them, as in price::decimal(18,4))."
+                "(the columns of csv, jsonl and databases are text: cast them, as in price::decimal(18,4))."
             ) from error
         if boolean and kind != "BOOLEAN":
             raise StratumError(
                 f"{place}: the rule {text!r} must be true or false, but its value is of type {kind}."
             )
+        return used
 
     def columns(self, place: str, text: str) -> set[str]:
         """Return the names, in small letters, of the columns that an expression reads, be they there or not."""
@@ -115,6 +131,11 @@ class Guard:
             raise StratumError(
                 f"{place}: the expression {text!r} holds {NAMES.get(kind, kind.lower())}; "
                 "only scalar expressions over the columns of the row are allowed."
+            )
+        if kind == "COLUMN_REF" and node["column_names"][0].lower() in self._binary:
+            raise StratumError(
+                f"{place}: the expression {text!r} names the column '{node['column_names'][0]}', which holds "
+                f"binary data in {self._origin}. Only text, numbers, times and truth values can be mapped."
             )
         if kind == "COLUMN_REF" and node["column_names"][0].lower() not in self._known:
             raise StratumError(

@@ -6,7 +6,7 @@ is no longer in the file is no deletion: what was landed stays. docs/contracts/s
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -90,12 +90,14 @@ def land(
     contract: Contract,
     company: Company,
     as_of: date,
-    files: list[Path],
+    files: Sequence[Path | str],
     columns: SourceColumns,
+    finish: Callable[[Load], None] | None = None,
 ) -> Load:
     """Land the rows of MAPPED dated up to the end of `as_of` and return the books of the load.
 
-    All is written in one transaction. Raises StratumError where the warehouse holds another company.
+    All is written in one transaction, and `finish` is called within it, at the end. Raises StratumError where
+    the warehouse holds another company.
     """
     with landing(contract.source, contract.entity, as_of) as load:
         bind_company(load.connection, company.name, company.timezone, company.currency)
@@ -106,8 +108,11 @@ def land(
         land_kept(engine, contract, load)
         with timed(contract, f"wrote {load.rows_quarantined} refused rows"):
             _quarantine(engine, load, list(columns.types))
-            if files:  # what reads a database reads no row twice, so it settles none
-                resolve_files(engine, load, list(names_below(files).values()))
+            # What reads a database reads no row twice, so it settles none.
+            if paths := [path for path in files if isinstance(path, Path)]:
+                resolve_files(engine, load, list(names_below(paths).values()))
+        if finish is not None:
+            finish(load)
     return load
 
 

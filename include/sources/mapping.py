@@ -1,17 +1,17 @@
-"""Bring the rows of files to a contract, in DuckDB, by the expressions of sources.yml.
+"""Bring the rows of a source to a contract, in DuckDB, by the expressions of sources.yml.
 
 Each row becomes one row of MAPPED, with a reason where it is refused. A row has one primary reason: the
 first that applies, in the order of `reasons()`; docs/contracts/sources.md lists them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 
 import duckdb
 
 from include.dates import day_end
-from include.sources.config import FileSource
+from include.sources.config import RowSource
 from include.sources.expressions import Guard
 from include.sources.files import SOURCE
 
@@ -66,55 +66,73 @@ class Contract:
 
 
 def check_mapping(
-    engine: duckdb.DuckDBPyConnection, contract: Contract, given: FileSource, columns: list[str]
-) -> None:
-    """Check every expression of the mapping against the columns of the file.
+    engine: duckdb.DuckDBPyConnection,
+    contract: Contract,
+    given: RowSource,
+    columns: list[str],
+    binary: Collection[str] = (),
+) -> set[str]:
+    """Check every expression of the mapping against the columns of the source; return those it uses, in small letters.
 
-    Raises StratumError, one line naming the key, the expression, the file and its columns, for the first
-    expression that names a missing column, does not fit the columns' types, or is not scalar.
+    `binary` are columns that hold no text. Raises StratumError, one line naming the key, the expression, the
+    source and its columns, for the first expression that names a missing or a binary column, does not fit the
+    columns' types, or is not scalar.
     """
-    guard = Guard(engine, SOURCE, columns, given.file)
-    for place, expression in _columns_by_key(given).items():
-        guard.check(place, expression)
-    for place, rule in _rules_by_key(contract, given).items():
-        guard.check(place, rule, boolean=True)
+    guard = Guard(engine, SOURCE, columns, given.origin, binary)
+    used: set[str] = set()
+    for place, expression in _columns_by_key(contract, given):
+        used |= guard.check(place, expression)
+    for place, rule in _rules_by_key(contract, given):
+        used |= guard.check(place, rule, boolean=True)
+    return used
 
 
-def named_columns(engine: duckdb.DuckDBPyConnection, contract: Contract, given: FileSource) -> dict[str, str]:
+def named_columns(engine: duckdb.DuckDBPyConnection, contract: Contract, given: RowSource) -> dict[str, str]:
     """Return each column that the mapping reads, in small letters → the first key of sources.yml that reads it.
 
     Raises StratumError where an expression cannot be parsed.
     """
-    guard = Guard(engine, SOURCE, [], given.file)
+    guard = Guard(engine, SOURCE, [], given.origin)
     named: dict[str, str] = {}
-    for place, text in (_columns_by_key(given) | _rules_by_key(contract, given)).items():
+    for place, text in _columns_by_key(contract, given) + _rules_by_key(contract, given):
         for column in guard.columns(place, text):
             named.setdefault(column, place)
     return named
 
 
-def _columns_by_key(given: FileSource) -> dict[str, str]:
-    return {f"{given.section}.columns.{name}": text for name, text in given.columns.expressions().items()}
+def _columns_by_key(contract: Contract, given: RowSource) -> list[tuple[str, str]]:
+    """Return (key of sources.yml, expression) of the columns, and of the source's own columns in `key`."""
+    mapped = [(f"{given.section}.columns.{name}", text) for name, text in given.columns.expressions().items()]
+    return mapped + [(f"{given.section}.key", text) for text in _key_columns(contract, given).values()]
 
 
-def _rules_by_key(contract: Contract, given: FileSource) -> dict[str, str]:
-    return {f"{given.section}.{name}": text for name, text in _rules(contract, given).items()}
+def _rules_by_key(contract: Contract, given: RowSource) -> list[tuple[str, str]]:
+    return [(f"{given.section}.{name}", text) for name, text in _rules(contract, given).items()]
 
 
 def map_rows(
-    engine: duckdb.DuckDBPyConnection, contract: Contract, given: FileSource, as_of: date, timezone: str
+    engine: duckdb.DuckDBPyConnection, contract: Contract, given: RowSource, as_of: date, timezone: str
 ) -> None:
     """Fill MAPPED from SOURCE; `timezone` is the company's. Call `check_mapping` before."""
     engine.execute(_mapped_sql(contract, given), {"day_end": day_end(as_of, timezone), "timezone": timezone})
     _identify(engine, contract, given)
 
 
-def _rules(contract: Contract, given: FileSource) -> dict[str, str]:
+def _rules(contract: Contract, given: RowSource) -> dict[str, str]:
     rules = {name: rule for name in contract.rules if (rule := getattr(given, name)) is not None}
     return rules | {rule.reason: rule.when for rule in given.quarantine}
 
 
-def _mapped_sql(contract: Contract, given: FileSource) -> str:
+def _key_columns(contract: Contract, given: RowSource) -> dict[str, str]:
+    """Return name in MAPPED → SQL of the columns of the source itself that are part of the natural key."""
+    return {
+        f"key_{number}": '"' + name.replace('"', '""') + '"'
+        for number, name in enumerate(given.natural_key)
+        if name not in contract.types
+    }
+
+
+def _mapped_sql(contract: Contract, given: RowSource) -> str:
     mapped = given.columns.expressions()
     # try() is null where the expression fails on the row; a struct around it keeps that apart from a null value.
     tried = {name: f"try({{'v': ({text}\n)}})" for name, text in mapped.items()}
@@ -128,13 +146,15 @@ def _mapped_sql(contract: Contract, given: FileSource) -> str:
         if name not in mapped
     ]
     derived = "".join(f", {text} as {name}" for name, text in contract.derived.items())
+    key = _key_columns(contract, given)
+    read = {f"t_{name}": text for name, text in tried.items()} | key
     cases = "\n".join(f"when {condition} then '{reason}'" for reason, condition in reasons(contract, given))
     at = contract.at
     return f"""
 create table {MAPPED} as
 with tried as (
     select rowid as row_no, stratum_file, stratum_row,
-        {", ".join(f"{text} as t_{name}" for name, text in tried.items())}
+        {", ".join(f"{text} as {name}" for name, text in read.items())}
     from {SOURCE}
 ), typed as (
     select {", ".join(("*", *typed, *flags))} from tried
@@ -143,7 +163,7 @@ with tried as (
         case when year({at}) between 1 and 9999 then timezone($timezone, {at})::date end as local_day
     from typed
 )
-select row_no, stratum_file, stratum_row, {", ".join(contract.types)}{derived}, local_day,
+select row_no, stratum_file, stratum_row, {", ".join((*contract.types, *key))}{derived}, local_day,
     coalesce(isfinite({at}) and {at} >= $day_end, false) as is_later,
     case {cases} end as reason
 from computed
@@ -160,7 +180,7 @@ def _typed(contract: Contract, name: str, mapped: dict[str, str]) -> str:
     return f"try_cast(t_{name}.v as {kind})"
 
 
-def reasons(contract: Contract, given: FileSource) -> list[tuple[str, str]]:
+def reasons(contract: Contract, given: RowSource) -> list[tuple[str, str]]:
     """Return (reason, SQL condition) in the order that decides a row's primary reason.
 
     The conditions read the columns of the contract, t_<column> (null where its expression failed) and
@@ -193,15 +213,18 @@ def _unreadable(contract: Contract, name: str) -> str:
     return f"{failed} or (t_{name}.v is not null and {name} is null)"
 
 
-def _identify(engine: duckdb.DuckDBPyConnection, contract: Contract, given: FileSource) -> None:
+def _identify(engine: duckdb.DuckDBPyConnection, contract: Contract, given: RowSource) -> None:
     """Give each kept row its row_hash (what it says) and its row_key (natural key and place within it).
 
     Without a natural key the hash is the key. Of rows that are equal in every column the first is kept and
     the others are refused as `repeated`, unless the mapping keeps them all. Places count by time, then by
-    file order, so rows of later days never renumber those of earlier ones.
+    file order (where there is none, by what the rows say), so rows of later days never renumber those of
+    earlier ones.
     """
     content = ", ".join(_text(contract, name) for name in (*contract.types, *contract.derived))
-    key = " || '|' || ".join(_key_part(contract, name) for name in given.natural_key) or "row_hash"
+    parts = (_key_part(contract, number, name) for number, name in enumerate(given.natural_key))
+    key = " || '|' || ".join(parts) or "row_hash"
+    order = "row_no" if given.is_ordered else "row_hash, row_no"
     engine.execute(f"alter table {MAPPED} rename to unidentified")
     # Few rows share a hash or a key: only those are sorted to find their places.
     engine.execute(f"""
@@ -216,7 +239,7 @@ with hashed as (
     select * replace (case when repeats.row_no is null then reason else 'repeated' end as reason)
     from keyed left join repeats using (row_no)
 ), places as (
-    select row_no, row_number() over (partition by natural_key order by {contract.at}, row_no) as place
+    select row_no, row_number() over (partition by natural_key order by {contract.at}, {order}) as place
     from judged
     where reason is null and natural_key in (
         select natural_key from judged where reason is null group by natural_key having count(*) > 1
@@ -235,5 +258,6 @@ def _text(contract: Contract, name: str) -> str:
     return f"coalesce({value}::varchar, chr(30))"
 
 
-def _key_part(contract: Contract, name: str) -> str:
-    return f"replace(replace({_text(contract, name)}, '\\', '\\\\'), '|', '\\|')"
+def _key_part(contract: Contract, number: int, name: str) -> str:
+    value = _text(contract, name if name in contract.types else f"key_{number}")
+    return f"replace(replace({value}, '\\', '\\\\'), '|', '\\|')"

@@ -18,7 +18,7 @@ from psycopg import sql
 
 from include.errors import StratumError
 from include.sources.behavior import EVENTS
-from include.sources.config import FileSource, Sources
+from include.sources.config import FileSource, RowSource, Sources
 from include.sources.expressions import first_line
 from include.sources.file_loads import UNREADABLE_FILE, land_kept
 from include.sources.files import REFUSED, SOURCE, lock, open_engine
@@ -39,7 +39,7 @@ class Kind(NamedTuple):
     """How one entity is replayed: its contract, its section of the sources, and what its rules need beside them."""
 
     contract: Contract
-    section: Callable[[Sources], FileSource | None]
+    section: Callable[[Sources], RowSource | None]
     prepare: Callable[[duckdb.DuckDBPyConnection, Sources], None]
 
 
@@ -161,7 +161,9 @@ def _replay_into(load: Load, kind: Kind, sources: Sources, reason: str | None, d
         )
     with open_engine(given.timezone or company.timezone) as engine:
         bind_company(load.connection, company.name, company.timezone, company.currency)
-        columns = _fill_source(engine, load, rows, given.delimiter)
+        # Only the rows of files may be lines that have to be taken apart.
+        delimiter = given.delimiter if isinstance(given, FileSource) else ","
+        columns = _fill_source(engine, load, rows, delimiter)
         lock(engine)
         check_mapping(engine, contract, given, columns)
         kind.prepare(engine, sources)
@@ -282,7 +284,7 @@ def _parsed(line: Any, columns: dict[str, str], delimiter: str) -> dict[str, str
 def _find_places(
     engine: duckdb.DuckDBPyConnection,
     contract: Contract,
-    given: FileSource,
+    given: RowSource,
     load: Load,
     rows: list[Refused],
     done: Replayed,

@@ -15,6 +15,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from include.errors import StratumError, TransientError
+from include.sources.cursors import set_back
 from include.sources.loads import lock_entity
 from include.warehouse.connect import connect
 from include.warehouse.lock import Holder
@@ -156,6 +157,7 @@ def retract(load_id: str, why: str) -> Retracted:
         rows, first_day = _take_out(connection, kind, load["load_id"])
         replays = _replays(connection, load["load_id"])
         _settle_quarantine(connection, load["load_id"])
+        set_back(connection, load["source"], load["entity"], load["load_seq"])
         connection.execute(
             "update audit.loads set status = 'retracted', retracted_at = clock_timestamp(), retracted_why = %s, "
             "rows_retracted = %s where load_id = %s",

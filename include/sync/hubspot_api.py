@@ -16,13 +16,14 @@ from hubspot.crm.companies import BatchReadInputSimplePublicObjectId as ReadBatc
 from hubspot.crm.companies import SimplePublicObjectBatchInput as UpdateInput
 from hubspot.crm.companies import SimplePublicObjectId as RecordId
 from hubspot.crm.companies.exceptions import ApiException as CompaniesError
+from hubspot.crm.objects import PublicObjectSearchRequest as SearchRequest
 from hubspot.crm.objects.exceptions import ApiException as ObjectsError
 from hubspot.crm.properties import PropertyCreate, PropertyGroupCreate
 from hubspot.crm.properties.exceptions import ApiException as PropertiesError
 
 from include.connections import ApiConnection
 from include.errors import StratumError, TransientError
-from include.sync.limits import Limiter, limiter
+from include.sync.limits import Alone, Limiter, limiter
 
 VENDOR_HOST = "https://api.hubapi.com"
 BATCH_SIZE = 100
@@ -72,7 +73,10 @@ class HubSpotApi:
     """The records of one HubSpot account, and the property definitions of companies. `calls` counts requests made."""
 
     def __init__(
-        self, connection: ApiConnection, limiter: Limiter, sleep: Callable[[float], None] = time.sleep
+        self,
+        connection: ApiConnection,
+        limiter: Limiter | Alone,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.host = connection.host or VENDOR_HOST
         self.limiter = limiter
@@ -81,6 +85,7 @@ class HubSpotApi:
         # retry=False: the client would repeat GETs by itself, past our limiter.
         client = HubSpot(access_token=connection.token, host=self.host, retry=False)
         self._objects = client.crm.objects.basic_api
+        self._search = client.crm.objects.search_api
         self._batch = client.crm.companies.batch_api
         self._definitions = client.crm.properties.core_api
         self._groups = client.crm.properties.groups_api
@@ -109,6 +114,17 @@ class HubSpotApi:
             if not after:
                 return
 
+    def newest(self, kind: str) -> tuple[int, str | None]:
+        """Return how many records of an object type there are, archived ones aside, and when the newest was created."""
+        last = SearchRequest(
+            filter_groups=[],
+            sorts=[{"propertyName": "hs_object_id", "direction": "DESCENDING"}],
+            properties=[],
+            limit=1,
+        )
+        body = self._call(self._search.do_search, kind, last)
+        return body["total"], next((each["createdAt"] for each in body["results"]), None)
+
     def read(self, record_ids: list[str], wanted: list[str]) -> dict[str, dict[str, str | None]]:
         """Return record id → wanted properties of up to 100 companies; unknown and archived ones are left out."""
         body = self._call(
@@ -134,8 +150,11 @@ class HubSpotApi:
 
     def properties(self) -> dict[str, str]:
         """Return the name → type of every property companies have."""
-        body = self._call(self._definitions.get_all, "companies")
-        return {each["name"]: each["type"] for each in body["results"]}
+        return {each["name"]: each["type"] for each in self.definitions("companies")}
+
+    def definitions(self, kind: str) -> list[dict[str, Any]]:
+        """Return the property definitions of an object type as HubSpot's JSON."""
+        return self._call(self._definitions.get_all, kind)["results"]
 
     def create_group(self, name: str, label: str) -> None:
         """Create a property group, unless it is there."""

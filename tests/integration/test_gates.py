@@ -231,6 +231,17 @@ def test_a_replay_is_no_load_of_the_date(warehouse: Warehouse, run_id: str) -> N
     stopped(warehouse, "raw", run_id, '"source": "orders", "entity": "order_lines"')
 
 
+@pytest.mark.parametrize(("quarantined", "passes"), [(1, True), (2, False)])
+def test_one_refused_row_among_a_few_is_no_share_and_two_are(
+    warehouse: Warehouse, run_id: str, quarantined: int, passes: bool
+) -> None:
+    load_day(DAY, quarantined=quarantined, lines=3)
+    if passes:
+        run_gate("raw", DAY, run_id)
+    else:
+        stopped(warehouse, "raw", run_id, "quarantined_share")
+
+
 def test_a_bad_load_stops_later_days_until_its_rows_are_corrected(warehouse: Warehouse, run_id: str) -> None:
     load_day(DAY, order_id="")
     stopped(warehouse, "raw", run_id, "order_id")

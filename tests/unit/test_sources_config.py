@@ -6,13 +6,15 @@ import pytest
 
 from include.errors import StratumError
 from include.settings import PROJECT_DIR, get_settings
-from include.sources.config import Sources, load_sources
+from include.sources.config import DatabaseOrders, Sources, load_sources
 
 ORDERS = """
 orders:
   file: orders.csv
   columns: {order_id: a, customer_id: b, product_id: c, quantity: d, unit_price: e, currency: "'CNY'", ordered_at: f}
 """
+
+DATABASE = ORDERS.replace("file: orders.csv", "connection: erp\n  table: sales.order_lines")
 
 BEHAVIOR = """
 behavior:
@@ -69,6 +71,34 @@ WRONG = {
     "a key column that is not mapped": (
         "company: {name: x}" + ORDERS + "  key: [order_id, product_name]",
         "'product_name', which columns does not map",
+    ),
+    "orders of no kind": (
+        "company: {name: x}\norders: {table: a}",
+        "orders: it names both file and connection, or neither",
+    ),
+    "orders of two kinds": (
+        "company: {name: x}" + DATABASE + "  file: orders.csv",
+        "orders: it names both file and connection, or neither",
+    ),
+    "a table and a query": (
+        "company: {name: x}" + DATABASE + "  query: select 1",
+        "orders: it names both table and query, or neither",
+    ),
+    "neither table nor query": (
+        "company: {name: x}" + DATABASE.replace("table: sales.order_lines", "timezone: UTC"),
+        "orders: it names both table and query, or neither",
+    ),
+    "a cursor without a key": (
+        "company: {name: x}" + DATABASE + "  cursor: changed_at",
+        "orders: cursor needs key",
+    ),
+    "a table without a name": (
+        "company: {name: x}" + DATABASE.replace("sales.order_lines", "'sales.'"),
+        "'sales.' is not the name of a table",
+    ),
+    "a key of files in a database": (
+        "company: {name: x}" + DATABASE + "  delimiter: ','",
+        "'orders.delimiter' is not known",
     ),
     "another target": (
         "company: {name: x}\nsync: {target: fax, fields: {a: tier}}",
@@ -164,3 +194,48 @@ def test_the_files_that_are_shipped_are_valid(tmp_path: Path, monkeypatch) -> No
     assert retail.orders is not None
     assert retail.orders.file == "/data/online_retail_ii.parquet"
     assert (retail.crm, retail.sync) == (None, None)
+
+
+def database(folder: Path, line: str) -> Sources:
+    return load(folder, "company: {name: x}" + DATABASE.replace("table: sales.order_lines", line))
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "delete from lines",
+        "update lines set a = 1",
+        "select 1; delete from lines",
+        "select 1) q; delete from lines; select * from (select 1",
+        "select 1) q, (select 2",
+        "call pay()",
+        "-- select\ndrop table lines",
+    ],
+)
+def test_a_query_that_is_not_one_select_is_refused(tmp_path: Path, query: str) -> None:
+    with pytest.raises(StratumError, match=r"orders\.query: it must be one SELECT statement that only reads"):
+        database(tmp_path, f"query: {query!r}")
+
+
+def test_a_select_may_hold_what_looks_like_more(tmp_path: Path) -> None:
+    query = "WITH a AS (SELECT ';)' AS b, \"x;(\" FROM t -- ; (\n) /* ; */ SELECT * FROM a"
+    sources = database(tmp_path, f"query: |\n    {query.replace(chr(10), chr(10) + '    ')};")
+    assert isinstance(sources.orders, DatabaseOrders)
+    assert sources.orders.query == query
+
+
+def test_a_connection_that_is_a_url_is_refused_without_its_password(tmp_path: Path) -> None:
+    text = "company: {name: x}" + DATABASE.replace(
+        "connection: erp", "connection: 'mysql://u:hidden-word@h/d'"
+    )
+    with pytest.raises(
+        StratumError, match=r"orders\.connection: it is not the id of an Airflow connection"
+    ) as fault:
+        load(tmp_path, text)
+    assert "hidden-word" not in str(fault.value)
+
+
+def test_orders_of_a_database_need_no_file(tmp_path: Path) -> None:
+    sources = database(tmp_path, "table: sales.order_lines\n  cursor: id\n  key: [id]")
+    assert isinstance(sources.orders, DatabaseOrders)
+    assert (sources.orders.origin, sources.orders.overlap) == ("sales.order_lines at erp", 3600)

@@ -1,0 +1,47 @@
+"""`stratum sources`: what the sources that are configured have."""
+
+import json
+import os
+from dataclasses import asdict
+
+import typer
+
+from include.commands.common import AsJson, SourcesFile, read_sources, say
+from include.settings import get_settings
+
+sources_app = typer.Typer(no_args_is_help=True, help="What the configured sources have.")
+
+
+@sources_app.command("check")
+def sources_check(sources: SourcesFile = None, as_json: AsJson = False) -> None:
+    """Try each configured source and say what it has; exit code 1 where one fails. Nothing is loaded."""
+    from include.local.environment import SANDBOX_VARIABLE, sandbox_connection
+    from include.local.secrets import load_secrets
+    from include.local.stack import uses_sandbox
+    from include.sources.survey import survey
+
+    settings = get_settings()
+    _, parsed = read_sources(settings, sources, need_files=False)
+    if uses_sandbox(parsed):
+        os.environ.setdefault(SANDBOX_VARIABLE, sandbox_connection(settings, load_secrets(settings.home)))
+    found = []
+    for seen in survey(parsed):
+        found.append(seen)
+        if as_json:
+            continue
+        where = f"{seen.source + '.' + seen.entity:<22} {seen.place}"
+        if seen.fault is not None:
+            say(f"FAIL  {where}: {seen.fault}")
+            continue
+        parts = [f"{seen.rows:,} rows"]
+        if seen.newest:
+            parts.append(f"newest {seen.newest}")
+        if seen.not_mapped:
+            parts.append(f"not mapped: {', '.join(seen.not_mapped)}")
+        say(f"OK    {where}: {'; '.join([*parts, *([seen.note] if seen.note else [])])}")
+    if as_json:
+        say(json.dumps([asdict(seen) | {"is_reachable": seen.is_reachable} for seen in found]))
+    elif not found:
+        say("The sources name nothing to check: no orders, behavior, crm or sync.")
+    if not all(seen.is_reachable for seen in found):
+        raise typer.Exit(1)

@@ -1,0 +1,185 @@
+"""Look at every source that sources.yml names, without loading: is it there, what has it, what is left unmapped.
+
+Nothing is written anywhere, and no warehouse is needed.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from include.connections import get_connection
+from include.dates import zone
+from include.errors import StratumError
+from include.sources.behavior import EVENTS
+from include.sources.config import Company, Crm, DatabaseOrders, FileSource, Sources, Sync
+from include.sources.crm_versions import ENTITIES, Entity
+from include.sources.databases import count_rows, declare, reading
+from include.sources.files import REFUSED, SOURCE, lock, open_engine, read_files
+from include.sources.mapping import Contract, check_mapping
+from include.sources.orders import ORDER_LINES
+from include.sync.hubspot_api import HubSpotApi, NoAnswer, Refused, unreachable
+from include.sync.limits import Alone
+from include.sync.targets.hubspot import OUR_PREFIX
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One entity of a source as it was found. `fault` is why it cannot be loaded; the rest is then empty."""
+
+    source: str
+    """Its section of sources.yml."""
+    entity: str
+    place: str
+    """The file, the table or the connection; no secret."""
+    rows: int | None = None
+    newest: str | None = None
+    """When the newest row was made, in the company's time zone; of a database, the greatest value of its cursor."""
+    not_mapped: list[str] = field(default_factory=list)
+    """Columns or fields that are there and that Stratum makes no use of."""
+    note: str | None = None
+    fault: str | None = None
+
+    @property
+    def is_reachable(self) -> bool:
+        """Whether it could be looked at."""
+        return self.fault is None
+
+
+def survey(sources: Sources) -> Iterator[Seen]:
+    """Yield what each configured source has, one entity after the other; a fault is told, not raised."""
+    company = sources.company
+    if isinstance(sources.orders, DatabaseOrders):
+        yield _seen("orders", "order_lines", sources.orders.origin, _database(sources.orders, company))
+    elif sources.orders is not None:
+        yield from _files(ORDER_LINES, sources.orders, company)
+    if sources.behavior is not None:
+        yield from _files(EVENTS, sources.behavior, company)
+    if sources.crm is not None:
+        yield from _crm(sources.crm, company)
+    if sources.sync is not None:
+        yield _seen("sync", "companies", sources.sync.connection, _target(sources.sync))
+
+
+def _seen(source: str, entity: str, place: str, look: Callable[[str, str, str], Seen]) -> Seen:
+    try:
+        return look(source, entity, place)
+    except StratumError as error:
+        return Seen(source, entity, place, fault=str(error))
+
+
+def _files(contract: Contract, given: FileSource, company: Company) -> Iterator[Seen]:
+    """Look at each file by itself: a broken one is told beside the good ones, and memory holds one at a time."""
+    try:
+        files = given.files()
+    except StratumError as error:
+        yield Seen(contract.source, contract.entity, given.file, fault=str(error))
+        return
+    for path in files:
+        yield _seen(contract.source, contract.entity, str(path), _file(contract, given, company, path))
+
+
+def _file(
+    contract: Contract, given: FileSource, company: Company, path: Path
+) -> Callable[[str, str, str], Seen]:
+    def look(source: str, entity: str, place: str) -> Seen:
+        with open_engine(given.timezone or company.timezone) as engine:
+            columns = read_files(engine, [path], given.delimiter)
+            lock(engine)
+            used = check_mapping(engine, contract, given, columns)
+            at = given.columns.expressions()[contract.at]
+            rows, newest, refused = engine.execute(
+                f"select count(*), max(try_cast(try({at}\n) as timestamptz)), (select count(*) from {REFUSED}) from {SOURCE}"  # noqa: S608
+            ).fetchall()[0]
+        return Seen(
+            source,
+            entity,
+            place,
+            rows + refused,
+            _local(newest, company),
+            [name for name in columns if name.lower() not in used],
+            f"{refused} rows cannot be parsed" if refused else None,
+        )
+
+    return look
+
+
+def _database(orders: DatabaseOrders, company: Company) -> Callable[[str, str, str], Seen]:
+    def look(source: str, entity: str, place: str) -> Seen:
+        with open_engine(orders.timezone or company.timezone) as engine, reading(orders) as connection:
+            read = declare(engine, connection, orders)
+            rows, newest = count_rows(connection, orders)
+            lock(engine)
+            used = check_mapping(engine, ORDER_LINES, orders, read.columns) | {(orders.cursor or "").lower()}
+        return Seen(
+            source,
+            entity,
+            place,
+            rows,
+            _local(newest, company)
+            if isinstance(newest, datetime)
+            else newest
+            if newest is None
+            else str(newest),
+            [name for name in read.columns if name.lower() not in used],
+            None if orders.cursor else "without a cursor all rows are read each time",
+        )
+
+    return look
+
+
+def _crm(crm: Crm, company: Company) -> Iterator[Seen]:
+    for entity in ENTITIES:
+        yield _seen("crm", entity.name, crm.connection, _records(crm.connection, entity, company))
+
+
+def _records(connection: str, entity: Entity, company: Company) -> Callable[[str, str, str], Seen]:
+    def look(source: str, name: str, place: str) -> Seen:
+        api = HubSpotApi(get_connection(connection), Alone())
+        try:
+            rows, newest = api.newest(name)
+        except (Refused, NoAnswer) as error:
+            raise unreachable(error, f"let Stratum read the {name} at {api.host}") from error
+        fields, note = _other_fields(api, entity)
+        created = None if newest is None else datetime.fromisoformat(newest)
+        return Seen(source, name, place, rows, _local(created, company), fields, note)
+
+    return look
+
+
+def _other_fields(api: HubSpotApi, entity: Entity) -> tuple[list[str], str | None]:
+    """Return the account's own fields that are not pulled (HubSpot's hundreds of built-in ones aside), and a note."""
+    try:
+        definitions = api.definitions(entity.name)
+    except (Refused, NoAnswer) as error:
+        return [], f"its fields are not shown ({error})"
+    return [
+        each["name"]
+        for each in definitions
+        if not each.get("hubspotDefined")
+        and each["name"] not in entity.properties
+        and not each["name"].startswith(OUR_PREFIX)
+    ], None
+
+
+def _target(sync: Sync) -> Callable[[str, str, str], Seen]:
+    def look(source: str, entity: str, place: str) -> Seen:
+        api = HubSpotApi(get_connection(sync.connection), Alone())
+        try:
+            known, (rows, _) = api.properties(), api.newest(entity)
+        except (Refused, NoAnswer) as error:
+            raise unreachable(error, f"let Stratum read the company properties at {api.host}") from error
+        missing = [name for name in sync.fields if name not in known]
+        if foreign := [name for name in missing if not name.startswith(OUR_PREFIX)]:
+            raise StratumError(
+                f"sync.fields names the HubSpot company property {', '.join(foreign)}, which does not exist. Create it "
+                f"in HubSpot, or use a name that begins with {OUR_PREFIX}."
+            )
+        note = f"{len(missing)} of {len(sync.fields)} fields are made by the next sync" if missing else None
+        return Seen(source, entity, place, rows, note=note)
+
+    return look
+
+
+def _local(moment: datetime | None, company: Company) -> str | None:
+    return None if moment is None else f"{moment.astimezone(zone(company.timezone)):%Y-%m-%d %H:%M:%S}"
