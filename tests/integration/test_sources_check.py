@@ -82,7 +82,9 @@ def test_each_fault_is_a_line_beside_what_is_sound_and_the_exit_code_1(company: 
     code, (orders, first, second) = check(company, FILES)
     assert (code, first["is_reachable"]) == (1, True)
     assert "There is no file" in orders["fault"]
-    assert "behavior.columns.event_at: the expression 'happened' names the column 'happened'" in second["fault"]
+    assert (
+        "behavior.columns.event_at: the expression 'happened' names the column 'happened'" in second["fault"]
+    )
     done = CliRunner().invoke(app, ["sources", "check", "--sources", str(company / "sources.yml")])
     assert done.exit_code == 1
     assert [line.split()[:2] for line in done.stdout.splitlines()] == [
