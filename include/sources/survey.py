@@ -133,9 +133,14 @@ def _crm(crm: Crm, company: Company) -> Iterator[Seen]:
         yield _seen("crm", entity.name, crm.connection, _records(crm.connection, entity, company))
 
 
+def _hubspot(connection: str) -> HubSpotApi:
+    # A look tries again without a pause: who waits for it wants to know that nobody answers.
+    return HubSpotApi(get_connection(connection), Alone(), sleep=lambda seconds: None)
+
+
 def _records(connection: str, entity: Entity, company: Company) -> Callable[[str, str, str], Seen]:
     def look(source: str, name: str, place: str) -> Seen:
-        api = HubSpotApi(get_connection(connection), Alone())
+        api = _hubspot(connection)
         try:
             rows, newest = api.newest(name)
         except (Refused, NoAnswer) as error:
@@ -164,7 +169,7 @@ def _other_fields(api: HubSpotApi, entity: Entity) -> tuple[list[str], str | Non
 
 def _target(sync: Sync) -> Callable[[str, str, str], Seen]:
     def look(source: str, entity: str, place: str) -> Seen:
-        api = HubSpotApi(get_connection(sync.connection), Alone())
+        api = _hubspot(sync.connection)
         try:
             known, (rows, _) = api.properties(), api.newest(entity)
         except (Refused, NoAnswer) as error:

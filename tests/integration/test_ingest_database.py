@@ -148,7 +148,7 @@ def test_rows_of_later_days_wait_for_their_day_though_they_were_read_before(
     assert counts(load(DAY_3, overlap=0)) == (1, 0, 0, 1, 0, 0, 0)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_dates_in_any_order_hold_the_rows_of_one_pass(warehouse: Warehouse, erp: Erp, seed: int) -> None:
     chance = random.Random(seed)
     days = [DAY_1 + timedelta(days=number) for number in range(8)]
@@ -186,8 +186,9 @@ def test_dates_in_any_order_hold_the_rows_of_one_pass(warehouse: Warehouse, erp:
 
 def test_an_older_date_leaves_the_position_where_it_is(warehouse: Warehouse, erp: Erp) -> None:
     three_days(erp)
-    load(DAY_3, overlap=0)
-    assert counts(load(DAY_1, overlap=0)) == (0, 0, 0, 0, 0, 0, 1)
+    a_day = 26 * 3600  # so that the older date reads rows of both later days again
+    load(DAY_3, overlap=a_day)
+    assert counts(load(DAY_1, overlap=a_day)) == (0, 0, 0, 0, 0, 0, 2)
     assert position(warehouse) == "2024-03-03 00:00:00+00:00"
 
 

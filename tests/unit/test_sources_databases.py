@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
 
 from include.connections import database_url
-from include.errors import StratumError
+from include.errors import StratumError, TransientError
 from include.settings import get_settings
 from include.sources.cursors import read_from
-from include.sources.databases import Read, _as_text, read_database, reading
+from include.sources.databases import Read, _as_text, _fault, read_database, reading
 from include.sources.files import SOURCE, open_engine
 from tests.fixtures.erp import database_orders
 
@@ -104,6 +105,16 @@ def test_a_sqlite_file_is_opened_for_reading_alone_and_never_made(shop: Path) ->
     with pytest.raises(StratumError, match="'erp' does not let Stratum in: unable to open database file"):
         read()
     assert not shop.exists()
+
+
+def test_a_driver_that_repeats_the_password_is_not_repeated() -> None:
+    orders = database_orders().orders
+    for said in ("login failed for 'u' with p@ss:word", "the host of u:p@ss:word is gone\nand more"):
+        error = OperationalError("select 1", {}, Exception(said))
+        fault = _fault(error, orders, "p@ss:word")
+        assert "p@ss:word" not in str(fault)
+        assert "\n" not in str(fault)
+        assert isinstance(fault, TransientError) == ("gone" in said)
 
 
 STARTS = [
