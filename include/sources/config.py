@@ -19,6 +19,7 @@ from pydantic import (
     Field,
     Tag,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -34,6 +35,7 @@ CONNECTION = re.compile(r"[A-Za-z0-9_.-]+")
 QUOTED_OR_COMMENT = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`[^`]*`|--[^\n]*|/\*.*?\*/", re.DOTALL)
 FILE_KIND, DATABASE_KIND = "<file>", "<database>"
 """The kinds of orders as pydantic names them in the place of a fault; a user's key holds no such sign."""
+SALESFORCE_FIELD = r"^[A-Za-z][A-Za-z0-9_]*$"
 REASON = re.compile(r"[a-z][a-z0-9_]*")
 FILE_KINDS = (".csv", ".csv.gz", ".parquet", ".jsonl", ".jsonl.gz")
 OUR_REASONS = (
@@ -298,10 +300,27 @@ class Behavior(FileSource):
 
 
 class Crm(_Section):
-    """The CRM that is pulled: its system and the Airflow connection that reaches it."""
+    """The CRM that is pulled: its system and the Airflow connection that reaches it.
 
-    system: Literal["hubspot"]
-    connection: str = Field("hubspot_default", min_length=1)
+    `account_number_field` is the field of Salesforce's Account that holds the orders' customer number.
+    """
+
+    system: Literal["hubspot", "salesforce"]
+    connection: str = Field("", min_length=1, validate_default=True)
+    account_number_field: str = Field("AccountNumber", pattern=SALESFORCE_FIELD)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_connection(cls, given: Any) -> Any:
+        if isinstance(given, dict) and isinstance(given.get("system"), str):
+            return {"connection": f"{given['system']}_default"} | given
+        return given
+
+    @model_validator(mode="after")
+    def _field_of_salesforce(self) -> "Crm":
+        if self.system != "salesforce" and "account_number_field" in self.model_fields_set:
+            raise ValueError(f"account_number_field is a key of salesforce, not of {self.system}")
+        return self
 
 
 class Sync(_Section):
@@ -342,6 +361,17 @@ class Sources(_Section):
                 "database (connection, and table or query)"
             )
         return given
+
+    @field_validator("sync")
+    @classmethod
+    def _told_where_it_is_pulled(cls, sync: Sync | None, known: ValidationInfo) -> Sync | None:
+        crm = known.data.get("crm")
+        if crm and sync and crm.system != sync.target:
+            raise ValueError(
+                f"its target is {sync.target} and crm.system {crm.system}: the record ids that are told come from "
+                "the CRM that is pulled. Leave sync out, or pull the same system"
+            )
+        return sync
 
 
 def load_sources(path: Path) -> Sources:

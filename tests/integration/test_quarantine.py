@@ -364,7 +364,7 @@ def test_a_crm_record_is_settled_by_the_next_pull_that_can_read_it(warehouse: Wa
         with landing("crm", COMPANIES.name, as_of) as load:
             bind_company(load.connection, "Test", "UTC", "CNY")
             if refuse:
-                from include.sources.hubspot import _quarantine
+                from include.sources.crm_landing import quarantine
 
                 _quarantine(load, {"id": "7", "createdAt": "?"}, "unreadable_date")
                 load.rows_in = 1
