@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from include.connections import get_connection
+from include.connections import get_connection, get_login
 from include.dates import zone
 from include.errors import StratumError
 from include.sources.behavior import EVENTS
@@ -18,9 +18,14 @@ from include.sources.databases import count_rows, declare, reading
 from include.sources.files import REFUSED, SOURCE, lock, open_engine, read_files
 from include.sources.mapping import Contract, check_mapping
 from include.sources.orders import ORDER_LINES
+from include.sources.salesforce_api import OutOfReach, SalesforceApi
+from include.sources.salesforce_versions import Kind, kinds
 from include.sync.hubspot_api import HubSpotApi, NoAnswer, Refused, unreachable
 from include.sync.limits import Alone
 from include.sync.targets.hubspot import OUR_PREFIX
+
+CUSTOM = "__c"
+"""The ending of fields that an org has made for itself."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +134,10 @@ def _database(orders: DatabaseOrders, company: Company) -> Callable[[str, str, s
 
 
 def _crm(crm: Crm, company: Company) -> Iterator[Seen]:
+    if crm.system == "salesforce":
+        for kind in kinds(crm.account_number_field):
+            yield _seen("crm", kind.entity.name, crm.connection, _objects(crm.connection, kind))
+        return
     for entity in ENTITIES:
         yield _seen("crm", entity.name, crm.connection, _records(crm.connection, entity, company))
 
@@ -148,6 +157,20 @@ def _records(connection: str, entity: Entity, company: Company) -> Callable[[str
         fields, note = _other_fields(api, entity)
         created = None if newest is None else datetime.fromisoformat(newest)
         return Seen(source, name, place, rows, _local(created, company), fields, note)
+
+    return look
+
+
+def _objects(connection: str, kind: Kind) -> Callable[[str, str, str], Seen]:
+    def look(source: str, name: str, place: str) -> Seen:
+        # Likewise without a pause. Rows are not counted: Salesforce would count them one by one.
+        api = SalesforceApi(get_login(connection), sleep=lambda seconds: None)
+        try:
+            there = api.describe(kind.name)
+        except OutOfReach as error:
+            raise StratumError(f"Salesforce does not let Stratum read {kind.name}: {error}") from None
+        own = [field for field in there if field.endswith(CUSTOM) and field not in kind.fields]
+        return Seen(source, name, place, not_mapped=own, note="its rows are not counted")
 
     return look
 

@@ -366,7 +366,7 @@ def test_a_crm_record_is_settled_by_the_next_pull_that_can_read_it(warehouse: Wa
             if refuse:
                 from include.sources.crm_landing import quarantine
 
-                _quarantine(load, {"id": "7", "createdAt": "?"}, "unreadable_date")
+                quarantine(load, {"id": "7", "createdAt": "?"}, "unreadable_date")
                 load.rows_in = 1
             resolve_unseen(load)
 

@@ -13,6 +13,7 @@ from include.cli import app
 from include.settings import get_settings
 from include.simulate.crm import Record
 from tests.fixtures.erp import PASSWORD, Erp, line, running_erp
+from tests.integration.salesforce_fixture import ENTITIES, reach, running_salesforce
 from tests.integration.sandbox_fixture import TOKEN, Running, account, running_sandbox
 
 FILES = """
@@ -151,3 +152,21 @@ def test_the_look_needs_no_warehouse_and_an_unknown_connection_is_named(company:
     assert "No connection 'erp'" in found[0]["fault"]
     assert all("No connection 'hub'" in each["fault"] for each in found[1:])
     assert not (company / "home" / "postgres").exists()
+
+
+def test_a_salesforce_is_looked_at_object_by_object_and_a_wrong_secret_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STRATUM_HOME", str(tmp_path / "home"))
+    get_settings.cache_clear()
+    text = "company: {name: Test company, timezone: Asia/Shanghai, currency: CNY}\ncrm: {system: salesforce}"
+    with running_salesforce(tmp_path / "state") as crm:
+        reach(monkeypatch, crm)
+        code, seen = check(tmp_path, text)
+        assert code == 0
+        assert [each["entity"] for each in seen] == list(ENTITIES)
+        reach(monkeypatch, crm, secret="wrong")
+        code, seen = check(tmp_path, text)
+    assert code == 1
+    assert all("\n" not in each["fault"] and "wrong" not in each["fault"] for each in seen)
+    get_settings.cache_clear()
