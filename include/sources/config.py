@@ -7,7 +7,6 @@ stands in docs/contracts/sources.md.
 import glob
 import os
 import re
-from abc import abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -27,6 +26,7 @@ OUR_REASONS = (
     "price_not_positive",
     "sign_contradicts_type",
     "no_exchange_rate",
+    "implausible_date",
     "duration_negative",
     "repeated",
 )
@@ -144,16 +144,6 @@ class FileSource(_Section):
             raise ValueError(f"it names the reason '{min(doubled)}' twice")
         return rules
 
-    @property
-    @abstractmethod
-    def natural_key(self) -> tuple[str, ...]:
-        """The columns that name a row across loads; none means all of them."""
-
-    @property
-    def keeps_repeated(self) -> bool:
-        """Whether a row that equals an earlier one in every column is a row of its own."""
-        return False
-
     def files(self) -> list[Path]:
         """Return the files, sorted by path. Raises StratumError where there is none."""
         if os.path.isfile(self.file):  # before it is taken for a pattern: a path may hold [ or *
@@ -179,7 +169,7 @@ class Orders(FileSource):
 
     @property
     def natural_key(self) -> tuple[str, ...]:
-        """The columns of `key`."""
+        """The columns that name a line across loads."""
         return self.key
 
     @property
@@ -200,11 +190,6 @@ class Behavior(FileSource):
 
     section: ClassVar[str] = "behavior"
     columns: EventColumns
-
-    @property
-    def natural_key(self) -> tuple[str, ...]:
-        """The event's own id where one is mapped, else the whole event."""
-        return () if self.columns.event_id is None else ("event_id",)
 
 
 class Crm(_Section):

@@ -16,7 +16,6 @@ from psycopg import sql
 
 from include.errors import StratumError
 from include.sources.config import Company, FileSource
-from include.sources.dropped import leave_out_dropped
 from include.sources.files import REFUSED, SOURCE, lock, open_engine, read_files
 from include.sources.loads import Load, bind_company, landing
 from include.sources.mapping import MAPPED, Contract, check_mapping
@@ -82,7 +81,6 @@ def land(
     with landing(contract.source, contract.entity, as_of) as load:
         bind_company(load.connection, company.name, company.timezone, company.currency)
         load.files = [str(path) for path in files]
-        leave_out_dropped(engine, load)
         _count(engine, load)
         with timed(contract, "compared its rows with what is held"):
             _find_changes(engine, contract, load)
@@ -215,32 +213,41 @@ def _queue(contract: Contract, load: Load, touched: sql.SQL) -> None:
     load.connection.execute(
         sql.SQL(
             "insert into {queue} (load_id, customer_id, {day}) select distinct %s::uuid, customer_id, day "
-            "from ({touched}) as touched where {all} or customer_id <> '' on conflict do nothing"
+            "from ({touched}) as touched on conflict do nothing"
         ).format(
             queue=_name(contract.queue),
             day=sql.Identifier(contract.queue_day),
             touched=touched,
-            all=sql.Literal(contract.queues_unattributed),
         ),
         [load.load_id],
     )
 
 
 def _quarantine(engine: duckdb.DuckDBPyConnection, load: Load, columns: list[str]) -> None:
-    """Keep each refused row as it stood; one that is there already keeps its first load and gets a new last one."""
+    """Keep each refused row of MAPPED and REFUSED as it stood."""
+    engine.execute(f"""
+create table originals as
+select reason, stratum_file, stratum_row, {original_json(engine, columns)} as original
+from {MAPPED} join (select rowid as row_no, * exclude (stratum_file, stratum_row) from {SOURCE}) as source
+    using (row_no)
+where reason is not null and not is_later
+union all
+select 'unreadable_row', stratum_file, stratum_row, to_json({{'line': line, 'fault': fault}})::varchar
+from {REFUSED}
+""")  # noqa: S608
+    write_quarantine(engine, load, "original")
+
+
+def write_quarantine(engine: duckdb.DuckDBPyConnection, load: Load, identity: str) -> None:
+    """Write the table `originals` (reason, stratum_file, stratum_row, original) of refused rows into the quarantine.
+
+    `identity` is SQL of what a row is known by; equal ones are kept apart by their number among equals. A row that is
+    there already keeps its first load and gets a new last one.
+    """
     engine.execute(f"""
 create table quarantined as
-with originals as (
-    select reason, stratum_file, stratum_row, {_original(engine, columns)} as original
-    from {MAPPED} join (select rowid as row_no, * exclude (stratum_file, stratum_row) from {SOURCE}) as source
-        using (row_no)
-    where reason is not null and not is_later
-    union all
-    select 'unreadable_row', stratum_file, stratum_row, to_json({{'line': line, 'fault': fault}})::varchar
-    from {REFUSED}
-)
 select * replace (replace(original, '\\u0000', '\\ufffd') as original),
-    md5(original || '|' || row_number() over (partition by original order by stratum_file, stratum_row)) as row_hash
+    md5({identity} || '|' || row_number() over (partition by {identity} order by stratum_file, stratum_row)) as row_hash
 from originals
 """)  # noqa: S608
     load.connection.execute(
@@ -264,8 +271,8 @@ from originals
     )
 
 
-def _original(engine: duckdb.DuckDBPyConnection, columns: list[str]) -> str:
-    """Return the SQL of a row as JSON text; a float that JSON cannot hold (NaN, infinity) is written as text."""
+def original_json(engine: duckdb.DuckDBPyConnection, columns: list[str]) -> str:
+    """Return the SQL of a row of SOURCE (as `source`) as JSON text; a float that JSON cannot hold (NaN, infinity) is written as text."""
     types = {row[0]: row[1] for row in engine.execute(f"describe {SOURCE}").fetchall()}
     fields = []
     for name in columns:

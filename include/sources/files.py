@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import duckdb
@@ -20,8 +21,11 @@ REFUSED = "refused_lines"
 header and every row counted), line (the text as it stands), fault."""
 
 
-def open_engine(timezone: str) -> duckdb.DuckDBPyConnection:
-    """Open an empty DuckDB in memory that takes timestamps without a zone for local ones of `timezone`."""
+def open_engine(timezone: str, **limits: str | int) -> duckdb.DuckDBPyConnection:
+    """Open an empty DuckDB in memory that takes timestamps without a zone for local ones of `timezone`.
+
+    `limits` are settings of DuckDB, such as memory_limit.
+    """
     spill = get_settings().home / "tmp" / "duckdb"
     spill.parent.mkdir(parents=True, exist_ok=True)
     engine = duckdb.connect(
@@ -29,6 +33,7 @@ def open_engine(timezone: str) -> duckdb.DuckDBPyConnection:
             "temp_directory": str(spill),
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
+            **limits,
         }
     )
     engine.execute("set enable_progress_bar = false")  # it would fill the task logs
@@ -37,8 +42,9 @@ def open_engine(timezone: str) -> duckdb.DuckDBPyConnection:
     return engine
 
 
-def lock(engine: duckdb.DuckDBPyConnection) -> None:
-    """Take from the engine all access to files, network and Python variables, for good."""
+def lock(engine: duckdb.DuckDBPyConnection, readable: Sequence[Path] = ()) -> None:
+    """Take from the engine all access to files but `readable`, network and Python variables, for good."""
+    engine.execute("set allowed_paths = ?", [[str(path) for path in readable]])
     engine.execute("set python_scan_all_frames = false")
     engine.execute("set python_enable_replacements = false")
     engine.execute("set enable_external_access = false")
@@ -52,7 +58,7 @@ def read_files(engine: duckdb.DuckDBPyConnection, files: list[Path], delimiter: 
     and no guess from the first rows can change a load. An empty csv field is null. Raises StratumError
     where a file is not what its name says, or the files differ in kind or header.
     """
-    kinds = {_kind(path) for path in files}
+    kinds = {kind_of(path) for path in files}
     if len(kinds) > 1:
         raise StratumError(f"{files[0].parent}: the files differ in kind ({', '.join(sorted(kinds))}).")
     kind = kinds.pop()
@@ -82,7 +88,8 @@ def _below(files: list[Path], column: str) -> str:
     return f"substr({column}, {len(os.path.join(shared, '')) + 1}) as stratum_file"
 
 
-def _kind(path: Path) -> str:
+def kind_of(path: Path) -> str:
+    """Return the kind of file its name says: csv, jsonl or parquet."""
     return path.name.removesuffix(".gz").rpartition(".")[2]
 
 
@@ -96,9 +103,9 @@ def _read_parquet(engine: duckdb.DuckDBPyConnection, files: list[Path]) -> None:
 
 
 def _read_csv(engine: duckdb.DuckDBPyConnection, files: list[Path], delimiter: str) -> None:
-    header = _header(files[0], delimiter)
+    header = header_of(files[0], delimiter)
     for path in files[1:]:
-        if (other := _header(path, delimiter)) != header:
+        if (other := header_of(path, delimiter)) != header:
             raise StratumError(
                 f"{path} has the columns {', '.join(other)}, but {files[0]} has {', '.join(header)}."
             )
@@ -157,7 +164,8 @@ def _read_text(
     engine.execute("drop table scanned")
 
 
-def _header(path: Path, delimiter: str) -> list[str]:
+def header_of(path: Path, delimiter: str) -> list[str]:
+    """Return the names in the first line of a csv file; raises StratumError where there are none, or one comes twice."""
     opened = gzip.open if path.name.endswith(".gz") else open
     try:
         with opened(path, "rt", encoding="utf-8-sig", errors="replace", newline="") as file:

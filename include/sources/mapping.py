@@ -11,7 +11,7 @@ from datetime import date
 import duckdb
 
 from include.dates import day_end
-from include.sources.config import FileSource
+from include.sources.config import FileSource, Orders
 from include.sources.expressions import Guard
 from include.sources.files import SOURCE
 
@@ -19,6 +19,7 @@ MAPPED = "mapped"
 """One row per source row: row_no, stratum_file, stratum_row, the contract's columns and derived ones,
 local_day (in the company's time zone), row_key, row_hash, is_later, reason (null where the row is kept)."""
 BLANKS = "' ' || chr(9) || chr(10) || chr(13)"
+YEARS = "between timestamptz '0001-01-01 00:00:00+00' and timestamptz '9999-12-31 00:00:00+00'"
 # The kept rows that equal an earlier one in every column.
 REPEATS = """
     select row_no from (
@@ -45,8 +46,6 @@ class Contract:
     queue: str
     queue_day: str
     """The queue of the customers and days a load touched, and its column of the day."""
-    queues_unattributed: bool
-    """Whether a row without a customer queues its day too, under the customer ''."""
     forms: Mapping[str, str] = field(default_factory=dict)
     """Regular expressions that the text of a column must match as a whole."""
     computed: Mapping[str, str] = field(default_factory=dict)
@@ -61,14 +60,18 @@ class Contract:
 
 
 def check_mapping(
-    engine: duckdb.DuckDBPyConnection, contract: Contract, given: FileSource, columns: list[str]
+    engine: duckdb.DuckDBPyConnection,
+    contract: Contract,
+    given: FileSource,
+    columns: list[str],
+    origin: str | None = None,
 ) -> None:
-    """Check every expression of the mapping against the columns of the file.
+    """Check every expression of the mapping against the columns of SOURCE, which stands for the file `origin`.
 
     Raises StratumError, one line naming the key, the expression, the file and its columns, for the first
     expression that names a missing column, does not fit the columns' types, or is not scalar.
     """
-    guard = Guard(engine, SOURCE, columns, given.file)
+    guard = Guard(engine, SOURCE, columns, origin or given.file)
     for name, expression in given.columns.expressions().items():
         guard.check(f"{given.section}.columns.{name}", expression)
     for name, rule in _rules(contract, given).items():
@@ -76,7 +79,7 @@ def check_mapping(
 
 
 def map_rows(
-    engine: duckdb.DuckDBPyConnection, contract: Contract, given: FileSource, as_of: date, timezone: str
+    engine: duckdb.DuckDBPyConnection, contract: Contract, given: Orders, as_of: date, timezone: str
 ) -> None:
     """Fill MAPPED from SOURCE; `timezone` is the company's. Call `check_mapping` before."""
     engine.execute(_mapped_sql(contract, given), {"day_end": day_end(as_of, timezone), "timezone": timezone})
@@ -89,6 +92,26 @@ def _rules(contract: Contract, given: FileSource) -> dict[str, str]:
 
 
 def _mapped_sql(contract: Contract, given: FileSource) -> str:
+    derived = "".join(f", {text} as {name}" for name, text in contract.derived.items())
+    cases = "\n".join(f"when {condition} then '{reason}'" for reason, condition in reasons(contract, given))
+    at = contract.at
+    return f"""
+create table {MAPPED} as
+{computed_sql(contract, given, SOURCE, "rowid as row_no, stratum_file, stratum_row", "$timezone")}
+select row_no, stratum_file, stratum_row, {", ".join(contract.types)}{derived}, local_day,
+    coalesce(isfinite({at}) and {at} >= $day_end, false) as is_later,
+    case {cases} end as reason
+from computed
+order by row_no
+"""  # noqa: S608 - every expression of the user has passed check_mapping
+
+
+def computed_sql(contract: Contract, given: FileSource, origin: str, carried: str, timezone: str) -> str:
+    """Return the WITH clause of `computed`: the rows of `origin` as the contract has them.
+
+    Its columns are `carried` (SQL over the origin), the contract's, local_day (in `timezone`, SQL of the company's),
+    and what the conditions of `reasons` read.
+    """
     mapped = given.columns.expressions()
     # try() is null where the expression fails on the row; a struct around it keeps that apart from a null value.
     tried = {name: f"try({{'v': ({text}\n)}})" for name, text in mapped.items()}
@@ -101,28 +124,17 @@ def _mapped_sql(contract: Contract, given: FileSource) -> str:
         for name, text in contract.computed.items()
         if name not in mapped
     ]
-    derived = "".join(f", {text} as {name}" for name, text in contract.derived.items())
-    cases = "\n".join(f"when {condition} then '{reason}'" for reason, condition in reasons(contract, given))
-    at = contract.at
     return f"""
-create table {MAPPED} as
 with tried as (
-    select rowid as row_no, stratum_file, stratum_row,
-        {", ".join(f"{text} as t_{name}" for name, text in tried.items())}
-    from {SOURCE}
+    select {carried}, {", ".join(f"{text} as t_{name}" for name, text in tried.items())}
+    from {origin}
 ), typed as (
     select {", ".join(("*", *typed, *flags))} from tried
 ), computed as (
     select * {f"replace ({', '.join(computed)})" if computed else ""},
-        case when year({at}) between 1 and 9999 then timezone($timezone, {at})::date end as local_day
+        case when {contract.at} {YEARS} then timezone({timezone}, {contract.at})::date end as local_day
     from typed
-)
-select row_no, stratum_file, stratum_row, {", ".join(contract.types)}{derived}, local_day,
-    coalesce(isfinite({at}) and {at} >= $day_end, false) as is_later,
-    case {cases} end as reason
-from computed
-order by row_no
-"""  # noqa: S608 - every expression of the user has passed check_mapping
+)"""  # noqa: S608
 
 
 def _typed(contract: Contract, name: str, mapped: dict[str, str]) -> str:
@@ -130,7 +142,9 @@ def _typed(contract: Contract, name: str, mapped: dict[str, str]) -> str:
     if name not in mapped:
         return f"null::{kind}"
     if kind == "text":
-        return f"nullif(trim(t_{name}.v::varchar, {BLANKS}), '')"
+        text = f"t_{name}.v::varchar"
+        # To trim every value takes longer than to read it: only one that begins or ends with a blank, or is empty.
+        return f"case when {text} < '!' or ({text})[-1] <= ' ' then nullif(trim({text}, {BLANKS}), '') else {text} end"
     return f"try_cast(t_{name}.v as {kind})"
 
 
@@ -162,19 +176,19 @@ def _unreadable(contract: Contract, name: str) -> str:
     if kind == "text":
         return f"{failed} or contains({name}, chr(0))"  # PostgreSQL's text holds no NUL
     if kind == "timestamptz":
-        return f"{failed} or (t_{name}.v is not null and coalesce(year({name}) not between 1 and 9999, true))"
+        return f"{failed} or (t_{name}.v is not null and coalesce({name} not {YEARS}, true))"
     return f"{failed} or (t_{name}.v is not null and {name} is null)"
 
 
-def _identify(engine: duckdb.DuckDBPyConnection, contract: Contract, given: FileSource) -> None:
+def _identify(engine: duckdb.DuckDBPyConnection, contract: Contract, given: Orders) -> None:
     """Give each kept row its row_hash (what it says) and its row_key (natural key and place within it).
 
-    Without a natural key the hash is the key. Of rows that are equal in every column the first is kept and
+    Of rows that are equal in every column the first is kept and
     the others are refused as `repeated`, unless the mapping keeps them all. Places count by time, then by
     file order, so rows of later days never renumber those of earlier ones.
     """
     content = ", ".join(_text(contract, name) for name in (*contract.types, *contract.derived))
-    key = " || '|' || ".join(_key_part(contract, name) for name in given.natural_key) or "row_hash"
+    key = " || '|' || ".join(_key_part(contract, name) for name in given.natural_key)
     engine.execute(f"alter table {MAPPED} rename to unidentified")
     # Few rows share a hash or a key: only those are sorted to find their places.
     engine.execute(f"""

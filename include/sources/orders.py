@@ -38,7 +38,6 @@ ORDER_LINES = Contract(
     at="ordered_at",
     queue="intermediate.account_day_queue",
     queue_day="order_date",
-    queues_unattributed=True,
     forms={"currency": "[A-Z]{3}"},
     computed={"amount": PRODUCT},
     derived={
