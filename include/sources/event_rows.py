@@ -172,13 +172,18 @@ select number, local_day, sum(rows)::bigint, sum(attributed)::bigint from (
         return [DayRows(*row) for row in rows]
 
     def span(self, reading: Reading) -> tuple[datetime, datetime] | None:
-        """Return the first and the last instant of the reading's rows; None where no row has one."""
+        """Return the time a file covers within the reading, both ends included; None where it has no rows in it.
+
+        It reaches to an end of the reading where the file has rows beyond it.
+        """
         ((first, last),) = self._query(
             reading,
             f"select epoch_us(min({self._at})), epoch_us(max({self._at})) from computed "
             f"where {self._window(reading)} and local_day is not null",
         ).fetchall()
-        return None if first is None else (_moment(first), _moment(last))
+        begin = reading.from_at if reading.rows_before else first and _moment(first)
+        end = reading.until_at - timedelta(microseconds=1) if reading.next_at else last and _moment(last)
+        return (begin, end) if begin and end else None
 
     def contest(self, days: Sequence[date]) -> None:
         """Set the days apart of which events are held already."""
@@ -204,7 +209,7 @@ select number, local_day, sum(rows)::bigint, sum(attributed)::bigint from (
         """Fill the table `originals` with every refused row as it stood; `names` are the files' by their reading."""
         for number, fault in self.faults.items():
             self.engine.execute(
-                "insert into originals select ?, ?, null, to_json({'file': ?, 'fault': ?})::varchar",
+                "insert into originals select ?, ?, null, to_json({'file': ?::varchar, 'fault': ?::varchar})::varchar",
                 [UNREADABLE_FILE, names[number], names[number], fault],
             )
         for reading in self.readable:

@@ -84,7 +84,7 @@ def fault_of(error: Exception) -> str:
     """Return why a file cannot be read, in one line. Raises the error again where it is no file's fault."""
     if isinstance(error, StratumError):
         return str(error)
-    if isinstance(error, OF_FILES):
+    if isinstance(error, OF_FILES) or type(error) is duckdb.Error:  # of a broken header within the file
         return f"{first_line(error)}."
     raise error
 
@@ -131,13 +131,13 @@ def _parse_json(
 
     A blank line is no row. A line that is not a JSON object is a row that cannot be read.
     """
-    is_object = "json_valid(line) and json_type(line) = 'OBJECT'"
+    is_object = "case when json_valid(line) then json_type(line) = 'OBJECT' else false end"
     keys: dict[str, str] = {}
     for number in numbers:
         lines = f"from {_numbered(_target(folder, number))} where trim(coalesce(line, '')) <> ''"
         engine.execute(
             f"insert into {REFUSED_LINES} select ?, stratum_row, line, 'not a JSON object' {lines} "  # noqa: S608
-            f"and not coalesce({is_object}, false)",
+            f"and not {is_object}",
             [number],
         )
         found = engine.execute(
