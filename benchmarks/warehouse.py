@@ -1,6 +1,5 @@
 """The cases of the way from files to published tables: loads, builds, gate, training, publish."""
 
-import resource
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -39,13 +38,12 @@ def load_events(place: Place) -> list[Row]:
     sources = load_sources(place.sources)
     with place.meter() as meter:
         load = ingest_behavior(sources, LAST_DAY)
-    own_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     settle()
     source_s = bare_copy(write_csv(place, "events"), f"({floors.EVENT_COLUMNS})")
     floor_s = bare_copy(write_landed(place), "(like raw_files.events)")
     floor = (
         f"COPY of the rows as landed, as CSV into a plain table (of the source's columns alone {source_s:.2f} s; "
-        f"the loader's own peak {own_mb:.0f} MB)"
+        f"the loader's own peak {meter.own_peak_mb:.0f} MB)"
     )
     return [place.row("load_events", load.rows_in if load else 0, meter, floor, floor_s)]
 

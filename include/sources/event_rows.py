@@ -67,6 +67,8 @@ def open_rows(
         open_engine(given.timezone or timezone, memory_limit=MEMORY, threads=threads) as engine,
     ):
         engine.execute(TABLES)
+        # A condition on a column that is computed would be pushed down and the column computed twice.
+        engine.execute("set disabled_optimizers = 'filter_pushdown'")
         staged = stage(engine, readings, given.delimiter, Path(folder), known_keys)
         lock(engine, list(staged.paths.values()))
         rows = EventRows(engine, contract, given, timezone, list(readings), staged)
@@ -156,7 +158,7 @@ class EventRows:
     def reasons(self) -> dict[str, int]:
         """Return how many rows are refused for each reason; a file that cannot be read counts as one."""
         counts = dict(self.engine.execute("select reason, count(*) from refused group by reason").fetchall())
-        lines = self._count(f"select count(*) from {REFUSED_LINES} where number in {self._from_beginning()}")
+        lines = self._count(f"select count(*) from {REFUSED_LINES} where number in {self._from_beginning()}")  # noqa: S608
         found = {UNREADABLE_ROW: lines, UNREADABLE_FILE: len(self.faults), **counts}
         return {reason: count for reason, count in found.items() if count}
 
@@ -178,8 +180,8 @@ select number, local_day, sum(rows)::bigint, sum(attributed)::bigint from (
         """
         ((first, last),) = self._query(
             reading,
-            f"select epoch_us(min({self._at})), epoch_us(max({self._at})) from computed "
-            f"where {self._window(reading)} and local_day is not null",
+            self._window(reading),
+            f"select epoch_us(min({self._at})), epoch_us(max({self._at})) from computed where local_day is not null",  # noqa: S608
         ).fetchall()
         begin = reading.from_at if reading.rows_before else first and _moment(first)
         end = reading.until_at - timedelta(microseconds=1) if reading.next_at else last and _moment(last)
@@ -199,9 +201,11 @@ select number, local_day, sum(rows)::bigint, sum(attributed)::bigint from (
         if self._has_contested:
             conditions.append(f"local_day {'in' if contested else 'not in'} (from contested)")
         where = f" where {' and '.join(conditions)}" if conditions else ""
+        everything = reading.from_at is None and not self._later(reading)
         return self._query(
             reading,
-            f"select {', '.join(self.contract.types)}, {known_on} as known_on, {reading.file_id}::bigint as file_id, "
+            "true" if everything else self._window(reading),
+            f"select {', '.join(self.contract.types)}, {known_on} as known_on, {reading.file_id}::bigint as file_id, "  # noqa: S608
             f"stratum_row as source_row from computed{where}",
         ).to_arrow_reader(BATCH_ROWS)
 
@@ -220,7 +224,7 @@ select number, local_day, sum(rows)::bigint, sum(attributed)::bigint from (
                     f"to_json({{'line': line, 'fault': fault}})::varchar from {REFUSED_LINES} where number = ?",
                     [reading.number],
                 )
-            if self._count(f"select count(*) from refused where number = {reading.number}"):
+            if self._count(f"select count(*) from refused where number = {reading.number}"):  # noqa: S608
                 self._describe(reading)
                 original = original_json(self.engine, self.columns[reading.number])
                 self.engine.execute(
@@ -241,16 +245,16 @@ select number, local_day, sum(rows)::bigint, sum(attributed)::bigint from (
             for place, (_, condition) in enumerate(reasons(self.contract, self.given))
         )
         self.engine.execute(
-            f"insert into judged {self._with(reading)} select {reading.number}, stratum_row, local_day, customer_id is not null, (case {cases} end)::utinyint "
+            f"insert into judged {self._with(reading, self._window(reading))} select {reading.number}, stratum_row, local_day, customer_id is not null, (case {cases} end)::utinyint "  # noqa: E501, S608
             f"as refused_for, case when refused_for is null then hash({', '.join(self.contract.types)}) end "
-            f"from computed where {self._window(reading)}"
+            "from computed"
         )
-        reading.rows = self._count(f"select count(*) from judged where number = {reading.number}")
+        reading.rows = self._count(f"select count(*) from judged where number = {reading.number}")  # noqa: S608
         if self._later(reading):
             ((later,),) = self._query(
                 reading,
-                f"select epoch_us(min({self._at})) from computed "
-                f"where {self._at} >= {_instant(reading.until_at)} and local_day is not null",
+                f"{self._at} >= {_instant(reading.until_at)}",
+                f"select epoch_us(min({self._at})) from computed where local_day is not null",  # noqa: S608
             ).fetchall()
             reading.next_at = None if later is None else _moment(later)
 
@@ -263,7 +267,7 @@ select number, source_row, local_day, is_attributed from judged where content in
 )""")
         columns = ", ".join(self.contract.types)
         candidates = " union all ".join(
-            f"select suspects.*, {columns} from ({computed}) "
+            f"select suspects.*, {columns} from ({computed}) "  # noqa: S608
             f"join suspects on suspects.number = {number} and suspects.source_row = stratum_row"
             for number, computed in self._suspected(columns)
         )
@@ -274,26 +278,26 @@ select number, source_row, local_day, is_attributed from judged where content in
             )
 
     def _conditions(self, reading: Reading) -> list[str]:
-        """Return what tells the kept rows of a reading from the file's others: nothing, where there are no others."""
+        """Return what tells the kept rows of a reading from those that are not: nothing, where all are."""
         found = []
-        if self._later(reading) or reading.from_at is not None:
-            found.append(self._window(reading))
-        if self._count(f"select count(*) from refused where number = {reading.number}"):
-            found.append(f"stratum_row not in (select source_row from refused where number = {reading.number})")
+        if self._count(f"select count(*) from refused where number = {reading.number}"):  # noqa: S608
+            found.append(
+                f"stratum_row not in (select source_row from refused where number = {reading.number})"  # noqa: S608
+            )
         if self._kept_from is not None:
             found.append(f"local_day >= date {literal(self._kept_from)}")
         return found
 
     def _later(self, reading: Reading) -> int:
         """Return how many rows of a file are dated after the reading's end."""
-        held = self._count(f"select count(*) from {self._origins[reading.number]}")
+        held = self._count(f"select count(*) from {self._origins[reading.number]}")  # noqa: S608
         return held - reading.rows_before - reading.rows
 
     def _suspected(self, columns: str) -> list[tuple[int, str]]:
         rows = self.engine.execute("select distinct number from suspects order by 1").fetchall()
         readings = {reading.number: reading for reading in self.readings}
         return [
-            (number, f"{self._with(readings[number])} select {columns}, stratum_row from computed")
+            (number, f"{self._with(readings[number])} select {columns}, stratum_row from computed")  # noqa: S608
             for (number,) in rows
         ]
 
@@ -308,12 +312,12 @@ select number, source_row, local_day, is_attributed from judged where content in
             return f"({self._at} is null or not isfinite({self._at}) or {before})"
         return f"{self._at} >= {_instant(reading.from_at)} and {before}"
 
-    def _with(self, reading: Reading) -> str:
-        origin = self._origins[reading.number]
-        return computed_sql(self.contract, self.given, origin, "stratum_row", literal(self.timezone))
+    def _with(self, reading: Reading, window: str = "true") -> str:
+        origin, timezone = self._origins[reading.number], literal(self.timezone)
+        return computed_sql(self.contract, self.given, origin, "stratum_row", timezone, window)
 
-    def _query(self, reading: Reading, select: str) -> Any:
-        return self.engine.sql(f"{self._with(reading)} {select}")
+    def _query(self, reading: Reading, window: str, select: str) -> Any:
+        return self.engine.sql(f"{self._with(reading, window)} {select}")
 
     def _from_beginning(self) -> str:
         numbers = [reading.number for reading in self.readable if reading.from_at is None]

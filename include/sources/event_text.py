@@ -100,7 +100,7 @@ def _target(folder: Path, number: int) -> Path:
 
 def _numbered(path: Path) -> str:
     return (
-        "(select * exclude (file_row_number), file_row_number + 1 as stratum_row "
+        "(select * exclude (file_row_number), file_row_number + 1 as stratum_row "  # noqa: S608
         f"from read_parquet({literal(path)}, file_row_number = true))"
     )
 
@@ -112,7 +112,7 @@ def _stage_lines(
     quote = '"' if delimiter else ""
     types = ", ".join(f"{literal(name)}: {literal(kind)}" for name, kind in columns.items())
     engine.execute(
-        f"copy (from read_csv({literal(reading.file.local)}, columns = {{{types}}}, delim = {literal(delimiter)}, "  # noqa: S608
+        f"copy (from read_csv({literal(reading.file.local)}, columns = {{{types}}}, delim = {literal(delimiter)}, "  # noqa: RUF100, S608
         f"quote = '{quote}', escape = '{quote}', header = {bool(delimiter)}, auto_detect = false, nullstr = '', "
         f"store_rejects = true, rejects_limit = 0)) to {literal(_target(folder, reading.number))} (format parquet)"
     )
@@ -136,7 +136,7 @@ def _parse_json(
     for number in numbers:
         lines = f"from {_numbered(_target(folder, number))} where trim(coalesce(line, '')) <> ''"
         engine.execute(
-            f"insert into {REFUSED_LINES} select ?, stratum_row, line, 'not a JSON object' {lines} "  # noqa: S608
+            f"insert into {REFUSED_LINES} select ?, stratum_row, line, 'not a JSON object' {lines} "  # noqa: RUF100, S608
             f"and not {is_object}",
             [number],
         )

@@ -272,7 +272,7 @@ from originals
 
 
 def original_json(engine: duckdb.DuckDBPyConnection, columns: list[str]) -> str:
-    """Return the SQL of a row of SOURCE (as `source`) as JSON text; a float that JSON cannot hold (NaN, infinity) is written as text."""
+    """Return the SQL of a row of SOURCE (as `source`) as JSON text; a float that JSON cannot hold (NaN, infinity) is written as text."""  # noqa: E501
     types = {row[0]: row[1] for row in engine.execute(f"describe {SOURCE}").fetchall()}
     fields = []
     for name in columns:

@@ -4,6 +4,7 @@ Each row becomes one row of MAPPED, with a reason where it is refused. A row has
 first that applies, in the order of `reasons()`; docs/contracts/sources.md lists them.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -15,6 +16,7 @@ from include.sources.config import FileSource, Orders
 from include.sources.expressions import Guard
 from include.sources.files import SOURCE
 
+PLAIN = re.compile(r'[A-Za-z_]\w*|"[^"]+"')
 MAPPED = "mapped"
 """One row per source row: row_no, stratum_file, stratum_row, the contract's columns and derived ones,
 local_day (in the company's time zone), row_key, row_hash, is_later, reason (null where the row is kept)."""
@@ -106,17 +108,21 @@ order by row_no
 """  # noqa: S608 - every expression of the user has passed check_mapping
 
 
-def computed_sql(contract: Contract, given: FileSource, origin: str, carried: str, timezone: str) -> str:
+def computed_sql(
+    contract: Contract, given: FileSource, origin: str, carried: str, timezone: str, window: str = "true"
+) -> str:
     """Return the WITH clause of `computed`: the rows of `origin` as the contract has them.
 
     Its columns are `carried` (SQL over the origin), the contract's, local_day (in `timezone`, SQL of the company's),
-    and what the conditions of `reasons` read.
+    and what the conditions of `reasons` read. `window` is a condition on the contract's instant: rows outside it are
+    left out before the other columns are made.
     """
     mapped = given.columns.expressions()
     # try() is null where the expression fails on the row; a struct around it keeps that apart from a null value.
-    tried = {name: f"try({{'v': ({text}\n)}})" for name, text in mapped.items()}
+    tried = {name: text if _is_plain(text) else f"try({{'v': ({text}\n)}})" for name, text in mapped.items()}
     tried |= {f"rule_{name}": f"try({{'v': ({text}\n)}})" for name, text in _rules(contract, given).items()}
-    typed = [f"{_typed(contract, name, mapped)} as {name}" for name in contract.types]
+    typed = {name: f"{_typed(contract, name, mapped)} as {name}" for name in contract.types}
+    dated = typed.pop(contract.at)
     flags = [f"coalesce(t_{name}.v, false) as {name}" for name in tried if name.startswith("rule_")]
     flags += [f"false as rule_{name}" for name in contract.rules if f"rule_{name}" not in tried]
     computed = [
@@ -128,8 +134,10 @@ def computed_sql(contract: Contract, given: FileSource, origin: str, carried: st
 with tried as (
     select {carried}, {", ".join(f"{text} as t_{name}" for name, text in tried.items())}
     from {origin}
+), dated as (
+    select *, {dated} from tried
 ), typed as (
-    select {", ".join(("*", *typed, *flags))} from tried
+    select {", ".join(("*", *typed.values(), *flags))} from dated where {window}
 ), computed as (
     select * {f"replace ({', '.join(computed)})" if computed else ""},
         case when {contract.at} {YEARS} then timezone({timezone}, {contract.at})::date end as local_day
@@ -137,25 +145,34 @@ with tried as (
 )"""  # noqa: S608
 
 
+def _is_plain(text: str) -> bool:
+    """Tell whether an expression is a column as it stands: that cannot fail, and needs no try()."""
+    return PLAIN.fullmatch(text) is not None
+
+
+def _value(name: str, mapped: dict[str, str]) -> str:
+    return f"t_{name}" if _is_plain(mapped[name]) else f"t_{name}.v"
+
+
 def _typed(contract: Contract, name: str, mapped: dict[str, str]) -> str:
     kind = contract.types[name]
     if name not in mapped:
         return f"null::{kind}"
     if kind == "text":
-        text = f"t_{name}.v::varchar"
+        text = f"{_value(name, mapped)}::varchar"
         # To trim every value takes longer than to read it: only one that begins or ends with a blank, or is empty.
         return f"case when {text} < '!' or ({text})[-1] <= ' ' then nullif(trim({text}, {BLANKS}), '') else {text} end"
-    return f"try_cast(t_{name}.v as {kind})"
+    return f"try_cast({_value(name, mapped)} as {kind})"
 
 
 def reasons(contract: Contract, given: FileSource) -> list[tuple[str, str]]:
     """Return (reason, SQL condition) in the order that decides a row's primary reason.
 
-    The conditions read the columns of the contract, t_<column> (null where its expression failed) and
-    the rules. `unreadable_row` stands before all of these and `repeated` after them, in steps of their own.
+    The conditions read the columns of the contract, t_<column> (as `computed_sql` makes it) and the
+    rules. `unreadable_row` stands before all of these and `repeated` after them, in steps of their own.
     """
     mapped = given.columns.expressions()
-    unreadable = [(f"unreadable_{name}", _unreadable(contract, name)) for name in mapped]
+    unreadable = [(f"unreadable_{name}", _unreadable(contract, name, mapped)) for name in mapped]
     unreadable += [(f"unreadable_{name}", f"t_rule_{name} is null") for name in _rules(contract, given)]
     # What is computed of readable values may be too large for its type.
     unreadable += [
@@ -168,16 +185,16 @@ def reasons(contract: Contract, given: FileSource) -> list[tuple[str, str]]:
     return [*unreadable, *missing, *contract.refused, *own, *contract.refused_last]
 
 
-def _unreadable(contract: Contract, name: str) -> str:
-    failed = f"t_{name} is null"
-    kind = contract.types[name]
+def _unreadable(contract: Contract, name: str, mapped: dict[str, str]) -> str:
+    failed = "false" if _is_plain(mapped[name]) else f"t_{name} is null"
+    kind, value = contract.types[name], _value(name, mapped)
     if name in contract.forms:
         return f"{failed} or not regexp_full_match({name}, '{contract.forms[name]}')"
     if kind == "text":
         return f"{failed} or contains({name}, chr(0))"  # PostgreSQL's text holds no NUL
     if kind == "timestamptz":
-        return f"{failed} or (t_{name}.v is not null and coalesce({name} not {YEARS}, true))"
-    return f"{failed} or (t_{name}.v is not null and {name} is null)"
+        return f"{failed} or ({value} is not null and coalesce({name} not {YEARS}, true))"
+    return f"{failed} or ({value} is not null and {name} is null)"
 
 
 def _identify(engine: duckdb.DuckDBPyConnection, contract: Contract, given: Orders) -> None:

@@ -34,7 +34,7 @@ _PASS_ON: LiteralString = """
 update raw_files.superseded_events as superseded set load_seq = freed.heir
 from freed
 where freed.heir is not null
-    and superseded.file_id = freed.file_id and superseded.source_row = freed.source_row"""
+    and superseded.file_id = freed.file_id and superseded.source_row = freed.source_row"""  # noqa: S105
 _QUEUE: LiteralString = """
 insert into intermediate.usage_day_queue (load_id, customer_id, usage_date)
 select distinct %(load_id)s::uuid, touched.customer_id, (touched.event_at at time zone company.timezone)::date

@@ -17,8 +17,8 @@ from include.sources.behavior import earliest_event, ingest_behavior
 from include.sources.config import Behavior, Company, Sources
 from include.sources.loads import Load
 from include.sources.retract import retract
-from include.warehouse.housekeeping import _drop_superseded
 from include.warehouse.connect import connect
+from include.warehouse.housekeeping import _drop_superseded
 from include.warehouse.lock import begin_run, fail_run
 from tests.conftest import Warehouse
 from tests.fixtures.books import counts
