@@ -16,6 +16,7 @@ from include.errors import StratumError
 from include.sources.binary_copy import copy_arrow
 from include.sources.event_files import register
 from include.sources.event_rows import DayRows, EventRows
+from include.sources.file_loads import known_on
 from include.sources.loads import Load
 
 EVENTS = sql.Identifier("raw_files", "events")
@@ -115,13 +116,12 @@ where held.usage_date = any(%s) or replaced.path is not null""",
 
 
 def _land_free(load: Load, rows: EventRows, days: Sequence[DayRows]) -> None:
-    known_on = _known_on(load)
     expected = {reading.number: 0 for reading in rows.readable}
     for day in days:
         expected[day.number] += day.rows
     for reading in rows.readable:
         if expected[reading.number]:
-            stream = rows.stream(reading, known_on, contested=False)
+            stream = rows.stream(reading, known_on(load), contested=False)
             written = copy_arrow(load.connection, EVENTS, stream)
             _require_equal(reading.file.path, written, expected[reading.number])
     with load.connection.cursor() as cursor:
@@ -148,9 +148,8 @@ def _land_contested(load: Load, rows: EventRows, expected: int) -> None:
         "create temp table arrived (like raw_files.events) on commit drop;"
         "create temp table held (like raw_files.events, path text, usage_date date) on commit drop"
     )
-    known_on = _known_on(load)
     copied = sum(
-        copy_arrow(connection, ARRIVED, rows.stream(reading, known_on, contested=True))
+        copy_arrow(connection, ARRIVED, rows.stream(reading, known_on(load), contested=True))
         for reading in rows.readable
     )
     _require_equal("contested days", copied, expected)
@@ -184,13 +183,6 @@ def _land_contested(load: Load, rows: EventRows, expected: int) -> None:
 
 def _columns(rows: EventRows, table: str) -> sql.Composed:
     return sql.SQL(", ").join(sql.Identifier(table, name) for name in rows.contract.types)
-
-
-def _known_on(load: Load) -> str:
-    """Return the SQL of the day a row could be known: its own, but for one that was looked for before and not there."""
-    if load.covered_until is None:
-        return "local_day"
-    return f"case when local_day > date '{load.covered_until}' then local_day else date '{load.as_of}' end"
 
 
 def _stretches(days: Sequence[date]) -> list[tuple[date, date]]:

@@ -136,6 +136,7 @@ class EventRows:
                 self._judge(reading)
             except duckdb.Error as error:
                 self.faults[reading.number] = fault_of(error)
+                self.engine.execute("delete from judged where number = ?", [reading.number])
         dropped = 0
         if kept_from is not None:
             ((dropped,),) = self.engine.execute(
@@ -245,8 +246,10 @@ select number, local_day, sum(rows)::bigint, sum(attributed)::bigint from (
             for place, (_, condition) in enumerate(reasons(self.contract, self.given))
         )
         self.engine.execute(
-            f"insert into judged {self._with(reading, self._window(reading))} select {reading.number}, stratum_row, local_day, customer_id is not null, (case {cases} end)::utinyint "  # noqa: E501, S608
-            f"as refused_for, case when refused_for is null then hash({', '.join(self.contract.types)}) end "
+            f"insert into judged {self._with(reading, self._window(reading))} "  # noqa: S608
+            f"select {reading.number}, stratum_row, local_day, customer_id is not null, "
+            f"(case {cases} end)::utinyint as refused_for, "
+            f"case when refused_for is null then hash({', '.join(self.contract.types)}) end "
             "from computed"
         )
         reading.rows = self._count(f"select count(*) from judged where number = {reading.number}")  # noqa: S608

@@ -177,16 +177,11 @@ left join lateral (
 
 def _land_rows(engine: duckdb.DuckDBPyConnection, contract: Contract, load: Load) -> None:
     """Append a version for each changed row and queue the days they fall on, of '' where they name no customer."""
-    known_on = "local_day"
-    if load.covered_until is not None:
-        known_on = (
-            f"case when local_day > date '{load.covered_until}' then local_day else date '{load.as_of}' end"
-        )
     values = {
         "load_id": f"'{load.load_id}'",
         "load_seq": str(load.load_seq),
         "loaded_at": f"'{load.started_at.isoformat()}'",
-        "known_on": known_on,
+        "known_on": known_on(load),
         "source_file": _quoted("stratum_file"),
         "source_row": "stratum_row",
         "row_key": _quoted("row_key"),
@@ -206,6 +201,13 @@ def _land_rows(engine: duckdb.DuckDBPyConnection, contract: Contract, load: Load
         f"(select distinct coalesce(customer_id, '') as customer_id, local_day from {changed})",  # noqa: S608
     )
     _queue(contract, load, sql.SQL("select customer_id, day from places"))
+
+
+def known_on(load: Load) -> str:
+    """Return the SQL of the day a row could be known: its own, or the load's where that day was looked for before."""
+    if load.covered_until is None:
+        return "local_day"
+    return f"case when local_day > date '{load.covered_until}' then local_day else date '{load.as_of}' end"
 
 
 def _queue(contract: Contract, load: Load, touched: sql.SQL) -> None:
