@@ -13,18 +13,19 @@ MEGABYTE = 1024 * 1024
 
 
 class Meter:
-    """Measure a block: `wall_s`, `cpu_s` and `peak_mb` stand when it is left.
+    """Measure a block: `wall_s`, `cpu_s`, `peak_mb` and `own_peak_mb` stand when it is left.
 
     CPU is that of this process and of `others` with all their children, also those that ended meanwhile. Memory
     is what each of these processes holds for itself, plus once the memory PostgreSQL's processes share; it is
-    looked at every 50 ms. Where processes are `forked` from one another they share all they have not changed:
-    then each one's fair share is summed up, which takes longer to find and is looked at twice a second.
+    looked at every 50 ms; `own_peak_mb` is the resident memory of this process alone. Where processes are
+    `forked` from one another they share all they have not changed: then each one's fair share is summed up, which
+    takes longer to find and is looked at twice a second.
     """
 
     def __init__(self, others: Iterable[psutil.Process] = (), forked: bool = False) -> None:
         self.roots = [psutil.Process(), *others]
         self.forked = forked
-        self.wall_s = self.cpu_s = self.peak_mb = 0.0
+        self.wall_s = self.cpu_s = self.peak_mb = self.own_peak_mb = 0.0
         self._done = threading.Event()
         self._sampler = threading.Thread(target=self._sample, daemon=True)
 
@@ -62,6 +63,7 @@ class Meter:
         return seconds
 
     def _look(self) -> None:
+        self.own_peak_mb = max(self.own_peak_mb, self.roots[0].memory_info().rss / MEGABYTE)
         own, shared = 0, 0
         for process in self._processes():
             try:

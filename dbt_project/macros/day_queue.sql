@@ -1,6 +1,7 @@
 {#- A table of account-days is kept up by a queue of the days that loads touched (columns load_id, customer_id, a day,
     claimed_by). int_account_days takes the rows of intermediate.account_day_queue that name a customer and
-    int_unattributed_days those that name none (customer_id ''); int_usage_days takes intermediate.usage_day_queue.
+    int_unattributed_days those that name none (customer_id ''); int_usage_days takes intermediate.usage_day_queue, where
+    customer_id '' stands for every account of a day of which no event was held before.
     Each does it in the one transaction dbt opens for the model:
       1. claim         marks what is queued now; what a loader queues from here on waits for the next build
       2. widen         (orders alone) adds the other days of the orders those days touch, since an order counts on
@@ -16,6 +17,12 @@
     update {{ queue }}
     set claimed_by = '{{ var("run_id") }}'
     where customer_id {{ '<>' if with_customer else '=' }} ''
+{%- endmacro %}
+
+
+{% macro claim_all_queued_days(queue) -%}
+    update {{ queue }}
+    set claimed_by = '{{ var("run_id") }}'
 {%- endmacro %}
 
 
@@ -67,6 +74,17 @@
 {%- endmacro %}
 
 
+{% macro remove_claimed_whole_days(queue, day) -%}
+    {%- if is_incremental() -%}
+    delete from {{ this }}
+    where {{ day }} in (
+        select {{ day }} from {{ queue }}
+        where claimed_by = '{{ var("run_id") }}' and customer_id = ''
+    )
+    {%- endif -%}
+{%- endmacro %}
+
+
 {% macro restate_from_claimed_days(queue, day) -%}
     insert into {{ source('intermediate', 'restatement_queue') }} (load_id, account_key, from_date)
     select
@@ -74,8 +92,23 @@
         customer_id as account_key,
         min({{ day }}) as from_date
     from {{ queue }}
-    where claimed_by = '{{ var("run_id") }}'
+    where claimed_by = '{{ var("run_id") }}' and customer_id <> ''
     group by customer_id
+    on conflict do nothing
+{%- endmacro %}
+
+
+{#- Of a day that is claimed as a whole, the accounts that now have a row of it. -#}
+{% macro restate_from_claimed_whole_days(queue, day) -%}
+    insert into {{ source('intermediate', 'restatement_queue') }} (load_id, account_key, from_date)
+    select
+        {{ one_load('claimed.load_id') }} as load_id,
+        days.account_id as account_key,
+        min(days.{{ day }}) as from_date
+    from {{ this }} as days
+    inner join {{ queue }} as claimed on days.{{ day }} = claimed.{{ day }}
+    where claimed.claimed_by = '{{ var("run_id") }}' and claimed.customer_id = ''
+    group by days.account_id
     on conflict do nothing
 {%- endmacro %}
 

@@ -26,6 +26,7 @@ WHY_LEFT = {
     "later": "dated after {as_of}: replay them with a later --as-of",
     "ambiguous": "of a key that has other lines: only a load of their file tells which line they are",
     "no_longer_kept": "of days whose raw events policy no longer keeps",
+    "file_gone": "of files that are not there any more: put them back, and replay again",
     "unreadable_file": "a file that could not be read: the next load of it tries again",
 }
 

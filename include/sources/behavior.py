@@ -1,11 +1,23 @@
-"""Behavior events: their contract, and the load of the user's files up to an as-of date."""
+"""Behavior events: their contract, and the load of the user's new files up to an as-of date."""
 
+import logging
 from datetime import date
+from pathlib import Path
 
-from include.sources.config import EventColumns, Sources
-from include.sources.file_loads import land, require_kept, source_rows, timed
-from include.sources.loads import Load, record_absent
-from include.sources.mapping import Contract, map_rows
+from include.dates import day_end
+from include.errors import StratumError
+from include.sources.columns import SourceColumns, check_columns, record_columns
+from include.sources.config import Behavior, Company, EventColumns, Sources
+from include.sources.dropped import events_kept_from
+from include.sources.event_files import ListedFile, is_empty, known_columns, list_files, plan
+from include.sources.event_loads import land_rows
+from include.sources.event_rows import EventRows, open_rows
+from include.sources.file_loads import timed, write_quarantine
+from include.sources.files import kind_of, names_below
+from include.sources.loads import Load, bind_company, landing, record_absent
+from include.sources.mapping import Contract, named_columns
+from include.sources.plausible import IMPLAUSIBLE, plausible
+from include.sources.resolution import resolve_read
 
 EVENTS = Contract(
     source="behavior",
@@ -25,28 +37,90 @@ EVENTS = Contract(
     at="event_at",
     queue="intermediate.usage_day_queue",
     queue_day="usage_date",
-    queues_unattributed=False,
     refused=(("duration_negative", "duration_s < 0"),),
 )
 
 assert tuple(EVENTS.types) == tuple(EventColumns.model_fields)  # noqa: S101 - one contract, written twice
 
+log = logging.getLogger(__name__)
+
 
 def ingest_behavior(sources: Sources, as_of: date) -> Load | None:
     """Land the behavior events dated up to the end of `as_of` in the company's time zone.
 
-    Returns the books of the load, or None where sources.yml has no behavior: that is recorded as absent. A
-    date before the first event is loaded with no rows: tracking may have begun after the first order. All is
-    written in one transaction. Raises StratumError, nothing being written, where the files are missing, hold
-    no rows or cannot be read, the mapping does not fit them, or every row is refused.
+    Only files that hold something new are opened. Returns the books of the load, or None where sources.yml has no
+    behavior: that is recorded as absent. A date before the first event is loaded with no rows: tracking may have
+    begun after the first order. A file that cannot be read is refused alone. All is written in one transaction.
+    Raises StratumError, nothing being written, where the files are missing or hold no rows, the mapping does not fit
+    them, or all they hold is refused.
     """
     behavior, company = sources.behavior, sources.company
     if behavior is None:
         record_absent(EVENTS.source, EVENTS.entity, as_of)
         return None
-    files = behavior.files()
-    with source_rows(EVENTS, behavior, company, files) as (engine, columns):
-        with timed(EVENTS, "mapped its rows to the contract"):
-            map_rows(engine, EVENTS, behavior, as_of, company.timezone)
-        require_kept(engine, behavior.file, "events")
-        return land(engine, EVENTS, company, as_of, files, columns)
+    with landing(EVENTS.source, EVENTS.entity, as_of) as load:
+        load_files(load, behavior, company, list_files(behavior.files()))
+    return load
+
+
+def load_files(
+    load: Load, behavior: Behavior, company: Company, files: list[ListedFile], again: bool = False
+) -> None:
+    """Land what is new in the files, or all that is in them `again`; what is held already is unchanged.
+
+    Raises StratumError as `ingest_behavior` does, but for files read again of which all rows are refused.
+    """
+    bind_company(load.connection, company.name, company.timezone, company.currency)
+    readings = plan(load.connection, files, day_end(load.as_of, company.timezone), again)
+    log.info("Behavior: %d of %d files hold something new.", len(readings), len(files))
+    load.files = [reading.file.path for reading in readings]
+    if not readings:
+        return
+    keys = known_columns(load.connection, "jsonl")
+    contract = plausible(EVENTS, load.as_of)
+    with open_rows(contract, behavior, company.timezone, readings, keys) as rows:
+        named = named_columns(rows.engine, contract, behavior)
+        columns = SourceColumns(kind_of(readings[0].file.local), rows.types, frozenset(named))
+        check_columns(columns, named, load.source, load.entity, behavior.file)
+        record_columns(load, columns)
+        with timed(EVENTS, "judged its rows"):
+            _judge(load, rows, behavior.file, again)
+        with timed(EVENTS, "landed its rows"):
+            land_rows(load, rows)
+        with timed(EVENTS, f"wrote {load.rows_quarantined} refused rows"):
+            names = _names(behavior.files(), rows)
+            rows.gather_originals(names)
+            write_quarantine(rows.engine, load, "concat_ws('|', original, stratum_file)")
+            # Of a file that is read in part, or that has rows of later days, this load cannot speak as a whole.
+            whole = [each for each in rows.readable if each.from_at is None and each.next_at is None]
+            resolve_read(load, [names[each.number] for each in whole])
+
+
+def _judge(load: Load, rows: EventRows, origin: str, again: bool) -> None:
+    """Judge the rows. Raises StratumError where all that the files hold is refused, or no file ever held a row."""
+    kept_from = events_kept_from(load.connection)
+    dropped = rows.judge(kept_from, never_dropped=IMPLAUSIBLE)
+    if dropped:
+        log.info(
+            "%d events before %s are left out: policy no longer keeps events so old.", dropped, kept_from
+        )
+    load.rows_later = rows.rows_later()
+    if again or rows.days or load.rows_later or dropped or any(reading.from_at for reading in rows.readings):
+        return
+    if refused := rows.reasons():
+        listed = ", ".join(
+            f"{n} {why}" for why, n in sorted(refused.items(), key=lambda each: (-each[1], each[0]))
+        )
+        told = [f"{rows.readings[number - 1].file.path}: {fault}" for number, fault in rows.faults.items()]
+        raise StratumError(
+            f"Every row of {origin} is refused ({listed}). "
+            + (told[0] if told else "Does the mapping in sources.yml fit it?")
+        )
+    if is_empty(load.connection) and not any(reading.rows for reading in rows.readings):
+        raise StratumError(f"{origin} has no rows: there are no events to load.")
+
+
+def _names(files: list[Path], rows: EventRows) -> dict[int, str]:
+    """Return, by reading, the path of its file below the folder that all files of the source share."""
+    names = names_below([path.absolute() for path in files])
+    return {reading.number: names[Path(reading.file.path)] for reading in rows.readings}

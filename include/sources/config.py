@@ -42,8 +42,8 @@ OUR_REASONS = (
     "price_not_positive",
     "sign_contradicts_type",
     "no_exchange_rate",
+    "implausible_date",
     "duration_negative",
-    "zero_date",
     "repeated",
 )
 OUR_PREFIXES = ("unreadable_", "missing_")
@@ -159,14 +159,9 @@ class RowSource(_Section):
         """What the rows are read from, for messages and the books; no secret."""
 
     @property
-    @abstractmethod
     def natural_key(self) -> tuple[str, ...]:
-        """The columns that name a row across loads, of the contract or else of the source; none means all."""
-
-    @property
-    def keeps_repeated(self) -> bool:
-        """Whether a row that equals an earlier one in every column is a row of its own."""
-        return False
+        """The columns that name a row across loads, of the contract or else of the source; none where no key does."""
+        return ()
 
 
 class FileSource(RowSource):
@@ -212,7 +207,7 @@ class OrderRows(RowSource):
 
     @property
     def natural_key(self) -> tuple[str, ...]:
-        """The columns of `key`."""
+        """The columns that name a line across loads."""
         return self.key
 
     @property
@@ -292,11 +287,6 @@ class Behavior(FileSource):
 
     section: ClassVar[str] = "behavior"
     columns: EventColumns
-
-    @property
-    def natural_key(self) -> tuple[str, ...]:
-        """The event's own id where one is mapped, else the whole event."""
-        return () if self.columns.event_id is None else ("event_id",)
 
 
 class Crm(_Section):

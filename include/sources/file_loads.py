@@ -17,12 +17,11 @@ from psycopg import sql
 from include.errors import StratumError
 from include.sources.columns import SourceColumns, check_columns, column_types, record_columns
 from include.sources.config import Company, FileSource
-from include.sources.dropped import leave_out_dropped
 from include.sources.files import (
     REFUSED,
     REFUSED_FILES,
     SOURCE,
-    file_kind,
+    kind_of,
     lock,
     names_below,
     open_engine,
@@ -56,7 +55,7 @@ def source_rows(
             read_files(engine, files, given.delimiter)
         lock(engine)
         named = named_columns(engine, contract, given)
-        columns = SourceColumns(file_kind(files[0]), column_types(engine), frozenset(named))
+        columns = SourceColumns(kind_of(files[0]), column_types(engine), frozenset(named))
         check_columns(columns, named, contract.source, contract.entity, given.file)
         check_mapping(engine, contract, given, list(columns.types))
         yield engine, columns
@@ -103,7 +102,7 @@ def land(
         bind_company(load.connection, company.name, company.timezone, company.currency)
         load.files = [str(path) for path in files]
         extras = record_columns(load, columns)
-        if extras and contract.keeps_extras:
+        if extras:
             _find_extras(engine, extras)
         land_kept(engine, contract, load)
         with timed(contract, f"wrote {load.rows_quarantined} refused rows"):
@@ -118,7 +117,6 @@ def land(
 
 def land_kept(engine: duckdb.DuckDBPyConnection, contract: Contract, load: Load) -> None:
     """Count the rows of MAPPED in the books of the load and land those kept that are new or corrected."""
-    leave_out_dropped(engine, load)
     _count(engine, load)
     with timed(contract, "compared its rows with what is held"):
         _find_changes(engine, contract, load)
@@ -213,16 +211,11 @@ left join lateral (
 
 def _land_rows(engine: duckdb.DuckDBPyConnection, contract: Contract, load: Load) -> None:
     """Append a version for each changed row and queue the days they fall on, of '' where they name no customer."""
-    known_on = "local_day"
-    if load.covered_until is not None:
-        known_on = (
-            f"case when local_day > date '{load.covered_until}' then local_day else date '{load.as_of}' end"
-        )
     values = {
         "load_id": f"'{load.load_id}'",
         "load_seq": str(load.load_seq),
         "loaded_at": f"'{load.started_at.isoformat()}'",
-        "known_on": known_on,
+        "known_on": known_on(load),
         "source_file": _quoted("stratum_file"),
         "source_row": "stratum_row",
         "row_key": _quoted("row_key"),
@@ -247,44 +240,59 @@ def _land_rows(engine: duckdb.DuckDBPyConnection, contract: Contract, load: Load
     _queue(contract, load, sql.SQL("select customer_id, day from places"))
 
 
+def known_on(load: Load) -> str:
+    """Return the SQL of the day a row could be known: its own, or the load's where that day was looked for before."""
+    if load.covered_until is None:
+        return "local_day"
+    return f"case when local_day > date '{load.covered_until}' then local_day else date '{load.as_of}' end"
+
+
 def _queue(contract: Contract, load: Load, touched: sql.SQL) -> None:
     """Queue the customers and days of `touched`, a query of (customer_id, day); once where one is queued already."""
     load.connection.execute(
         sql.SQL(
             "insert into {queue} (load_id, customer_id, {day}) select distinct %s::uuid, customer_id, day "
-            "from ({touched}) as touched where {all} or customer_id <> '' on conflict do nothing"
+            "from ({touched}) as touched on conflict do nothing"
         ).format(
             queue=_name(contract.queue),
             day=sql.Identifier(contract.queue_day),
             touched=touched,
-            all=sql.Literal(contract.queues_unattributed),
         ),
         [load.load_id],
     )
 
 
 def _quarantine(engine: duckdb.DuckDBPyConnection, load: Load, columns: list[str]) -> None:
-    """Keep each refused row as it stood; one that is there already keeps its first load and gets a new last one."""
+    """Keep each refused row of MAPPED and REFUSED as it stood."""
+    engine.execute(f"""
+create table originals as
+select reason, stratum_file, stratum_row, {original_json(engine, columns)} as original
+from {MAPPED} join (select rowid as row_no, * exclude (stratum_file, stratum_row) from {SOURCE}) as source
+    using (row_no)
+where reason is not null and not is_later
+union all
+select 'unreadable_row', stratum_file, stratum_row, to_json({{'line': line, 'fault': fault}})::varchar
+from {REFUSED}
+union all
+select '{UNREADABLE_FILE}', stratum_file, null, to_json({{'file': stratum_file, 'fault': fault}})::varchar
+from {REFUSED_FILES}
+""")  # noqa: S608
+    write_quarantine(engine, load, "original")
+
+
+def write_quarantine(engine: duckdb.DuckDBPyConnection, load: Load, identity: str) -> None:
+    """Write the table `originals` (reason, stratum_file, stratum_row, original) of refused rows into the quarantine.
+
+    `identity` is SQL of what a row is known by; equal ones are kept apart by their number among equals. A row that is
+    there already keeps its first load and gets a new last one.
+    """
     engine.execute(f"""
 create table quarantined as
-with originals as (
-    select reason, stratum_file, stratum_row, {_original(engine, columns)} as original, null as identity
-    from {MAPPED} join (select rowid as row_no, * exclude (stratum_file, stratum_row) from {SOURCE}) as source
-        using (row_no)
-    where reason is not null and not is_later
-    union all
-    select 'unreadable_row', stratum_file, stratum_row, to_json({{'line': line, 'fault': fault}})::varchar, null
-    from {REFUSED}
-    union all
-    select '{UNREADABLE_FILE}', stratum_file, null, to_json({{'file': stratum_file, 'fault': fault}})::varchar,
-        '{UNREADABLE_FILE}|' || stratum_file  -- the same file, whatever its fault is called
-    from {REFUSED_FILES}
-)
-select * exclude (identity) replace (replace(original, '\\u0000', '\\ufffd') as original),
-    md5(coalesce(
-        identity,
-        original || '|' || row_number() over (partition by original order by stratum_file, stratum_row)
-    )) as row_hash
+select * replace (replace(original, '\\u0000', '\\ufffd') as original), case
+    -- The same file, whatever its fault is called.
+    when reason = '{UNREADABLE_FILE}' then md5('{UNREADABLE_FILE}|' || stratum_file)
+    else md5({identity} || '|' || row_number() over (partition by {identity} order by stratum_file, stratum_row))
+end as row_hash
 from originals
 """)  # noqa: S608
     load.connection.execute(
@@ -309,8 +317,8 @@ from originals
     )
 
 
-def _original(engine: duckdb.DuckDBPyConnection, columns: list[str]) -> str:
-    """Return the SQL of a row as JSON text; a float that JSON cannot hold (NaN, infinity) is written as text."""
+def original_json(engine: duckdb.DuckDBPyConnection, columns: list[str]) -> str:
+    """Return the SQL of a row of SOURCE (as `source`) as JSON text; a float that JSON cannot hold (NaN, infinity) is written as text."""  # noqa: E501
     types = {row[0]: row[1] for row in engine.execute(f"describe {SOURCE}").fetchall()}
     fields = []
     for name in columns:
@@ -331,7 +339,7 @@ def _find_extras(engine: duckdb.DuckDBPyConnection, names: list[str]) -> None:
     given = " or ".join(f"{_column(name)} is not null" for name in names)
     engine.execute(
         f"create table {EXTRAS} as select rowid as row_no, "  # noqa: S608
-        f"replace({_original(engine, names)}, '\\u0000', '\\ufffd') as extras from {SOURCE} as source where {given}"
+        f"replace({original_json(engine, names)}, '\\u0000', '\\ufffd') as extras from {SOURCE} as source where {given}"
     )
 
 

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import duckdb
@@ -32,8 +33,11 @@ class Unreadable(StratumError):
     """A file that is not what its name says, or is cut off; another file beside it may be sound."""
 
 
-def open_engine(timezone: str) -> duckdb.DuckDBPyConnection:
-    """Open an empty DuckDB in memory that takes timestamps without a zone for local ones of `timezone`."""
+def open_engine(timezone: str, **limits: str | int) -> duckdb.DuckDBPyConnection:
+    """Open an empty DuckDB in memory that takes timestamps without a zone for local ones of `timezone`.
+
+    `limits` are settings of DuckDB, such as memory_limit.
+    """
     spill = get_settings().home / "tmp" / "duckdb"
     spill.parent.mkdir(parents=True, exist_ok=True)
     engine = duckdb.connect(
@@ -41,6 +45,7 @@ def open_engine(timezone: str) -> duckdb.DuckDBPyConnection:
             "temp_directory": str(spill),
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
+            **limits,
         }
     )
     engine.execute("set enable_progress_bar = false")  # it would fill the task logs
@@ -50,8 +55,9 @@ def open_engine(timezone: str) -> duckdb.DuckDBPyConnection:
     return engine
 
 
-def lock(engine: duckdb.DuckDBPyConnection) -> None:
-    """Take from the engine all access to files, network and Python variables, for good."""
+def lock(engine: duckdb.DuckDBPyConnection, readable: Sequence[Path] = ()) -> None:
+    """Take from the engine all access to files but `readable`, network and Python variables, for good."""
+    engine.execute("set allowed_paths = ?", [[str(path) for path in readable]])
     engine.execute("set python_scan_all_frames = false")
     engine.execute("set python_enable_replacements = false")
     engine.execute("set enable_external_access = false")
@@ -66,7 +72,7 @@ def read_files(engine: duckdb.DuckDBPyConnection, files: list[Path], delimiter: 
     name says goes into REFUSED_FILES where another one can be read. Raises StratumError where none can, or the
     files differ in kind or header.
     """
-    kinds = {file_kind(path) for path in files}
+    kinds = {kind_of(path) for path in files}
     if len(kinds) > 1:
         raise StratumError(f"{files[0].parent}: the files differ in kind ({', '.join(sorted(kinds))}).")
     shared = _shared_folder(files)
@@ -108,7 +114,7 @@ def _read(engine: duckdb.DuckDBPyConnection, files: list[Path], shared: str, del
     engine.execute(
         f"create table {REFUSED} (stratum_file varchar, stratum_row bigint, line varchar, fault varchar)"
     )
-    kind = file_kind(files[0])
+    kind = kind_of(files[0])
     try:
         if kind == "csv":
             _read_csv(engine, files, shared, delimiter)
@@ -139,8 +145,8 @@ def _below(shared: str, column: str) -> str:
     return f"substr({column}, {len(os.path.join(shared, '')) + 1}) as stratum_file"
 
 
-def file_kind(path: Path) -> str:
-    """Return `csv`, `jsonl` or `parquet`."""
+def kind_of(path: Path) -> str:
+    """Return the kind of file its name says: csv, jsonl or parquet."""
     return path.name.removesuffix(".gz").rpartition(".")[2]
 
 
@@ -154,9 +160,9 @@ def _read_parquet(engine: duckdb.DuckDBPyConnection, files: list[Path], shared: 
 
 
 def _read_csv(engine: duckdb.DuckDBPyConnection, files: list[Path], shared: str, delimiter: str) -> None:
-    header = _header(files[0], delimiter)
+    header = header_of(files[0], delimiter)
     for path in files[1:]:
-        if (other := _header(path, delimiter)) != header:
+        if (other := header_of(path, delimiter)) != header:
             raise StratumError(
                 f"{path} has the columns {', '.join(other)}, but {files[0]} has {', '.join(header)}."
             )
@@ -217,7 +223,8 @@ def _read_text(
     engine.execute("drop table scanned")
 
 
-def _header(path: Path, delimiter: str) -> list[str]:
+def header_of(path: Path, delimiter: str) -> list[str]:
+    """Return the names in the first line of a csv file; raises StratumError where there are none, or one comes twice."""
     opened = gzip.open if path.name.endswith(".gz") else open
     try:
         with opened(path, "rt", encoding="utf-8-sig", errors="replace", newline="") as file:

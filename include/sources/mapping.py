@@ -4,6 +4,7 @@ Each row becomes one row of MAPPED, with a reason where it is refused. A row has
 first that applies, in the order of `reasons()`; docs/contracts/sources.md lists them.
 """
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -11,17 +12,16 @@ from datetime import date
 import duckdb
 
 from include.dates import day_end
-from include.sources.config import RowSource
+from include.sources.config import OrderRows, RowSource
 from include.sources.expressions import Guard
 from include.sources.files import SOURCE
 
+PLAIN = re.compile(r'[A-Za-z_]\w*|"[^"]+"')
 MAPPED = "mapped"
 """One row per source row: row_no, stratum_file, stratum_row, the contract's columns and derived ones,
 local_day (in the company's time zone), row_key, row_hash, is_later, reason (null where the row is kept)."""
-ZERO_DATE, ZERO_YEAR = "zero_date", 1970
-"""The reason and the last year of instants that are the zero of a clock rather than a time: those of .NET (0001),
-of spreadsheets (1900, 1904) and of Unix (1970), where seconds taken for milliseconds end up too."""
 BLANKS = "' ' || chr(9) || chr(10) || chr(13)"
+YEARS = "between timestamptz '0001-01-01 00:00:00+00' and timestamptz '9999-12-31 00:00:00+00'"
 # The kept rows that equal an earlier one in every column.
 REPEATS = """
     select row_no from (
@@ -48,10 +48,6 @@ class Contract:
     queue: str
     queue_day: str
     """The queue of the customers and days a load touched, and its column of the day."""
-    queues_unattributed: bool
-    """Whether a row without a customer queues its day too, under the customer ''."""
-    keeps_extras: bool = False
-    """Whether the raw table keeps columns that no mapping reads and that came after the first load, in `extras`."""
     forms: Mapping[str, str] = field(default_factory=dict)
     """Regular expressions that the text of a column must match as a whole."""
     computed: Mapping[str, str] = field(default_factory=dict)
@@ -70,15 +66,18 @@ def check_mapping(
     contract: Contract,
     given: RowSource,
     columns: list[str],
+    origin: str | None = None,
     binary: Collection[str] = (),
 ) -> set[str]:
-    """Check every expression of the mapping against the columns of the source; return those it uses, in small letters.
+    """Check every expression of the mapping against the columns of SOURCE; return those it uses, in small letters.
+
+    SOURCE stands for `origin`, the whole of the source if not given.
 
     `binary` are columns that hold no text. Raises StratumError, one line naming the key, the expression, the
     source and its columns, for the first expression that names a missing or a binary column, does not fit the
     columns' types, or is not scalar.
     """
-    guard = Guard(engine, SOURCE, columns, given.origin, binary)
+    guard = Guard(engine, SOURCE, columns, origin or given.origin, binary)
     used: set[str] = set()
     for place, expression in _columns_by_key(contract, given):
         used |= guard.check(place, expression)
@@ -111,7 +110,7 @@ def _rules_by_key(contract: Contract, given: RowSource) -> list[tuple[str, str]]
 
 
 def map_rows(
-    engine: duckdb.DuckDBPyConnection, contract: Contract, given: RowSource, as_of: date, timezone: str
+    engine: duckdb.DuckDBPyConnection, contract: Contract, given: OrderRows, as_of: date, timezone: str
 ) -> None:
     """Fill MAPPED from SOURCE; `timezone` is the company's. Call `check_mapping` before."""
     engine.execute(_mapped_sql(contract, given), {"day_end": day_end(as_of, timezone), "timezone": timezone})
@@ -132,37 +131,17 @@ def _key_columns(contract: Contract, given: RowSource) -> dict[str, str]:
     }
 
 
-def _mapped_sql(contract: Contract, given: RowSource) -> str:
-    mapped = given.columns.expressions()
-    # try() is null where the expression fails on the row; a struct around it keeps that apart from a null value.
-    tried = {name: f"try({{'v': ({text}\n)}})" for name, text in mapped.items()}
-    tried |= {f"rule_{name}": f"try({{'v': ({text}\n)}})" for name, text in _rules(contract, given).items()}
-    typed = [f"{_typed(contract, name, mapped)} as {name}" for name in contract.types]
-    flags = [f"coalesce(t_{name}.v, false) as {name}" for name in tried if name.startswith("rule_")]
-    flags += [f"false as rule_{name}" for name in contract.rules if f"rule_{name}" not in tried]
-    computed = [
-        f"try_cast({text} as {contract.types[name]}) as {name}"
-        for name, text in contract.computed.items()
-        if name not in mapped
-    ]
+def _mapped_sql(contract: Contract, given: OrderRows) -> str:
     derived = "".join(f", {text} as {name}" for name, text in contract.derived.items())
     key = _key_columns(contract, given)
-    read = {f"t_{name}": text for name, text in tried.items()} | key
+    carried = ", ".join(
+        ("rowid as row_no, stratum_file, stratum_row", *(f"{text} as {name}" for name, text in key.items()))
+    )
     cases = "\n".join(f"when {condition} then '{reason}'" for reason, condition in reasons(contract, given))
     at = contract.at
     return f"""
 create table {MAPPED} as
-with tried as (
-    select rowid as row_no, stratum_file, stratum_row,
-        {", ".join(f"{text} as {name}" for name, text in read.items())}
-    from {SOURCE}
-), typed as (
-    select {", ".join(("*", *typed, *flags))} from tried
-), computed as (
-    select * {f"replace ({', '.join(computed)})" if computed else ""},
-        case when year({at}) between 1 and 9999 then timezone($timezone, {at})::date end as local_day
-    from typed
-)
+{computed_sql(contract, given, SOURCE, carried, "$timezone")}
 select row_no, stratum_file, stratum_row, {", ".join((*contract.types, *key))}{derived}, local_day,
     coalesce(isfinite({at}) and {at} >= $day_end, false) as is_later,
     case {cases} end as reason
@@ -171,23 +150,71 @@ order by row_no
 """  # noqa: S608 - every expression of the user has passed check_mapping
 
 
+def computed_sql(
+    contract: Contract, given: RowSource, origin: str, carried: str, timezone: str, window: str = "true"
+) -> str:
+    """Return the WITH clause of `computed`: the rows of `origin` as the contract has them.
+
+    Its columns are `carried` (SQL over the origin), the contract's, local_day (in `timezone`, SQL of the company's),
+    and what the conditions of `reasons` read. `window` is a condition on the contract's instant: rows outside it are
+    left out before the other columns are made.
+    """
+    mapped = given.columns.expressions()
+    # try() is null where the expression fails on the row; a struct around it keeps that apart from a null value.
+    tried = {name: text if _is_plain(text) else f"try({{'v': ({text}\n)}})" for name, text in mapped.items()}
+    tried |= {f"rule_{name}": f"try({{'v': ({text}\n)}})" for name, text in _rules(contract, given).items()}
+    typed = {name: f"{_typed(contract, name, mapped)} as {name}" for name in contract.types}
+    dated = typed.pop(contract.at)
+    flags = [f"coalesce(t_{name}.v, false) as {name}" for name in tried if name.startswith("rule_")]
+    flags += [f"false as rule_{name}" for name in contract.rules if f"rule_{name}" not in tried]
+    computed = [
+        f"try_cast({text} as {contract.types[name]}) as {name}"
+        for name, text in contract.computed.items()
+        if name not in mapped
+    ]
+    return f"""
+with tried as (
+    select {carried}, {", ".join(f"{text} as t_{name}" for name, text in tried.items())}
+    from {origin}
+), dated as (
+    select *, {dated} from tried
+), typed as (
+    select {", ".join(("*", *typed.values(), *flags))} from dated where {window}
+), computed as (
+    select * {f"replace ({', '.join(computed)})" if computed else ""},
+        case when {contract.at} {YEARS} then timezone({timezone}, {contract.at})::date end as local_day
+    from typed
+)"""  # noqa: S608
+
+
+def _is_plain(text: str) -> bool:
+    """Tell whether an expression is a column as it stands: that cannot fail, and needs no try()."""
+    return PLAIN.fullmatch(text) is not None
+
+
+def _value(name: str, mapped: dict[str, str]) -> str:
+    return f"t_{name}" if _is_plain(mapped[name]) else f"t_{name}.v"
+
+
 def _typed(contract: Contract, name: str, mapped: dict[str, str]) -> str:
     kind = contract.types[name]
     if name not in mapped:
         return f"null::{kind}"
     if kind == "text":
-        return f"nullif(trim(t_{name}.v::varchar, {BLANKS}), '')"
-    return f"try_cast(t_{name}.v as {kind})"
+        text = f"{_value(name, mapped)}::varchar"
+        # To trim every value takes longer than to read it: only one that begins or ends with a blank, or is empty.
+        return f"case when {text} < '!' or ({text})[-1] <= ' ' then nullif(trim({text}, {BLANKS}), '') else {text} end"
+    return f"try_cast({_value(name, mapped)} as {kind})"
 
 
 def reasons(contract: Contract, given: RowSource) -> list[tuple[str, str]]:
     """Return (reason, SQL condition) in the order that decides a row's primary reason.
 
-    The conditions read the columns of the contract, t_<column> (null where its expression failed) and
-    the rules. `unreadable_row` stands before all of these and `repeated` after them, in steps of their own.
+    The conditions read the columns of the contract, t_<column> (as `computed_sql` makes it) and the
+    rules. `unreadable_row` stands before all of these and `repeated` after them, in steps of their own.
     """
     mapped = given.columns.expressions()
-    unreadable = [(f"unreadable_{name}", _unreadable(contract, name)) for name in mapped]
+    unreadable = [(f"unreadable_{name}", _unreadable(contract, name, mapped)) for name in mapped]
     unreadable += [(f"unreadable_{name}", f"t_rule_{name} is null") for name in _rules(contract, given)]
     # What is computed of readable values may be too large for its type.
     unreadable += [
@@ -196,34 +223,33 @@ def reasons(contract: Contract, given: RowSource) -> list[tuple[str, str]]:
         if name not in mapped
     ]
     missing = [(f"missing_{name}", f"{name} is null") for name in contract.required if name in mapped]
-    zero = (ZERO_DATE, f"year({contract.at}) <= {ZERO_YEAR}")
     own = [(rule.reason, f"rule_{rule.reason}") for rule in given.quarantine]
-    return [*unreadable, *missing, zero, *contract.refused, *own, *contract.refused_last]
+    return [*unreadable, *missing, *contract.refused, *own, *contract.refused_last]
 
 
-def _unreadable(contract: Contract, name: str) -> str:
-    failed = f"t_{name} is null"
-    kind = contract.types[name]
+def _unreadable(contract: Contract, name: str, mapped: dict[str, str]) -> str:
+    failed = "false" if _is_plain(mapped[name]) else f"t_{name} is null"
+    kind, value = contract.types[name], _value(name, mapped)
     if name in contract.forms:
         return f"{failed} or not regexp_full_match({name}, '{contract.forms[name]}')"
     if kind == "text":
         return f"{failed} or contains({name}, chr(0))"  # PostgreSQL's text holds no NUL
     if kind == "timestamptz":
-        return f"{failed} or (t_{name}.v is not null and coalesce(year({name}) not between 1 and 9999, true))"
-    return f"{failed} or (t_{name}.v is not null and {name} is null)"
+        return f"{failed} or ({value} is not null and coalesce({name} not {YEARS}, true))"
+    return f"{failed} or ({value} is not null and {name} is null)"
 
 
-def _identify(engine: duckdb.DuckDBPyConnection, contract: Contract, given: RowSource) -> None:
+def _identify(engine: duckdb.DuckDBPyConnection, contract: Contract, given: OrderRows) -> None:
     """Give each kept row its row_hash (what it says) and its row_key (natural key and place within it).
 
-    Without a natural key the hash is the key. Of rows that are equal in every column the first is kept and
+    Of rows that are equal in every column the first is kept and
     the others are refused as `repeated`, unless the mapping keeps them all. Places count by time, then by
     file order (where there is none, by what the rows say), so rows of later days never renumber those of
     earlier ones.
     """
     content = ", ".join(_text(contract, name) for name in (*contract.types, *contract.derived))
     parts = (_key_part(contract, number, name) for number, name in enumerate(given.natural_key))
-    key = " || '|' || ".join(parts) or "row_hash"
+    key = " || '|' || ".join(parts)
     order = "row_no" if given.is_ordered else "row_hash, row_no"
     engine.execute(f"alter table {MAPPED} rename to unidentified")
     # Few rows share a hash or a key: only those are sorted to find their places.

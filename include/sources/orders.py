@@ -25,6 +25,7 @@ from include.sources.file_loads import land, require_kept, source_rows, timed
 from include.sources.files import lock, open_engine
 from include.sources.loads import Load, record_absent
 from include.sources.mapping import MAPPED, Contract, check_mapping, map_rows, named_columns
+from include.sources.plausible import plausible
 from include.warehouse.connect import connect
 
 RATES = PROJECT_DIR / "dbt_project" / "seeds" / "policy" / "exchange_rates.csv"
@@ -54,8 +55,6 @@ ORDER_LINES = Contract(
     at="ordered_at",
     queue="intermediate.account_day_queue",
     queue_day="order_date",
-    queues_unattributed=True,
-    keeps_extras=True,
     forms={"currency": "[A-Z]{3}"},
     computed={"amount": PRODUCT},
     derived={
@@ -104,7 +103,7 @@ def _ingest_files(orders: Orders, company: Company, as_of: date) -> Load:
     with source_rows(ORDER_LINES, orders, company, files) as (engine, columns):
         with timed(ORDER_LINES, "mapped its rows to the contract"):
             load_rates(engine, RATES, company.currency)
-            map_rows(engine, ORDER_LINES, orders, as_of, company.timezone)
+            map_rows(engine, plausible(ORDER_LINES, as_of), orders, as_of, company.timezone)
         _require_orders(engine, orders.origin, as_of)
         return land(
             engine,
@@ -132,11 +131,11 @@ def _ingest_database(orders: DatabaseOrders, company: Company, as_of: date) -> L
         named = named_columns(engine, ORDER_LINES, orders)
         columns = SourceColumns("database", column_types(engine), frozenset(named))
         check_columns(columns, named, ORDER_LINES.source, ORDER_LINES.entity, orders.origin)
-        used = check_mapping(engine, ORDER_LINES, orders, read.columns, read.binary)
+        used = check_mapping(engine, ORDER_LINES, orders, read.columns, binary=read.binary)
         check_kinds(orders, before, read.kinds, used | {(orders.cursor or "").lower()})
         with timed(ORDER_LINES, f"mapped {read.rows} rows to the contract"):
             load_rates(engine, RATES, company.currency)
-            map_rows(engine, ORDER_LINES, orders, as_of, company.timezone)
+            map_rows(engine, plausible(ORDER_LINES, as_of), orders, as_of, company.timezone)
         if start is None:
             _require_orders(engine, orders.origin, as_of)
         if orders.cursor is not None:

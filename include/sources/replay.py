@@ -8,7 +8,6 @@ cannot tell which line of a key a row is, it is left for that load.
 import csv
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, NamedTuple
@@ -18,39 +17,26 @@ from psycopg import sql
 
 from include.errors import StratumError
 from include.sources.behavior import EVENTS
-from include.sources.config import FileSource, RowSource, Sources
+from include.sources.config import FileSource, OrderRows, Sources
 from include.sources.expressions import first_line
 from include.sources.file_loads import UNREADABLE_FILE, land_kept
 from include.sources.files import REFUSED, SOURCE, lock, open_engine
 from include.sources.loads import Load, bind_company, landing
 from include.sources.mapping import MAPPED, Contract, check_mapping, map_rows
 from include.sources.orders import ORDER_LINES, RATES, load_rates
+from include.sources.plausible import plausible
+from include.sources.replay_events import replay_events
 from include.sources.resolution import resolve
 from include.warehouse.connect import connect
 
 UNREADABLE_ROW = "unreadable_row"
 REPEATED = "repeated"
 AMBIGUOUS = "ambiguous"
+FILE_GONE = "file_gone"
 HASH = "stratum_hash"
 """The column of SOURCE that says which refused row a row is."""
 
 
-class Kind(NamedTuple):
-    """How one entity is replayed: its contract, its section of the sources, and what its rules need beside them."""
-
-    contract: Contract
-    section: Callable[[Sources], RowSource | None]
-    prepare: Callable[[duckdb.DuckDBPyConnection, Sources], None]
-
-
-def _load_rates(engine: duckdb.DuckDBPyConnection, sources: Sources) -> None:
-    load_rates(engine, RATES, sources.company.currency)
-
-
-KINDS: dict[tuple[str, str], Kind] = {
-    ("orders", "order_lines"): Kind(ORDER_LINES, lambda sources: sources.orders, _load_rates),
-    ("behavior", "events"): Kind(EVENTS, lambda sources: sources.behavior, lambda engine, sources: None),
-}
 CRM = "crm"
 
 
@@ -93,8 +79,8 @@ class Replayed:
     refused: dict[str, int] = field(default_factory=dict)
     """Rows that stay refused, by their reason of now."""
     left: dict[str, int] = field(default_factory=dict)
-    """Rows that a replay cannot speak of, by why: `later` than the as-of date, `ambiguous`, `no_longer_kept`, or
-    `unreadable_file`."""
+    """Rows that a replay cannot speak of, by why: `later` than the as-of date, `ambiguous`, `no_longer_kept`,
+    `unreadable_file`, or `file_gone`."""
 
 
 def replay(
@@ -106,13 +92,14 @@ def replay(
 ) -> list[Replayed]:
     """Replay the open refused rows of orders and events that the filters name, each entity in a load of its own.
 
+    Of events `landed` are those that are refused no more, whether they landed or their file has them no more.
     Rows dated after `as_of` are left. Raises StratumError where the sources no longer have the rows' source, or the
     mapping does not fit them; what was replayed of another entity before stands.
     """
     done = []
-    for name, kind in KINDS.items():
-        if (source in (None, name[0])) and (entity in (None, name[1])):
-            replayed = _replay(kind, sources, as_of, reason)
+    for contract, way in ((ORDER_LINES, _replay_orders), (EVENTS, _replay_events)):
+        if (source in (None, contract.source)) and (entity in (None, contract.entity)):
+            replayed = way(sources, as_of, reason)
             if replayed.rows:
                 done.append(replayed)
     return done
@@ -133,19 +120,27 @@ class _Nothing(Exception):
     """There is nothing to write down."""
 
 
-def _replay(kind: Kind, sources: Sources, as_of: date, reason: str | None) -> Replayed:
-    contract = kind.contract
-    done = Replayed(contract.source, contract.entity, as_of)
+def _replay_events(sources: Sources, as_of: date, reason: str | None) -> Replayed:
+    outcome = replay_events(sources, as_of, reason)
+    done = Replayed(EVENTS.source, EVENTS.entity, as_of, outcome.load_id, outcome.rows, outcome.settled)
+    done.refused = outcome.refused
+    if outcome.gone:
+        done.left[FILE_GONE] = outcome.gone
+    return done
+
+
+def _replay_orders(sources: Sources, as_of: date, reason: str | None) -> Replayed:
+    done = Replayed(ORDER_LINES.source, ORDER_LINES.entity, as_of)
     try:
-        with landing(contract.source, contract.entity, as_of, "replayed") as load:
-            _replay_into(load, kind, sources, reason, done)
+        with landing(done.source, done.entity, as_of, "replayed") as load:
+            _replay_into(load, sources, reason, done)
     except _Nothing:
         done.load_id = None
     return done
 
 
-def _replay_into(load: Load, kind: Kind, sources: Sources, reason: str | None, done: Replayed) -> None:
-    contract, company = kind.contract, sources.company
+def _replay_into(load: Load, sources: Sources, reason: str | None, done: Replayed) -> None:
+    given, company = sources.orders, sources.company
     taken = _open_rows(load, reason)
     done.rows, done.load_id = len(taken), str(load.load_id)
     rows = [row for row in taken if row.reason != UNREADABLE_FILE]
@@ -153,12 +148,12 @@ def _replay_into(load: Load, kind: Kind, sources: Sources, reason: str | None, d
         done.left[UNREADABLE_FILE] = files
     if not rows:
         raise _Nothing
-    given = kind.section(sources)
     if given is None:
         raise StratumError(
-            f"{len(rows)} refused rows of {contract.source} cannot be replayed: the sources have no "
-            f"'{contract.source}' to map them by."
+            f"{len(rows)} refused rows of {load.source} cannot be replayed: the sources have no '{load.source}' to map "
+            "them by."
         )
+    contract = plausible(ORDER_LINES, load.as_of)
     with open_engine(given.timezone or company.timezone) as engine:
         bind_company(load.connection, company.name, company.timezone, company.currency)
         # Only the rows of files may be lines that have to be taken apart.
@@ -166,7 +161,7 @@ def _replay_into(load: Load, kind: Kind, sources: Sources, reason: str | None, d
         columns = _fill_source(engine, load, rows, delimiter)
         lock(engine)
         check_mapping(engine, contract, given, columns)
-        kind.prepare(engine, sources)
+        load_rates(engine, RATES, company.currency)
         map_rows(engine, contract, given, load.as_of, company.timezone)
         _find_places(engine, contract, given, load, rows, done)
         land_kept(engine, contract, load)
@@ -284,7 +279,7 @@ def _parsed(line: Any, columns: dict[str, str], delimiter: str) -> dict[str, str
 def _find_places(
     engine: duckdb.DuckDBPyConnection,
     contract: Contract,
-    given: RowSource,
+    given: OrderRows,
     load: Load,
     rows: list[Refused],
     done: Replayed,

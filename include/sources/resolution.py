@@ -18,13 +18,7 @@ def resolve_files(engine: duckdb.DuckDBPyConnection, load: Load, files: list[str
     last refused by a load of a later date, and those where now a row stands that is dated after this load's.
     """
     refused = {row[0] for row in engine.execute(f"select stratum_file from {REFUSED_FILES}").fetchall()}  # noqa: S608
-    rows = load.connection.execute(
-        "select row_hash, source_file, source_row from quarantine.rows "
-        "inner join audit.loads on last_load_id = load_id "
-        "where rows.source = %s and rows.entity = %s and resolved_load_id is null and last_load_id <> %s "
-        "and source_file = any(%s) and as_of_date <= %s",
-        [load.source, load.entity, load.load_id, [name for name in files if name not in refused], load.as_of],
-    ).fetchall()
+    rows = _not_refused(load, [name for name in files if name not in refused])
     if not rows:
         return
     hashes = engine.execute(
@@ -35,6 +29,22 @@ def resolve_files(engine: duckdb.DuckDBPyConnection, load: Load, files: list[str
         [list(column) for column in zip(*rows, strict=True)],
     ).fetchall()
     resolve(load, [row[0] for row in hashes])
+
+
+def resolve_read(load: Load, files: list[str]) -> None:
+    """Settle the open rows of files that the load read as a whole, none of whose rows is left for a later day."""
+    resolve(load, [row[0] for row in _not_refused(load, files)])
+
+
+def _not_refused(load: Load, files: list[str]) -> list[tuple[str, str, int]]:
+    """Return (row_hash, source_file, source_row) of open rows of the files that the load did not refuse."""
+    return load.connection.execute(
+        "select row_hash, source_file, source_row from quarantine.rows "
+        "inner join audit.loads on last_load_id = load_id "
+        "where rows.source = %s and rows.entity = %s and resolved_load_id is null and last_load_id <> %s "
+        "and source_file = any(%s) and as_of_date <= %s",
+        [load.source, load.entity, load.load_id, files, load.as_of],
+    ).fetchall()
 
 
 def resolve_unseen(load: Load) -> None:

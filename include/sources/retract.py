@@ -17,6 +17,7 @@ from psycopg.rows import dict_row
 from include.errors import StratumError, TransientError
 from include.sources.cursors import set_back
 from include.sources.loads import lock_entity
+from include.sources.retract_events import take_out_events
 from include.warehouse.connect import connect
 from include.warehouse.lock import Holder
 
@@ -48,18 +49,6 @@ from (
         on gone.customer_id = others.customer_id and gone.order_id = others.order_id
 ) as places
 cross join audit.company
-on conflict do nothing"""
-
-_USAGE_DAYS = """
-insert into intermediate.usage_day_queue (load_id, customer_id, usage_date)
-select distinct %(load_id)s::uuid, places.customer_id, (places.event_at at time zone company.timezone)::date
-from (
-    select customer_id, event_at from gone
-    union all
-    select customer_id, event_at from remaining
-) as places
-cross join audit.company
-where places.customer_id is not null
 on conflict do nothing"""
 
 _CRM_CHILD = """
@@ -97,7 +86,6 @@ on conflict do nothing"""
 
 KINDS: dict[tuple[str, str], Kind] = {
     ("orders", "order_lines"): Kind(("raw_files", "order_lines"), "row_key", _ORDER_DAYS),
-    ("behavior", "events"): Kind(("raw_files", "events"), "row_key", _USAGE_DAYS),
     ("crm", "companies"): Kind(("raw_hubspot", "companies"), "record_id", _CRM_COMPANY),
     **{
         ("crm", entity): Kind(("raw_hubspot", entity), "record_id", _CRM_CHILD)
@@ -157,10 +145,13 @@ def retract(load_id: str, why: str) -> Retracted:
         keep_builds_out(connection, f"load {load['load_id']} cannot be taken out")
         load = _find(connection, load_id)
         kind = KINDS.get((load["source"], load["entity"]))
-        if kind is None:
+        if (load["source"], load["entity"]) == ("behavior", "events"):
+            rows = take_out_events(connection, load)
+        elif kind is not None:
+            rows = _take_out(connection, kind, load["load_id"])
+        else:
             raise StratumError(f"Loads of {load['source']}.{load['entity']} cannot be retracted.")
-        rows, first_day = _take_out(connection, kind, load["load_id"])
-        replays = _replays(connection, load["load_id"])
+        first_day, replays = _first_queued(connection, load["load_id"]), _replays(connection, load["load_id"])
         _settle_quarantine(connection, load["load_id"])
         set_back(connection, load["source"], load["entity"], load["load_seq"])
         connection.execute(
@@ -217,8 +208,8 @@ def _find(connection: psycopg.Connection, load_id: str) -> dict[str, Any]:
     return load
 
 
-def _take_out(connection: psycopg.Connection, kind: Kind, load_id: uuid.UUID) -> tuple[int, date | None]:
-    """Delete the load's versions and queue their places; return how many there were, and the first day queued."""
+def _take_out(connection: psycopg.Connection, kind: Kind, load_id: uuid.UUID) -> int:
+    """Delete the load's versions and queue their places; return how many there were."""
     table, key = sql.Identifier(*kind.table), sql.Identifier(kind.key)
     connection.execute(
         sql.SQL("create temp table gone on commit drop as select * from {} where load_id = {}").format(
@@ -234,6 +225,10 @@ def _take_out(connection: psycopg.Connection, kind: Kind, load_id: uuid.UUID) ->
     )
     system = kind.table[0].removeprefix("raw_")
     connection.execute(kind.queue, {"load_id": load_id, "system": system})
+    return deleted.rowcount
+
+
+def _first_queued(connection: psycopg.Connection, load_id: uuid.UUID) -> date | None:
     first = connection.execute(
         "select least("
         "(select min(order_date) from intermediate.account_day_queue where load_id = %(load_id)s), "
@@ -241,7 +236,7 @@ def _take_out(connection: psycopg.Connection, kind: Kind, load_id: uuid.UUID) ->
         "(select min(from_date) from intermediate.restatement_queue where load_id = %(load_id)s))",
         {"load_id": load_id},
     ).fetchone()
-    return deleted.rowcount, first[0] if first else None
+    return first[0] if first else None
 
 
 def _replays(connection: psycopg.Connection, load_id: uuid.UUID) -> list[str]:

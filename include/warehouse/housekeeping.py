@@ -29,6 +29,7 @@ POLICY = Path(__file__).parent / "retention.csv"
 THINGS = (
     "published_runs",
     RAW_EVENTS,
+    "superseded_events",
     "quarantined_rows",
     "mart_days",
     "scores",
@@ -42,6 +43,7 @@ BIG_TABLES = {
     OWNER: (
         "raw_files.order_lines",
         "raw_files.events",
+        "raw_files.superseded_events",
         "quarantine.rows",
         "audit.checks",
         "audit.dbt_nodes",
@@ -164,21 +166,43 @@ def _drop_events(connection: psycopg.Connection, before: date) -> Removed:
     From then on those days stand as they were rolled up: the loader does not land them again
     (include/sources/dropped.py), and a full rebuild takes them over (macros/closed_days.sql).
     """
-    oldest = connection.execute("select min(event_at) from raw_files.events").fetchone()
+    oldest = connection.execute("select min(usage_date) from raw_files.event_file_days").fetchone()
     company = connection.execute("select timezone from audit.company").fetchone()
-    if oldest is None or oldest[0] is None or company is None:
-        return Removed(RAW_EVENTS, before, 0)
-    if oldest[0] >= day_end(before - timedelta(days=1), company[0]):
+    if oldest is None or oldest[0] is None or company is None or oldest[0] >= before:
         return Removed(RAW_EVENTS, before, 0)
     lock_entity(connection, "behavior", "events")
     keep_builds_out(connection, "old events cannot be dropped")
     queued = connection.execute("select min(usage_date) from intermediate.usage_day_queue").fetchone()
     if queued is not None and queued[0] is not None:
         before = min(before, queued[0])
-    deleted = connection.execute(
-        "delete from raw_files.events where event_at < %s", [day_end(before - timedelta(days=1), company[0])]
+    end = day_end(before - timedelta(days=1), company[0])
+    connection.execute(
+        "delete from raw_files.superseded_events as superseded using raw_files.events as event "
+        "where event.file_id = superseded.file_id and event.source_row = superseded.source_row and event.event_at < %s",
+        [end],
     )
+    connection.execute("delete from raw_files.event_file_days where usage_date < %s", [before])
+    deleted = connection.execute("delete from raw_files.events where event_at < %s", [end])
     return Removed(RAW_EVENTS, before, deleted.rowcount)
+
+
+def _drop_superseded(connection: psycopg.Connection, before: date) -> Removed:
+    """Drop events that gave way to a load of a date long ago, with what names them; no build reads either."""
+    lock_entity(connection, "behavior", "events")
+    connection.execute(
+        "create temp table given_way on commit drop as select file_id, source_row "
+        "from raw_files.superseded_events join audit.loads using (load_seq) where as_of_date < %s",
+        [before],
+    )
+    deleted = connection.execute(
+        "delete from raw_files.events as event using given_way "
+        "where event.file_id = given_way.file_id and event.source_row = given_way.source_row"
+    )
+    connection.execute(
+        "delete from raw_files.superseded_events as superseded using given_way "
+        "where superseded.file_id = given_way.file_id and superseded.source_row = given_way.source_row"
+    )
+    return Removed("superseded_events", before, deleted.rowcount)
 
 
 def _drop_quarantined(connection: psycopg.Connection, before: date) -> Removed:
@@ -244,6 +268,7 @@ def is_month_end(day: date) -> bool:
 
 REMOVERS: Mapping[str, Callable[[psycopg.Connection, date], Removed]] = {
     RAW_EVENTS: _drop_events,
+    "superseded_events": _drop_superseded,
     "quarantined_rows": _drop_quarantined,
     "scores": _drop_scores,
     "checks": _drop_checks,

@@ -89,6 +89,8 @@ TABLE_GRANTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("housekeeper", "audit.dbt_nodes"): ("select", "delete"),
     ("housekeeper", "audit.publishes"): READ,
     ("housekeeper", "audit.housekeeping"): APPEND,
+    ("housekeeper", "raw_files.event_files"): ("update",),
+    ("housekeeper", "raw_files.superseded_events"): ("update",),
     ("housekeeper", "intermediate.account_day_queue"): APPEND,
     ("housekeeper", "intermediate.usage_day_queue"): APPEND,
     ("housekeeper", "intermediate.restatement_queue"): APPEND,

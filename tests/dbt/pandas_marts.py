@@ -95,16 +95,13 @@ def usage(warehouse: Warehouse, accounts: pd.Index, as_of: date) -> pd.DataFrame
     """Return the usage columns of the accounts, from the current events."""
     timezone = ZoneInfo(str(warehouse.value("select timezone from audit.company")))
     core = {feature for (feature,) in warehouse.rows("select feature from marts.core_features where is_core")}
-    newest = {
-        row[0]: row[1:]
-        for row in warehouse.rows(
-            "select row_key, customer_id, session_id, event_name, feature, event_at from raw_files.events "
-            "order by load_seq"
-        )
-    }
+    current = warehouse.rows(
+        "select customer_id, session_id, event_name, feature, event_at from raw_files.events as event "
+        "where (file_id, source_row) not in (select file_id, source_row from raw_files.superseded_events)"
+    )
     events = [
         (account, (as_of - at.astimezone(timezone).date()).days, session, name, feature)
-        for account, session, name, feature, at in newest.values()
+        for account, session, name, feature, at in current
     ]
     rows = []
     for account in accounts:

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 from psycopg.types.json import Jsonb
 
 from include.sources.loads import Load, bind_company, landing
+from tests.fixtures.raw_events import add_events, add_reading
 
 TIMEZONE = "Asia/Shanghai"
 CURRENCY = "CNY"
@@ -111,18 +112,20 @@ class Event:
 
 
 class Events:
-    """The event source of one warehouse: remembers each event's current version."""
+    """The event source of one warehouse: remembers each event's current version, and where it was landed."""
 
     def __init__(self) -> None:
         self.current: dict[str, Event] = {}
+        self.places: dict[str, tuple[int, int]] = {}
 
     def land(self, as_of: date, events: Iterable[Event]) -> None:
         """Land new and corrected events and queue the new and the old place of each, in one load."""
         with landing("behavior", "events", as_of) as load:
             bind_company(load.connection, "Test company", TIMEZONE, CURRENCY)
+            file_id = add_reading(load)
             queued: set[tuple[str, date]] = set()
-            rows = []
-            for event in events:
+            rows, gone = [], []
+            for source_row, event in enumerate(events, 1):
                 before = self.current.get(event.row_key)
                 load.rows_in += 1
                 load.rows_new += before is None
@@ -130,27 +133,23 @@ class Events:
                 queued |= {
                     (place.customer_id, place.day) for place in (before, event) if place and place.customer_id
                 }
+                if before is not None:
+                    gone.append((*self.places[event.row_key], load.load_seq))
                 rows.append(
-                    (
-                        *(
-                            load.load_id,
-                            load.load_seq,
-                            as_of,
-                            event.row_key,
-                            str(hash(event)),
-                            event.customer_id,
-                        ),
-                        *(event.session_id, event.event_name, event.feature, event.at),
-                    )
+                    {
+                        "customer_id": event.customer_id,
+                        "session_id": event.session_id,
+                        "event_name": event.event_name,
+                        "feature": event.feature,
+                        "event_at": event.at,
+                        "known_on": as_of,
+                    }
                 )
                 self.current[event.row_key] = event
+                self.places[event.row_key] = (file_id, source_row)
+            add_events(load, file_id, rows)
             with load.connection.cursor() as cursor:
-                cursor.executemany(
-                    "insert into raw_files.events (load_id, load_seq, loaded_at, known_on, source_file, source_row, "
-                    "row_key, row_hash, customer_id, session_id, event_name, feature, event_at) "
-                    "values (%s, %s, now(), %s, 'test', 1, %s, %s, %s, %s, %s, %s, %s)",
-                    rows,
-                )
+                cursor.executemany("insert into raw_files.superseded_events values (%s, %s, %s)", gone)
                 cursor.executemany(
                     "insert into intermediate.usage_day_queue (load_id, customer_id, usage_date) values (%s, %s, %s)",
                     [(load.load_id, *place) for place in sorted(queued)],

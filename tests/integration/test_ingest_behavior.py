@@ -3,6 +3,7 @@
 import csv as csv_files
 import gzip
 import io
+import os
 from collections import Counter
 from datetime import date, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from include.errors import StratumError
 from include.settings import PROJECT_DIR
 from include.simulate.events import write_events
-from include.sources import file_loads
+from include.sources import behavior
 from include.sources.behavior import ingest_behavior
 from include.sources.config import Behavior, Company, Sources, load_sources
 from include.sources.loads import Load
@@ -38,9 +39,8 @@ PLAIN = (
     "3,B,b1,s2,login,,60,2024-03-02 10:00:00\n"
     "4,A,a1,s3,page_view,,,2024-03-03 08:00:00\n"
 )
-CONTENT = (
-    "event_id, customer_id, user_id, session_id, event_name, feature, duration_s, event_at, row_key, row_hash"
-)
+CONTENT = "event_id, customer_id, user_id, session_id, event_name, feature, duration_s, event_at"
+BEHAVIOR_TABLES = ("events", "event_files", "event_file_days", "superseded_events")
 
 
 def make_sources(file: str | Path, **changes: object) -> Sources:
@@ -60,6 +60,12 @@ def csv(tmp_path: Path):
         return make_sources(path, **changes)
 
     return write
+
+
+def empty(warehouse: Warehouse) -> None:
+    """Take all loads of events out of the warehouse."""
+    tables = ", ".join(f"raw_files.{table}" for table in BEHAVIOR_TABLES)
+    warehouse.rows(f"truncate {tables}, intermediate.usage_day_queue; truncate audit.loads cascade")
 
 
 def queued(warehouse: Warehouse, load: Load | None) -> list[tuple]:
@@ -88,6 +94,7 @@ EVERY_FAULT = [
     ("9,A,a1,s1,,,-5,2024-03-01 09:00:00", "missing_event_name"),
     ("9,A,a1,s1,login,,5,", "missing_event_at"),
     ("9,A,a1,s1,login,,-5,2024-03-01 09:00:00", "duration_negative"),
+    ("9,A,a1,s1,login,,-5,1970-01-01 00:00:00", "implausible_date"),
     ("9,bot,a1,s1,login,,5,2024-03-01 09:00:00", "is_bot"),
     ("1,A,a1,s1,login,,300,2024-03-01 09:00:00", "repeated"),
     ("1,A,a1,s1,login,,300.0,2024-03-01 09:00:00", "repeated"),
@@ -101,7 +108,7 @@ def test_every_row_in_is_kept_or_refused_under_its_one_primary_reason(warehouse:
         **WITH_ID,
     )
     load = ingest_behavior(sources, DAY_1)
-    assert counts(load) == (17, 4, 0, 0, 13, 2, 2)
+    assert counts(load) == (18, 4, 0, 0, 14, 2, 2)
     refused = Counter(outcome for _, outcome in EVERY_FAULT if outcome not in ("kept", "later"))
     assert load is not None
     assert load.reasons == refused
@@ -109,18 +116,19 @@ def test_every_row_in_is_kept_or_refused_under_its_one_primary_reason(warehouse:
     assert dict(warehouse.rows("select reason, count(*) from quarantine.rows group by 1")) == refused
     assert warehouse.rows(
         "select source, entity, rows_in, rows_new, rows_quarantined, rows_unattributed, rows_later, files from audit.loads"
-    ) == [("behavior", "events", 17, 4, 13, 2, 2, load.files)]
+    ) == [("behavior", "events", 18, 4, 14, 2, 2, load.files)]
 
 
 def test_values_arrive_as_they_were_written(warehouse: Warehouse, csv) -> None:
     ingest_behavior(csv('x|1, A"b ,,"s\n1",login,"a, b",1.2345,2024-03-01 09:00:00.25\n', **WITH_ID), DAY_1)
     assert warehouse.rows(
         "select event_id, customer_id, user_id, session_id, event_name, feature, duration_s::text, "
-        "event_at at time zone 'UTC', known_on, row_key, source_file, source_row from raw_files.events"
+        "event_at at time zone 'UTC', known_on, split_part(path, '/', -1), source_row "
+        "from raw_files.events join raw_files.event_files using (file_id)"
     ) == [
         (
             "x|1", 'A"b', None, "s\n1", "login", "a, b", "1.235", datetime(2024, 3, 1, 1, 0, 0, 250_000),
-            DAY_1, "x\\|1|1", "events.csv", 1,
+            DAY_1, "events.csv", 1,
         )
     ]  # fmt: skip
 
@@ -132,10 +140,16 @@ def test_the_same_file_again_lands_nothing_and_doubles_no_refused_row(
     sources = csv(PLAIN + "9,A,a1,s1,login,,5,unknown\n" + PLAIN, **changes)
     first, again = ingest_behavior(sources, DAY_3), ingest_behavior(sources, DAY_3)
     assert counts(first) == (9, 4, 0, 0, 5, 0, 0)
+    assert counts(again) == (0, 0, 0, 0, 0, 0, 0)
+    assert again is not None
+    assert again.files == []  # it was not opened
+    assert queued(warehouse, first) == [("", DAY_1), ("", DAY_2), ("", DAY_3)]
+    os.utime(sources.behavior.files()[0])  # written anew, with the same content
+    again = ingest_behavior(sources, DAY_3)
     assert counts(again) == (9, 0, 0, 4, 5, 0, 0)
     assert warehouse.value("select count(*) from raw_files.events") == 4
     assert warehouse.value("select count(*) from quarantine.rows") == 5
-    assert queued(warehouse, first) == [("A", DAY_1), ("A", DAY_3), ("B", DAY_2)]
+    assert warehouse.value("select count(*) from raw_files.superseded_events") == 0
     assert queued(warehouse, again) == []
 
 
@@ -149,12 +163,14 @@ def test_a_new_file_beside_the_old_ones_adds_its_own_events_alone(
     lines = PLAIN.splitlines(keepends=True)[-1] + "5,B,b1,s4,login,,5,2024-03-03 12:00:00\n"
     (tmp_path / "2.csv.gz").write_bytes(gzip.compress((HEADER + lines).encode()))
     load = ingest_behavior(sources, DAY_3)
-    assert counts(load) == (6, 1, 0, 4, 1, 0, 0)
+    assert counts(load) == (2, 1, 0, 1, 0, 0, 0)
+    assert load is not None
+    assert load.files == [str(tmp_path / "2.csv.gz")]
     assert queued(warehouse, load) == [("B", DAY_3)]
-    assert warehouse.rows("select source_file, count(*) from raw_files.events group by 1 order by 1") == [
-        ("1.csv.gz", 4),
-        ("2.csv.gz", 1),
-    ]
+    assert warehouse.rows(
+        "select split_part(path, '/', -1), count(*) from raw_files.events join raw_files.event_files using (file_id) "
+        "group by 1 order by 1"
+    ) == [("1.csv.gz", 4), ("2.csv.gz", 1)]
 
 
 def test_parquet_and_jsonl_land_the_same_events_as_csv(warehouse: Warehouse, tmp_path: Path, csv) -> None:
@@ -165,8 +181,8 @@ def test_parquet_and_jsonl_land_the_same_events_as_csv(warehouse: Warehouse, tmp
     duckdb.execute(f"copy ({origin}) to '{tmp_path}/events.jsonl' (format json)")
     for name in ("events.csv", "events.parquet", "events.jsonl"):
         ingest_behavior(make_sources(tmp_path / name), DAY_3)
-        held.append(warehouse.rows(f"select {CONTENT} from raw_files.events order by row_key"))
-        warehouse.rows("truncate raw_files.events; truncate audit.loads cascade")
+        held.append(warehouse.rows(f"select {CONTENT}, source_row from raw_files.events order by event_at"))
+        empty(warehouse)
     assert held[0] == held[1] == held[2]
     assert len(held[0]) == 4
 
@@ -179,7 +195,7 @@ def test_an_event_with_an_id_that_says_something_else_is_corrected_and_queues_bo
     load = ingest_behavior(csv(moved, **WITH_ID), DAY_3)
     assert counts(load) == (4, 0, 1, 3, 0, 0, 0)
     assert warehouse.rows(
-        "select customer_id, duration_s::int, known_on from raw_files.events where row_key = '3|1' order by load_seq"
+        "select customer_id, duration_s::int, known_on from raw_files.events where event_id = '3' order by file_id"
     ) == [("B", 60, DAY_2), ("C", 75, DAY_3)]
     assert queued(warehouse, load) == [("B", DAY_2), ("C", DAY_1)]
     nobody = ingest_behavior(csv(moved.replace("3,C", "3,"), **WITH_ID), DAY_3)
@@ -195,24 +211,25 @@ def test_without_ids_an_event_that_differs_is_another_event(warehouse: Warehouse
     assert counts(load) == (4, 1, 0, 3, 0, 0, 0)
 
 
-def test_rows_of_one_id_that_differ_are_numbered_by_time(warehouse: Warehouse, csv) -> None:
+def test_rows_of_one_id_that_differ_within_a_file_are_different_events(warehouse: Warehouse, csv) -> None:
     lines = "1,A,a1,s1,login,,5,2024-03-02 09:00:00\n1,A,a1,s1,login,,5,2024-03-01 09:00:00\n"
     for as_of in (DAY_3, DAY_1, DAY_3):
         ingest_behavior(csv(lines, **WITH_ID), as_of)
-    assert warehouse.rows("select row_key, known_on from raw_files.events order by 1, load_seq") == [
-        ("1|1", DAY_1),
-        ("1|2", DAY_2),
+    assert warehouse.rows("select event_id, known_on from raw_files.events order by event_at") == [
+        ("1", DAY_1),
+        ("1", DAY_2),
     ]
+    assert warehouse.value("select count(*) from raw_files.superseded_events") == 0
 
 
 def test_a_late_event_is_known_from_the_day_of_the_load_that_brought_it(warehouse: Warehouse, csv) -> None:
     ingest_behavior(csv(PLAIN), DAY_2)
     load = ingest_behavior(csv(PLAIN + "9,B,b1,s9,page_view,,,2024-03-01 15:00:00\n"), DAY_3)
     assert counts(load) == (5, 2, 0, 3, 0, 0, 0)
-    assert queued(warehouse, load) == [("A", DAY_3), ("B", DAY_1)]
+    assert queued(warehouse, load) == [("", DAY_3), ("B", DAY_1)]
     assert warehouse.rows(
         "select session_id, (event_at at time zone 'Asia/Shanghai')::date, known_on from raw_files.events "
-        "where load_id = %s order by 1",
+        "join raw_files.event_files using (file_id) join audit.loads using (load_seq) where load_id = %s order by 1",
         load.load_id if load else None,
     ) == [("s3", DAY_3, DAY_3), ("s9", DAY_1, DAY_3)]
 
@@ -225,7 +242,7 @@ def test_events_of_later_days_are_counted_left_alone_and_landed_by_their_own_day
     assert counts(load) == (2, 2, 0, 0, 0, 0, 3)
     assert warehouse.value("select count(*) from quarantine.rows") == 0
     assert warehouse.rows("select distinct usage_date from intermediate.usage_day_queue") == [(DAY_1,)]
-    assert counts(ingest_behavior(sources, DAY_3)) == (5, 2, 0, 2, 1, 0, 0)
+    assert counts(ingest_behavior(sources, DAY_3)) == (3, 2, 0, 0, 1, 0, 0)
 
 
 def test_a_day_ends_in_the_time_zone_of_the_company_whatever_that_of_the_source(
@@ -235,7 +252,7 @@ def test_a_day_ends_in_the_time_zone_of_the_company_whatever_that_of_the_source(
     lines = "1,A,,,x,,,2024-03-01 15:59:59\n2,A,,,x,,,2024-03-01 16:00:00\n3,A,,,x,,,2024-03-01 23:00:00+08\n"
     load = ingest_behavior(csv(lines, timezone="UTC"), DAY_1)
     assert counts(load) == (2, 2, 0, 0, 0, 0, 1)
-    assert queued(warehouse, load) == [("A", DAY_1)]
+    assert queued(warehouse, load) == [("", DAY_1)]
 
 
 def test_a_date_before_the_first_event_is_loaded_and_empty(warehouse: Warehouse, csv) -> None:
@@ -246,7 +263,8 @@ def test_a_date_before_the_first_event_is_loaded_and_empty(warehouse: Warehouse,
 def test_events_without_a_customer_are_kept_and_queue_nothing(warehouse: Warehouse, csv) -> None:
     load = ingest_behavior(csv(PLAIN.replace(",A,", ",,")), DAY_3)
     assert counts(load) == (4, 4, 0, 0, 0, 3, 0)
-    assert queued(warehouse, load) == [("B", DAY_2)]
+    assert queued(warehouse, load) == [("", DAY_2)]
+    assert warehouse.value("select count(*) from raw_files.events where customer_id is null") == 3
 
 
 @pytest.mark.parametrize("changes", [{}, WITH_ID], ids=["without ids", "with ids"])
@@ -256,8 +274,10 @@ def test_dates_in_any_order_hold_the_same_events(warehouse: Warehouse, csv, chan
     for dates in ((DAY_1, DAY_2, DAY_3), (DAY_3, DAY_1, DAY_2), (DAY_2, DAY_3, DAY_1)):
         for as_of in dates:
             ingest_behavior(sources, as_of)
-        held.append(warehouse.rows(f"select {CONTENT}, known_on from raw_files.events order by row_key"))
-        warehouse.rows("truncate raw_files.events; truncate audit.loads cascade")
+        held.append(
+            warehouse.rows(f"select {CONTENT}, known_on from raw_files.events order by event_at, event_id")
+        )
+        empty(warehouse)
     assert held[0] == held[1] == held[2]
     assert len(held[0]) == 5
 
@@ -309,7 +329,7 @@ def test_a_failure_in_the_middle_leaves_what_was_there_before(
         raise ConnectionError("the wire was cut")
 
     with monkeypatch.context() as patch:
-        patch.setattr(file_loads, "_quarantine", fail)
+        patch.setattr(behavior, "write_quarantine", fail)
         with pytest.raises(ConnectionError):
             ingest_behavior(csv(PLAIN), DAY_1)
     assert_empty(module_warehouse)
@@ -346,13 +366,13 @@ def test_the_simulated_company_s_events_count_as_a_plain_reading_of_its_files_do
     assert load is not None
     assert load.reasons == expected
     assert {"unreadable_event_at", "missing_event_name", "repeated"} == set(expected)
-    days = {(row[2], row[1][:10]) for row in seen if row[2]}
+    days = {row[1][:10] for row in seen if row[2]}
     assert warehouse.value("select count(*) from intermediate.usage_day_queue") == len(days)
 
 
 def assert_empty(warehouse: Warehouse) -> None:
     for table in (
-        "raw_files.events",
+        *(f"raw_files.{table}" for table in BEHAVIOR_TABLES),
         "quarantine.rows",
         "intermediate.usage_day_queue",
         "audit.loads",

@@ -1,6 +1,6 @@
 """A load that is taken out leaves nothing behind: the next build equals one that never saw it."""
 
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import psycopg
@@ -17,6 +17,7 @@ from include.sources.retract import Retracted, in_words, list_loads, retract
 from include.warehouse.connect import connect
 from include.warehouse.lock import begin_run, fail_run
 from tests.conftest import Warehouse, embedded, fresh_warehouse
+from tests.fixtures.raw_events import add_events, add_reading
 
 HEADER = "order_no,buyer,placed,sku,qty,price\n"
 DAY_1, DAY_2 = date(2024, 3, 4), date(2024, 3, 9)
@@ -199,13 +200,9 @@ def test_a_companys_number_touches_both_accounts_from_its_first_day(warehouse: W
 def test_events_queue_their_days_but_for_those_of_nobody(warehouse: Warehouse) -> None:
     with landing("behavior", "events", DAY_2) as books:
         bind_company(books.connection, "Test company", "Asia/Shanghai", "CNY")
-        for key, customer in (("1", "A"), ("2", None)):
-            books.connection.execute(
-                "insert into raw_files.events (load_id, load_seq, loaded_at, known_on, source_file, source_row, row_key, "
-                "row_hash, customer_id, event_name, event_at) values (%s, %s, now(), %s, 'f', 1, %s, 'h', %s, 'login', "
-                "'2024-03-01 20:00+00')",
-                [books.load_id, books.load_seq, DAY_2, key, customer],
-            )
+        at = datetime(2024, 3, 1, 20, tzinfo=UTC)
+        event = {"event_name": "login", "event_at": at, "known_on": DAY_2}
+        add_events(books, add_reading(books), [event | {"customer_id": "A"}, event])
     retract(str(books.load_id), "a test system's events")
     assert warehouse.rows("select customer_id, usage_date from intermediate.usage_day_queue") == [
         ("A", date(2024, 3, 2))

@@ -3,13 +3,18 @@
         materialized='incremental',
         incremental_strategy='append',
         on_schema_change='fail',
-        indexes=[{'columns': ['account_id', 'usage_date'], 'unique': true}],
+        indexes=[
+            {'columns': ['account_id', 'usage_date'], 'unique': true},
+            {'columns': ['usage_date']},
+        ],
         pre_hook=[
-            "{{ claim_queued_days(source('intermediate', 'usage_day_queue')) }}",
+            "{{ claim_all_queued_days(source('intermediate', 'usage_day_queue')) }}",
             "{{ remove_claimed_days(source('intermediate', 'usage_day_queue'), 'usage_date') }}",
+            "{{ remove_claimed_whole_days(source('intermediate', 'usage_day_queue'), 'usage_date') }}",
         ],
         post_hook=[
             "{{ restate_from_claimed_days(source('intermediate', 'usage_day_queue'), 'usage_date') }}",
+            "{{ restate_from_claimed_whole_days(source('intermediate', 'usage_day_queue'), 'usage_date') }}",
             "{{ settle_claim(source('intermediate', 'usage_day_queue')) }}",
             "{{ remember_definition(var('definition')) }}",
             "analyze {{ this }}",
@@ -27,6 +32,44 @@ claimed_days as (
         usage_date
     from {{ source('intermediate', 'usage_day_queue') }}
     where claimed_by = '{{ var("run_id") }}'
+
+),
+
+-- The events of a day are found by time: each stretch of days is read once, whatever number of accounts it is for.
+dates as (
+
+    select
+        usage_date,
+        lag(usage_date) over (order by usage_date) as date_before
+    from (select distinct usage_date from claimed_days) as distinct_dates
+
+),
+
+numbered_dates as (
+
+    select
+        usage_date,
+        sum(case when {{ days_between('date_before', 'usage_date') }} <= 31 then 0 else 1 end)
+            over (order by usage_date rows between unbounded preceding and current row) as stretch
+    from dates
+
+),
+
+stretches as (
+
+    select
+        min(usage_date) as first_date,
+        max(usage_date) as last_date
+    from numbered_dates
+    group by stretch
+
+),
+
+whole_days as (
+
+    select usage_date
+    from claimed_days
+    where customer_id = ''
 
 ),
 {% endif %}
@@ -47,13 +90,22 @@ events as (
     select events_of_days.*
     from {{ ref('stg_events') }} as events_of_days
     {% if is_incremental() %}
-    inner join claimed_days
+    inner join stretches
+        on
+            events_of_days.event_at >= {{ day_start('stretches.first_date') }}
+            and events_of_days.event_at < {{ day_start(days_before('stretches.last_date', -1)) }}
+    left join whole_days
+        on events_of_days.usage_date = whole_days.usage_date
+    left join claimed_days
         on
             events_of_days.customer_id = claimed_days.customer_id
-            and events_of_days.event_at >= {{ day_start('claimed_days.usage_date') }}
-            and events_of_days.event_at < {{ day_start(days_before('claimed_days.usage_date', -1)) }}
+            and events_of_days.usage_date = claimed_days.usage_date
     {% endif %}
-    where events_of_days.customer_id is not null
+    where
+        events_of_days.customer_id is not null
+        {% if is_incremental() %}
+        and (whole_days.usage_date is not null or claimed_days.usage_date is not null)
+        {% endif %}
 
 ),
 

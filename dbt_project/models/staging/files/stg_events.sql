@@ -1,18 +1,20 @@
--- No CTE, as in stg_order_lines: a reader that wants the events of a few accounts must reach them by index.
+-- No CTE: a reader that wants the events of a few days must reach them by index.
 select
-    versions.row_key,
-    versions.customer_id,
-    versions.user_id,
-    versions.session_id,
-    versions.event_name,
-    versions.feature,
-    versions.duration_s,
-    versions.event_at,
-    {{ local_date('versions.event_at') }} as usage_date,
-    versions.known_on
-from {{ source('raw_files', 'events') }} as versions
-left join {{ source('raw_files', 'events') }} as newer_versions
+    events.file_id,
+    events.source_row,
+    events.event_id,
+    events.customer_id,
+    events.user_id,
+    events.session_id,
+    events.event_name,
+    events.feature,
+    events.duration_s,
+    events.event_at,
+    {{ local_date('events.event_at') }} as usage_date,
+    events.known_on
+from {{ source('raw_files', 'events') }} as events
+left join {{ source('raw_files', 'superseded_events') }} as superseded_events
     on
-        versions.row_key = newer_versions.row_key
-        and versions.load_seq < newer_versions.load_seq
-where newer_versions.row_key is null
+        events.file_id = superseded_events.file_id
+        and events.source_row = superseded_events.source_row
+where superseded_events.file_id is null
