@@ -1,4 +1,4 @@
-"""Pull the CRM into `raw_hubspot`, as versions: companies and their record ids, contacts, deals, tickets, NPS.
+"""Pull the CRM, as versions: from HubSpot into `raw_hubspot`, or from Salesforce into `raw_salesforce`.
 
 Announces `raw_crm` for the date. A CRM that is not configured is announced as absent.
 
@@ -15,6 +15,10 @@ from include.sources.loads import Load
 
 def pull(sources: Sources, as_of: date) -> dict[str, Load] | None:
     """Load up to the as-of date, one load per entity; None where the source is absent."""
+    if sources.crm is not None and sources.crm.system == "salesforce":
+        from include.sources.salesforce import ingest_salesforce
+
+        return ingest_salesforce(sources, as_of)
     from include.sources.hubspot import ingest_crm
 
     return ingest_crm(sources, as_of)

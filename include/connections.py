@@ -5,7 +5,7 @@ import os
 import sys
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from include.errors import StratumError
 
@@ -27,20 +27,46 @@ def get_connection(conn_id: str) -> ApiConnection:
     inside a task, from Airflow's connections. Raises StratumError where neither knows it, it cannot be
     read, or it has no token.
     """
-    variable = f"AIRFLOW_CONN_{conn_id.upper()}"
-    if text := os.environ.get(variable):
-        try:
-            parts = _from_json(text) if text.lstrip().startswith("{") else _from_uri(text)
-        except ValueError:
-            # The parser's own words could show the token.
-            raise StratumError(
-                f"{variable} is not a connection: write it as a URI or as JSON, as Airflow does."
-            ) from None
-    else:
-        parts = _from_airflow(conn_id, variable)
+    parts = _parts(conn_id, "JSON with host and password (the API token)")
     if not parts.token:
         raise StratumError(f"The connection '{conn_id}' has no password: put the API token there.")
     return ApiConnection(conn_id, parts.base_url(), parts.token)
+
+
+@dataclass(frozen=True)
+class LoginConnection:
+    """How to log in to an API that gives sessions, not tokens. Its text form shows no secret."""
+
+    conn_id: str
+    host: str | None
+    """Base URL that all calls go to; None for the vendor's own addresses."""
+    login: str | None
+    password: str | None = field(repr=False)
+    extra: dict[str, str] = field(repr=False)
+    """The connection's extras under Airflow's names, blank ones left out."""
+
+
+def get_login(conn_id: str) -> LoginConnection:
+    """Return the Airflow connection `conn_id` of an API one logs in to, read as `get_connection` reads it.
+
+    Raises StratumError where it is not known or cannot be read.
+    """
+    parts = _parts(conn_id, "JSON with login, password and extra")
+    extra = {name: str(value) for name, value in parts.extra.items() if value not in (None, "")}
+    return LoginConnection(conn_id, parts.base_url(), parts.login or None, parts.token or None, extra)
+
+
+def _parts(conn_id: str, wanted: str) -> "_Parts":
+    variable = f"AIRFLOW_CONN_{conn_id.upper()}"
+    if not (text := os.environ.get(variable)):
+        return _from_airflow(conn_id, variable, wanted)
+    try:
+        return _from_json(text) if text.lstrip().startswith("{") else _from_uri(text)
+    except ValueError:
+        # The parser's own words could show the token.
+        raise StratumError(
+            f"{variable} is not a connection: write it as a URI or as JSON, as Airflow does."
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -50,6 +76,8 @@ class _Parts:
     schema: str
     port: int | None
     token: str
+    login: str = ""
+    extra: dict[str, Any] = field(default_factory=dict)
 
     def base_url(self) -> str | None:
         """Return scheme://host[:port]; the scheme stands in the host, the schema or the connection type."""
@@ -63,12 +91,15 @@ class _Parts:
 def _from_json(text: str) -> _Parts:
     value = json.loads(text)
     port = value.get("port")
+    extra = value.get("extra") or {}
     return _Parts(
         value.get("conn_type") or "",
         value.get("host") or "",
         value.get("schema") or "",
         int(port) if port else None,
         value.get("password") or "",
+        value.get("login") or "",
+        json.loads(extra) if isinstance(extra, str) else extra,
     )
 
 
@@ -81,18 +112,31 @@ def _from_uri(text: str) -> _Parts:
     host = unquote(split.hostname or "")
     if has_protocol:
         host = f"{protocol}://{host}"
-    return _Parts(conn_type, host, unquote(split.path.strip("/")), split.port, unquote(split.password or ""))
+    return _Parts(
+        conn_type,
+        host,
+        unquote(split.path.strip("/")),
+        split.port,
+        unquote(split.password or ""),
+        unquote(split.username or ""),
+        dict(parse_qsl(split.query)),
+    )
 
 
-def _from_airflow(conn_id: str, variable: str) -> _Parts:
+def _from_airflow(conn_id: str, variable: str, wanted: str) -> _Parts:
     found = airflow_connection(conn_id)
     if found is None:
         raise StratumError(
-            f"No connection '{conn_id}'. Set {variable} to JSON with host and password (the API token), "
-            "or add it to Airflow's connections."
+            f"No connection '{conn_id}'. Set {variable} to {wanted}, or add it to Airflow's connections."
         )
     return _Parts(
-        found.conn_type or "", found.host or "", found.schema or "", found.port, found.password or ""
+        found.conn_type or "",
+        found.host or "",
+        found.schema or "",
+        found.port,
+        found.password or "",
+        found.login or "",
+        found.extra_dejson,
     )
 
 

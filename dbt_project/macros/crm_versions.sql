@@ -18,9 +18,9 @@
 
 
 {#- All versions of an object type that belongs to a company: its keys, the properties asked for as text
-    (`properties`: column → HubSpot's name), and the days each version holds. What is read of the JSON is read once,
+    (`properties`: column → the system's name), and the days each version holds. What is read of the JSON is read once,
     below the window function; the model casts it above. -#}
-{% macro crm_versions(entity, properties) -%}
+{% macro crm_versions(raw_schema, entity, properties) -%}
     select
         versions.record_id,
         versions.load_seq,
@@ -32,5 +32,19 @@
         {{ json_text('versions.properties', property) }} as {{ column }},
         {%- endfor %}
         {{ version_days('versions') }}
-    from {{ source('raw_hubspot', entity) }} as versions
+    from {{ source(raw_schema, entity) }} as versions
+{%- endmacro %}
+
+
+{#- Versions of several systems as one: `models` is system → staging model, each with the columns named. A record's id
+    and its company's are put behind the system's name, since two systems may use one id. -#}
+{% macro crm_union(models, columns) -%}
+    {%- for system, model in models.items() %}
+    {% if not loop.first %}union all{% endif %}
+    select
+        '{{ system }}:' || record_id as record_id,
+        '{{ system }}:' || company_record_id as company_record_id,
+        {{ columns | join(',\n        ') }}
+    from {{ model }}
+    {%- endfor %}
 {%- endmacro %}

@@ -112,6 +112,16 @@
 {%- endmacro %}
 
 
+{#- The different texts of a group in alphabetical order, with a sign between them; null where there is none. -#}
+{% macro joined_texts(text, sign) -%}
+    {{ return(adapter.dispatch('joined_texts')(text, sign)) }}
+{%- endmacro %}
+
+{% macro default__joined_texts(text, sign) -%}
+    string_agg(distinct {{ text }}, '{{ sign }}' order by {{ text }})
+{%- endmacro %}
+
+
 {#- A value as text. -#}
 {% macro as_text(value) -%}
     {{ return(adapter.dispatch('as_text')(value)) }}

@@ -22,10 +22,10 @@
         claimed.claimed_by
     from {{ source('intermediate', 'restatement_queue') }} as claimed
     inner join {{ ref('int_account_crosswalk') }} as account_crosswalk
-        on claimed.account_key = 'hubspot:' || account_crosswalk.source_account_id
+        on claimed.account_key = account_crosswalk.source_system || ':' || account_crosswalk.source_account_id
     where
         claimed.claimed_by = '{{ var("run_id") }}'
-        and account_crosswalk.source_system = 'hubspot'
+        and account_crosswalk.source_system <> 'orders'
     on conflict do nothing
 {%- endmacro %}
 
@@ -79,9 +79,11 @@
         cast('0001-01-01' as date) as from_date
     from (
         select coalesce(before.account_id, '') as account_before, coalesce(after.account_id, '') as account_after
-        from (select * from {{ arguments['target_relation'] }} where source_system = 'hubspot') as before
-        full outer join (select * from {{ arguments['temp_relation'] }} where source_system = 'hubspot') as after
-            on before.source_account_id = after.source_account_id
+        from (select * from {{ arguments['target_relation'] }} where source_system <> 'orders') as before
+        full outer join (select * from {{ arguments['temp_relation'] }} where source_system <> 'orders') as after
+            on
+                before.source_system = after.source_system
+                and before.source_account_id = after.source_account_id
     ) as mappings
     cross join lateral (select account_before as account_id union select account_after) as changed
     where mappings.account_before <> mappings.account_after and changed.account_id <> ''

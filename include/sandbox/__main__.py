@@ -1,7 +1,8 @@
 """Start the sandbox: `python -m include.sandbox --port PORT --state FILE`, on loopback if not told another address.
 
 The token clients must send is read from STRATUM_SANDBOX_TOKEN. An empty state is seeded with the CRM of the
-simulated company; a state an older version left gets the object types it lacks.
+simulated company; a state an older version left gets the object types it lacks. The process stands in for HubSpot and, under
+/services/, for an empty Salesforce org, whose records lie beside FILE.
 """
 
 import argparse
@@ -14,6 +15,8 @@ from pathlib import Path
 import uvicorn
 
 from include.sandbox.app import Sandbox
+from include.sandbox.salesforce.app import SalesforceSandbox
+from include.sandbox.salesforce.store import Store as SalesforceStore
 from include.sandbox.store import Store, simulated_accounts
 from include.simulate.crm import records
 
@@ -48,17 +51,22 @@ def main() -> int:
         store.seed(simulated_accounts())
     if missing := store.missing_kinds():
         store.seed_records(each for each in records() if each.kind in missing)
+    org = SalesforceStore(arguments.state.with_suffix(".salesforce.db"))
+    app = Sandbox(store, token).app()
+    app.routes.extend(SalesforceSandbox(org, token).app().routes)
     config = uvicorn.Config(
-        Sandbox(store, token).app(),
+        app,
         log_level="warning",
         access_log=False,
         lifespan="off",
+        http="h11",  # the other one writes all headers small; Salesforce's are in Title-Case
         timeout_graceful_shutdown=GRACE_S,
     )
     try:
         uvicorn.Server(config).run(sockets=[listener])
     finally:
         store.close()
+        org.close()
     return 0
 
 

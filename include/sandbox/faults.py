@@ -5,8 +5,26 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 
+class Switches:
+    """Faults by name, of a dataclass."""
+
+    def take(self, name: str) -> bool:
+        """Count a numbered fault down; tell whether it strikes this time."""
+        left = getattr(self, name)
+        setattr(self, name, max(0, left - 1))
+        return left > 0
+
+    def set(self, wanted: dict[str, Any]) -> None:
+        """Set the named faults and leave the others. Raises ValueError for a name that is none."""
+        unknown = set(wanted) - {each.name for each in fields(self)}  # type: ignore[arg-type]
+        if unknown:
+            raise ValueError(f"no such fault: {', '.join(sorted(unknown))}")
+        for name, value in wanted.items():
+            setattr(self, name, value)
+
+
 @dataclass
-class Faults:
+class Faults(Switches):
     """What goes wrong next. Numbers count down by one each time; names stay until they are cleared."""
 
     refuse_ids: list[str] = field(default_factory=list)
@@ -27,20 +45,6 @@ class Faults:
     """The next n batch updates write and then cut the connection."""
     empty_complete: int = 0
     """The next n batch updates answer COMPLETE without results and write nothing."""
-
-    def take(self, name: str) -> bool:
-        """Count a numbered fault down; tell whether it strikes this time."""
-        left = getattr(self, name)
-        setattr(self, name, max(0, left - 1))
-        return left > 0
-
-    def set(self, wanted: dict[str, Any]) -> None:
-        """Set the named faults and leave the others. Raises ValueError for a name that is none."""
-        unknown = set(wanted) - {each.name for each in fields(self)}
-        if unknown:
-            raise ValueError(f"no such fault: {', '.join(sorted(unknown))}")
-        for name, value in wanted.items():
-            setattr(self, name, value)
 
 
 @dataclass

@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from include.dates import zone
@@ -21,6 +29,7 @@ from include.settings import get_settings
 
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 CURRENCY = re.compile(r"[A-Z]{3}")
+SALESFORCE_FIELD = r"^[A-Za-z][A-Za-z0-9_]*$"
 REASON = re.compile(r"[a-z][a-z0-9_]*")
 FILE_KINDS = (".csv", ".csv.gz", ".parquet", ".jsonl", ".jsonl.gz")
 OUR_REASONS = (
@@ -208,10 +217,27 @@ class Behavior(FileSource):
 
 
 class Crm(_Section):
-    """The CRM that is pulled: its system and the Airflow connection that reaches it."""
+    """The CRM that is pulled: its system and the Airflow connection that reaches it.
 
-    system: Literal["hubspot"]
-    connection: str = Field("hubspot_default", min_length=1)
+    `account_number_field` is the field of Salesforce's Account that holds the orders' customer number.
+    """
+
+    system: Literal["hubspot", "salesforce"]
+    connection: str = Field("", min_length=1, validate_default=True)
+    account_number_field: str = Field("AccountNumber", pattern=SALESFORCE_FIELD)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_connection(cls, given: Any) -> Any:
+        if isinstance(given, dict) and isinstance(given.get("system"), str):
+            return {"connection": f"{given['system']}_default"} | given
+        return given
+
+    @model_validator(mode="after")
+    def _field_of_salesforce(self) -> "Crm":
+        if self.system != "salesforce" and "account_number_field" in self.model_fields_set:
+            raise ValueError(f"account_number_field is a key of salesforce, not of {self.system}")
+        return self
 
 
 class Sync(_Section):
@@ -231,6 +257,17 @@ class Sources(_Section):
     crm: Crm | None = None
     behavior: Behavior | None = None
     sync: Sync | None = None
+
+    @field_validator("sync")
+    @classmethod
+    def _told_where_it_is_pulled(cls, sync: Sync | None, known: ValidationInfo) -> Sync | None:
+        crm = known.data.get("crm")
+        if crm and sync and crm.system != sync.target:
+            raise ValueError(
+                f"its target is {sync.target} and crm.system {crm.system}: the record ids that are told come from "
+                "the CRM that is pulled. Leave sync out, or pull the same system"
+            )
+        return sync
 
 
 def load_sources(path: Path) -> Sources:

@@ -12,16 +12,23 @@ from include.dates import zone
 
 @dataclass(frozen=True)
 class Entity:
-    """An object type of HubSpot: its name there, which is its table's too, and the properties that make versions.
+    """An object type of a CRM: the name of its table, and the properties that make versions.
 
     What Stratum itself writes to HubSpot is not among them.
     """
 
     name: str
     properties: tuple[str, ...]
+    number: str | None = None
+    """Of companies alone: which of the properties is the account number."""
+
+    @property
+    def is_company(self) -> bool:
+        """Whether the records are accounts, not things that belong to one."""
+        return self.number is not None
 
 
-COMPANIES = Entity("companies", ("name", "industry", "country", "account_number"))
+COMPANIES = Entity("companies", ("name", "industry", "country", "account_number"), "account_number")
 ENTITIES = (
     COMPANIES,
     Entity("contacts", ("jobtitle", "hs_buying_role", "hs_email_optout")),
@@ -60,7 +67,7 @@ class Version:
     def row_hash(self, entity: Entity, company_record_id: str | None) -> str:
         """Return a fingerprint of the properties, of whether it is archived, and of the company it belongs to."""
         content: list[Any] = [[self.values[name] for name in entity.properties], self.is_archived]
-        if entity is not COMPANIES:
+        if not entity.is_company:
             content.append(company_record_id)
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
@@ -91,21 +98,22 @@ def timeline(entity: Entity, record: dict[str, Any], end: datetime, timezone: st
     record_id = record.get("id")
     if not record_id:
         raise Unreadable("no_id")
-    created_at = _instant(record.get("createdAt"))
+    created_at = instant(record.get("createdAt"))
     is_archived_now = bool(record.get("archived"))
     return Timeline(
         record_id=str(record_id),
         company_record_id=None if entity is COMPANIES else _primary_company(record),
         is_archived_now=is_archived_now,
         created_at=created_at,
-        modified_at=_instant(record.get("updatedAt")),
-        versions=_versions(entity, _changes(entity, record, created_at, is_archived_now), end, timezone),
+        modified_at=instant(record.get("updatedAt")),
+        versions=day_versions(entity, _changes(entity, record, created_at, is_archived_now), end, timezone),
     )
 
 
 Change = tuple[datetime, str | None, str | None]
 """When, which property (None: created, or archived), and its value from then on."""
-_ARCHIVED = "archived"
+ARCHIVED = "archived"
+"""The value of a change without a property that archives."""
 
 
 def _changes(
@@ -118,14 +126,15 @@ def _changes(
         # HubSpot lists the newest first; of two at one instant the newer has to come last.
         for entry in reversed(histories.get(name) or []):
             # A value kept from before a merge, or set milliseconds before the record's own stamp.
-            changed_at = max(_instant(entry.get("timestamp")), created_at)
+            changed_at = max(instant(entry.get("timestamp")), created_at)
             changes.append((changed_at, name, entry.get("value") or None))
     if is_archived_now:
-        changes.append((_instant(record.get("archivedAt")), None, _ARCHIVED))
+        changes.append((instant(record.get("archivedAt")), None, ARCHIVED))
     return [(created_at, None, None), *sorted(changes, key=itemgetter(0))]
 
 
-def _versions(entity: Entity, changes: list[Change], end: datetime, timezone: str) -> tuple[Version, ...]:
+def day_versions(entity: Entity, changes: list[Change], end: datetime, timezone: str) -> tuple[Version, ...]:
+    """Return a version for each day of `timezone` on which changes, in order of time, made a difference, up to `end`."""
     local = zone(timezone)
     values: dict[str, str | None] = dict.fromkeys(entity.properties)
     is_archived = False
@@ -135,7 +144,7 @@ def _versions(entity: Entity, changes: list[Change], end: datetime, timezone: st
             break
         if name is not None:
             values[name] = value
-        elif value == _ARCHIVED:
+        elif value == ARCHIVED:
             is_archived = True
         days[changed_at.astimezone(local).date()] = Version(dict(values), is_archived, changed_at)
     kept: list[Version] = []
@@ -158,7 +167,8 @@ def _primary_company(record: dict[str, Any]) -> str | None:
     return found[0] if found else None
 
 
-def _instant(text: Any) -> datetime:
+def instant(text: Any) -> datetime:
+    """Return the moment a text names. Raises Unreadable where it names none."""
     try:
         moment = datetime.fromisoformat(text)
     except (TypeError, ValueError) as error:

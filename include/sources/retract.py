@@ -63,7 +63,7 @@ on conflict do nothing"""
 
 _CRM_CHILD = """
 insert into intermediate.restatement_queue (load_id, account_key, from_date)
-select %(load_id)s::uuid, 'hubspot:' || places.company_record_id,
+select %(load_id)s::uuid, %(system)s::text || ':' || places.company_record_id,
     min((gone.valid_from at time zone company.timezone)::date)
 from gone
 cross join audit.company
@@ -82,11 +82,11 @@ insert into intermediate.restatement_queue (load_id, account_key, from_date)
 select %(load_id)s::uuid, places.account_key, min((places.valid_from at time zone company.timezone)::date)
 from audit.company
 cross join (
-    select 'hubspot:' || record_id as account_key, valid_from from gone
+    select %(system)s::text || ':' || record_id as account_key, valid_from from gone
     union all
     select account_number, valid_from from gone
     union all
-    select 'hubspot:' || record_id, valid_from from remaining
+    select %(system)s::text || ':' || record_id, valid_from from remaining
     union all
     select account_number, valid_from from remaining
 ) as places
@@ -101,6 +101,11 @@ KINDS: dict[tuple[str, str], Kind] = {
     **{
         ("crm", entity): Kind(("raw_hubspot", entity), "record_id", _CRM_CHILD)
         for entity in ("contacts", "deals", "tickets", "feedback_submissions")
+    },
+    ("salesforce", "accounts"): Kind(("raw_salesforce", "accounts"), "record_id", _CRM_COMPANY),
+    **{
+        ("salesforce", entity): Kind(("raw_salesforce", entity), "record_id", _CRM_CHILD)
+        for entity in ("contacts", "contact_roles", "opportunities", "cases")
     },
 }
 
@@ -220,7 +225,8 @@ def _take_out(connection: psycopg.Connection, kind: Kind, load_id: uuid.UUID) ->
             "select versions.* from {} as versions where {} in (select {} from gone)"
         ).format(table, key, key)
     )
-    connection.execute(kind.queue, {"load_id": load_id})
+    system = kind.table[0].removeprefix("raw_")
+    connection.execute(kind.queue, {"load_id": load_id, "system": system})
     first = connection.execute(
         "select least("
         "(select min(order_date) from intermediate.account_day_queue where load_id = %(load_id)s), "

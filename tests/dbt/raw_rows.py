@@ -174,16 +174,17 @@ class Version:
     """The company it belonged to until then, where that is another one."""
 
 
-def land_versions(as_of: date, entity: str, versions: Iterable[Version]) -> None:
+def land_versions(as_of: date, entity: str, versions: Iterable[Version], system: str = "hubspot") -> None:
     """Land versions of CRM records of one entity and queue the accounts they touch, in one load."""
-    owner = "account_number" if entity == "companies" else "company_record_id"
-    with landing("crm", entity, as_of) as load:
+    is_company = entity in ("companies", "accounts")
+    owner = "account_number" if is_company else "company_record_id"
+    with landing("crm" if system == "hubspot" else system, entity, as_of) as load:
         bind_company(load.connection, "Test company", TIMEZONE, CURRENCY)
         for version in versions:
             load.rows_in += 1
             load.rows_new += 1
             load.connection.execute(
-                f"insert into raw_hubspot.{entity} (load_id, load_seq, loaded_at, known_on, valid_from, record_id, "
+                f"insert into raw_{system}.{entity} (load_id, load_seq, loaded_at, known_on, valid_from, record_id, "
                 f"{owner}, is_archived, row_hash, properties) values (%s, %s, now(), %s, %s, %s, %s, %s, 'hash', %s)",
                 [
                     *(
@@ -197,14 +198,14 @@ def land_versions(as_of: date, entity: str, versions: Iterable[Version]) -> None
                     *(version.is_archived, Jsonb(version.properties)),
                 ],
             )
-            touched = {version.record_id} if entity == "companies" else {version.owner, version.owner_before}
+            touched = {version.record_id} if is_company else {version.owner, version.owner_before}
             for company in touched - {None}:
                 load.connection.execute(
                     "insert into intermediate.restatement_queue (load_id, account_key, from_date) "
                     "values (%s, %s, %s) on conflict do nothing",
                     [
                         load.load_id,
-                        f"hubspot:{company}",
+                        f"{system}:{company}",
                         version.valid_from.astimezone(ZoneInfo(TIMEZONE)).date(),
                     ],
                 )

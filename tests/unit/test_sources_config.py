@@ -53,6 +53,18 @@ WRONG = {
         "company: {name: x}" + ORDERS + "  timezone: Mars/Base",
         "'Mars/Base' is not a time zone",
     ),
+    "an account number field of a system that has none": (
+        "company: {name: x}\ncrm: {system: hubspot, account_number_field: No__c}",
+        "account_number_field is a key of salesforce, not of hubspot",
+    ),
+    "an account number field that is no field": (
+        "company: {name: x}\ncrm: {system: salesforce, account_number_field: 'Id from User'}",
+        "crm.account_number_field: String should match pattern",
+    ),
+    "a sync to another system than is pulled": (
+        "company: {name: x}\ncrm: {system: salesforce}\nsync: {target: hubspot, fields: {stratum_tier: tier}}",
+        "sync: its target is hubspot and crm.system salesforce",
+    ),
     "a currency that is no code": ("company: {name: x, currency: yuan}", "'yuan' is not a currency code"),
     "a file of another kind": (
         "company: {name: x}" + ORDERS.replace("orders.csv", "orders.xlsx"),
@@ -164,3 +176,14 @@ def test_the_files_that_are_shipped_are_valid(tmp_path: Path, monkeypatch) -> No
     assert retail.orders is not None
     assert retail.orders.file == "/data/online_retail_ii.parquet"
     assert (retail.crm, retail.sync) == (None, None)
+
+
+def test_a_crm_is_reached_by_the_connection_of_its_system_unless_another_is_named(tmp_path: Path) -> None:
+    for crm, connection in (
+        ("{system: hubspot}", "hubspot_default"),
+        ("{system: salesforce}", "salesforce_default"),
+        ("{system: salesforce, connection: mine}", "mine"),
+    ):
+        found = load(tmp_path, f"company: {{name: x}}\ncrm: {crm}").crm
+        assert found is not None
+        assert (found.connection, found.account_number_field) == (connection, "AccountNumber")

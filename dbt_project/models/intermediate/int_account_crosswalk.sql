@@ -19,7 +19,10 @@ account_days as (
 
 companies as (
 
-    select * from {{ ref('stg_hubspot_companies') }}
+    select
+        *,
+        max(load_seq) over (partition by crm_system) as system_load_seq
+    from {{ ref('int_crm_companies') }}
     where is_latest
 
 ),
@@ -39,13 +42,14 @@ order_customers as (
 crm_companies as (
 
     select
-        'hubspot' as source_system,
-        record_id as source_account_id,
-        coalesce(account_number, 'hubspot:' || record_id) as account_id,
+        crm_system as source_system,
+        source_record_id as source_account_id,
+        coalesce(account_number, record_id) as account_id,
         not is_archived as is_active,
         row_number() over (
-            partition by coalesce(account_number, 'hubspot:' || record_id)
-            order by case when is_archived then 1 else 0 end asc, valid_from desc, record_id asc
+            partition by coalesce(account_number, record_id)
+            order by
+                case when is_archived then 1 else 0 end asc, system_load_seq desc, valid_from desc, record_id asc
         ) = 1 as is_preferred
     from companies
 

@@ -19,6 +19,7 @@ PRELOADED = (
     "include.sources.behavior",
     "include.sources.orders",
     "include.sources.hubspot",
+    "include.sources.salesforce",
     "include.sync.run",
     "include.warehouse.publish",
     "ml.score",

@@ -150,12 +150,12 @@ pair_companies as (
     select
         pairs.as_of_date,
         pairs.account_id,
-        account_crosswalk.source_account_id as company_record_id
+        account_crosswalk.source_system || ':' || account_crosswalk.source_account_id as company_record_id
     from {{ ref('account_features_due') }} as pairs
     inner join {{ ref('int_account_crosswalk') }} as account_crosswalk
         on
             pairs.account_id = account_crosswalk.account_id
-            and account_crosswalk.source_system = 'hubspot'
+            and account_crosswalk.source_system <> 'orders'
 
 ),
 
@@ -167,7 +167,7 @@ contact_sums as (
         count(*) as contacts,
         count(case when ';' || contacts.buying_roles || ';' like '%;DECISION_MAKER;%' then 1 end) as decision_makers
     from pair_companies
-    inner join {{ ref('stg_hubspot_contacts') }} as contacts
+    inner join {{ ref('int_crm_contacts') }} as contacts
         on
             pair_companies.company_record_id = contacts.company_record_id
             and {{ stands_on('contacts', 'pair_companies.as_of_date') }}
@@ -185,7 +185,7 @@ ticket_sums as (
         count(case when {{ ticket_days_ago }} < 90 then 1 end) as tickets_90d,
         count(case when {{ ticket_days_ago }} < 90 and tickets.priority = 'URGENT' then 1 end) as urgent_tickets_90d
     from pair_companies
-    inner join {{ ref('stg_hubspot_tickets') }} as tickets
+    inner join {{ ref('int_crm_tickets') }} as tickets
         on
             pair_companies.company_record_id = tickets.company_record_id
             and {{ stands_on('tickets', 'pair_companies.as_of_date') }}
@@ -205,7 +205,7 @@ placed_answers as (
             order by survey_answers.submitted_at desc, survey_answers.record_id desc
         ) as newness
     from pair_companies
-    inner join {{ ref('stg_hubspot_survey_answers') }} as survey_answers
+    inner join {{ ref('int_crm_survey_answers') }} as survey_answers
         on
             pair_companies.company_record_id = survey_answers.company_record_id
             and {{ stands_on('survey_answers', 'pair_companies.as_of_date') }}
@@ -251,7 +251,7 @@ deals_on_dates as (
             else exchange_rates.rate
         end as rate
     from pair_companies
-    inner join {{ ref('stg_hubspot_deals') }} as deals
+    inner join {{ ref('int_crm_deals') }} as deals
         on
             pair_companies.company_record_id = deals.company_record_id
             and {{ stands_on('deals', 'pair_companies.as_of_date') }}

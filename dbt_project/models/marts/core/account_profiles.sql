@@ -10,7 +10,7 @@ account_features as (
 account_crosswalk as (
 
     select * from {{ ref('int_account_crosswalk') }}
-    where source_system = 'hubspot'
+    where source_system <> 'orders'
 
 ),
 
@@ -19,7 +19,7 @@ company_versions as (
     select
         *,
         row_number() over (partition by record_id order by valid_from desc, load_seq desc) as newness
-    from {{ ref('stg_hubspot_companies') }}
+    from {{ ref('int_crm_companies') }}
     where valid_from < {{ as_of_end() }}
 
 ),
@@ -40,7 +40,10 @@ companies as (
                 company_versions.record_id asc
         ) as place_in_account
     from company_versions
-    inner join account_crosswalk on company_versions.record_id = account_crosswalk.source_account_id
+    inner join account_crosswalk
+        on
+            company_versions.crm_system = account_crosswalk.source_system
+            and company_versions.source_record_id = account_crosswalk.source_account_id
     where company_versions.newness = 1
 
 ),

@@ -2,7 +2,7 @@ with
 
 versions as (
 
-    {{ crm_versions('contacts', {
+    {{ crm_versions('raw_hubspot', 'contacts', {
         'job_title': 'jobtitle',
         'buying_roles': 'hs_buying_role',
         'opted_out': 'hs_email_optout',

@@ -2,7 +2,7 @@ with
 
 versions as (
 
-    {{ crm_versions('deals', {
+    {{ crm_versions('raw_hubspot', 'deals', {
         'deal_stage': 'dealstage',
         'amount': 'amount',
         'currency': 'deal_currency_code',

@@ -2,7 +2,7 @@ with
 
 versions as (
 
-    {{ crm_versions('feedback_submissions', {
+    {{ crm_versions('raw_hubspot', 'feedback_submissions', {
         'survey_type': 'hs_survey_type',
         'answer': 'hs_value',
         'submission': 'hs_submission_timestamp',

@@ -2,7 +2,7 @@ with
 
 versions as (
 
-    {{ crm_versions('tickets', {
+    {{ crm_versions('raw_hubspot', 'tickets', {
         'priority': 'hs_ticket_priority',
         'created_at': 'createdate',
         'closed_at': 'closed_date',

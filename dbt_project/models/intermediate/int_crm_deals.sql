@@ -1,0 +1,23 @@
+{{ config(materialized='view') }}
+
+with
+
+final as (
+
+    {{ crm_union({'hubspot': ref('stg_hubspot_deals'), 'salesforce': ref('stg_salesforce_opportunities')}, [
+        'load_seq',
+        'valid_from',
+        'known_on',
+        'is_archived',
+        'deal_stage',
+        'amount',
+        'currency',
+        'is_won',
+        'close_date',
+        'valid_from_date',
+        'valid_until_date',
+    ]) }}
+
+)
+
+select * from final

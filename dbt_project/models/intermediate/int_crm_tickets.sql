@@ -1,0 +1,21 @@
+{{ config(materialized='view') }}
+
+with
+
+final as (
+
+    {{ crm_union({'hubspot': ref('stg_hubspot_tickets'), 'salesforce': ref('stg_salesforce_cases')}, [
+        'load_seq',
+        'valid_from',
+        'known_on',
+        'is_archived',
+        'priority',
+        'created_date',
+        'closed_date',
+        'valid_from_date',
+        'valid_until_date',
+    ]) }}
+
+)
+
+select * from final

@@ -1,0 +1,31 @@
+with
+
+versions as (
+
+    {{ crm_versions('raw_salesforce', 'cases', {
+        'priority': 'Priority',
+        'created_at': 'createdate',
+        'closed_at': 'ClosedDate',
+    }) }}
+
+),
+
+final as (
+
+    select
+        record_id,
+        load_seq,
+        company_record_id,
+        valid_from,
+        known_on,
+        is_archived,
+        upper(priority) as priority,
+        {{ local_date('(' ~ instant_of('created_at') ~ ')') }} as created_date,
+        {{ local_date('(' ~ instant_of('closed_at') ~ ')') }} as closed_date,
+        valid_from_date,
+        valid_until_date
+    from versions
+
+)
+
+select * from final

@@ -1,0 +1,145 @@
+"""What is built from the CRM does not depend on which system it is: the same facts make the same account."""
+
+from datetime import date
+
+import pytest
+
+from include.dbt import build
+from tests.conftest import Warehouse
+from tests.dbt.raw_rows import Line, Orders, Version, at, land_versions
+
+AS_OF, BEFORE = date(2026, 6, 30), date(2026, 6, 29)
+JANUARY, JUNE = date(2026, 1, 10), date(2026, 6, 20)
+CRM_COLUMNS = (
+    "tickets_90d, open_tickets, urgent_tickets_90d, open_deals, open_deal_amount::float, won_deals_365d, contacts, "
+    "has_decision_maker"
+)
+
+
+def hubspot(as_of: date) -> None:
+    made = {"createdate": at(JUNE).isoformat()}
+    land_versions(as_of, "companies", [Version("1", "c1", at(JANUARY), {"name": "One", "industry": "steel"})])
+    land_versions(
+        as_of,
+        "contacts",
+        [
+            Version("1", "1", at(JANUARY), {"jobtitle": "Buyer"}),
+            Version("1", "1", at(JUNE), {"jobtitle": "Buyer", "hs_buying_role": "END_USER;DECISION_MAKER"}),
+            Version("2", "1", at(JANUARY), {"jobtitle": "Clerk"}),
+        ],
+    )
+    closed = {"closedate": "2026-06-20T00:00:00Z", "deal_currency_code": "CNY"}
+    land_versions(
+        as_of,
+        "deals",
+        [
+            Version("1", "1", at(JANUARY), {"dealstage": "appointmentscheduled", "amount": "100"}),
+            Version("1", "1", at(JUNE), {"dealstage": "contractsent", "amount": "150.50"}),
+            Version("2", "1", at(JUNE), {"dealstage": "closedwon", "hs_is_closed_won": "true"} | closed),
+            Version("3", "1", at(JUNE), {"dealstage": "closedlost", "hs_is_closed_won": "false"} | closed),
+        ],
+    )
+    land_versions(
+        as_of,
+        "tickets",
+        [
+            Version("1", "1", at(JUNE), made | {"hs_ticket_priority": "URGENT"}),
+            Version(
+                "2", "1", at(JUNE), made | {"hs_ticket_priority": "LOW", "closed_date": at(JUNE).isoformat()}
+            ),
+            Version("3", "1", at(JUNE), made | {"hs_ticket_priority": "LOW"}, is_archived=True),
+        ],
+    )
+
+
+def salesforce(as_of: date) -> None:
+    made = {"createdate": at(JUNE).isoformat()}
+
+    def land(entity: str, versions: list[Version]) -> None:
+        land_versions(as_of, entity, versions, "salesforce")
+
+    # Its ids are those of the other system's records, of another company.
+    land("accounts", [Version("1", "c2", at(JANUARY), {"Name": "Two", "Industry": "steel"})])
+    land(
+        "contacts",
+        [
+            Version("1", "1", at(JANUARY), {"Title": "Buyer"}),
+            Version("2", "1", at(JANUARY), {"Title": "Clerk", "HasOptedOutOfEmail": "false"}),
+        ],
+    )
+    land(
+        "contact_roles",
+        [
+            Version("8", "1", at(JUNE), {"ContactId": "1", "Role": "Business User"}),
+            Version("9", "1", at(JUNE), {"ContactId": "1", "Role": "Economic Decision Maker"}),
+        ],
+    )
+    closed = {"CloseDate": "2026-06-20", "CurrencyIsoCode": "CNY"}
+    land(
+        "opportunities",
+        [
+            Version("1", "1", at(JANUARY), {"StageName": "Prospecting", "Amount": "100"}),
+            Version("1", "1", at(JUNE), {"StageName": "Negotiation", "Amount": "150.5"}),
+            Version("2", "1", at(JUNE), {"StageName": "Closed Won", "IsWon": "true"} | closed),
+            Version("3", "1", at(JUNE), {"StageName": "Closed Lost", "IsWon": "false"} | closed),
+        ],
+    )
+    land(
+        "cases",
+        [
+            Version("1", "1", at(JUNE), made | {"Priority": "Urgent"}),
+            Version("2", "1", at(JUNE), made | {"Priority": "Low", "ClosedDate": at(JUNE).isoformat()}),
+            Version("3", "1", at(JUNE), made | {"Priority": "Low"}, is_archived=True),
+        ],
+    )
+
+
+@pytest.fixture(scope="module")
+def built(module_warehouse: Warehouse) -> Warehouse:
+    """A warehouse in which one account stands in HubSpot and one in Salesforce, and a prospect in Salesforce."""
+    lines = [Line(customer, customer, customer, at(JANUARY)) for customer in ("c1", "c2")]
+    Orders().land(BEFORE, lines)
+    hubspot(BEFORE)
+    salesforce(BEFORE)
+    land_versions(BEFORE, "accounts", [Version("5", None, at(JANUARY), {"Name": "Prospect"})], "salesforce")
+    for layer in ("staging", "marts"):
+        build(layer, BEFORE, "run-0")
+    return module_warehouse
+
+
+def features(warehouse: Warehouse, day: date) -> list[tuple]:
+    return warehouse.rows(
+        f"select {CRM_COLUMNS} from marts.account_features where as_of_date = %s order by account_id", day
+    )
+
+
+def test_the_same_facts_in_either_system_make_the_same_features_on_every_date(built: Warehouse) -> None:
+    hubspots, salesforces = features(built, BEFORE)
+    assert hubspots == (2, 1, 1, 1, 150.5, 1, 2, True)
+    assert salesforces == hubspots
+    hubspots, salesforces = features(built, date(2026, 3, 31))
+    assert hubspots == (0, 0, 0, 1, 100.0, 0, 2, False)
+    assert salesforces == hubspots
+
+
+def test_accounts_of_both_systems_have_their_profile(built: Warehouse) -> None:
+    rows = built.rows(
+        "select account_id, account_name, industry, crm_record_id from marts.account_profiles "
+        "where as_of_date = %s order by account_id",
+        BEFORE,
+    )
+    assert rows == [
+        ("c1", "One", "steel", "1"),
+        ("c2", "Two", "steel", "1"),
+        ("salesforce:5", "Prospect", None, "5"),
+    ]
+
+
+def test_a_change_in_salesforce_restates_the_dates_it_touches(built: Warehouse) -> None:
+    won = Version("1", "1", at(date(2026, 3, 15)), {"StageName": "Closed Lost"})
+    land_versions(AS_OF, "opportunities", [won], "salesforce")
+    for layer in ("staging", "marts"):
+        build(layer, AS_OF, "run-1")
+    assert [row[3] for row in features(built, date(2026, 3, 31))] == [1, 0]
+    assert [row[3] for row in features(built, AS_OF)] == [1, 1]
+    assert built.value("select count(*) from intermediate.restatement_queue") == 0
