@@ -20,7 +20,7 @@ final as (
         is_archived,
         job_title,
         -- BottleCRM has no buying roles.
-        cast(null as {{ dbt.type_string() }}) as buying_roles,
+        cast(null as text) as buying_roles,
         -- The only wish to be left alone that BottleCRM knows.
         coalesce(do_not_call = 'true', false) as has_opted_out,
         valid_from_date,
