@@ -81,10 +81,12 @@ def run_gate(gate: str, as_of: date, run_id: str) -> GateResult:
     with connect(suite.role) as connection:
         hold(connection, run_id)
     context = _open_context()
-    checks = _absent(suite, as_of) + _without_scores(suite, run_id, values)
-    absent = {check.table for check in checks}
+    told = _told_of(suite, as_of)
+    checks = _absent(suite, told) + _without_scores(suite, run_id, values)
+    # Nor is a table checked that the date says nothing of: where it had to, the books' own check says so.
+    left_out = {check.table for check in checks} | {table for table, status in told.items() if status is None}
     # Loads of a source that has since been switched off are checked all the same; a table of scores has no loads.
-    tables = [t for t in suite.tables if t.table not in absent or (t.source, t.entity) in loaded]
+    tables = [t for t in suite.tables if t.table not in left_out or (t.source, t.entity) in loaded]
     checks += _check_tables(context, suite, tables, run_id)
     failed = [check for check in checks if not check.success]
     remembered = [_loads_checked(values["load_ids"], passed=not failed)] if gate == "raw" else []
@@ -118,9 +120,9 @@ def _values(gate: str, as_of: date, run_id: str) -> tuple[dict[str, Any], set[tu
     }, {(source, entity) for _, source, entity in loads}
 
 
-def _absent(suite: GateSuite, as_of: date) -> list[Check]:
-    """Return a check for each table whose source was absent on the date: that it was is written down."""
-    checks = []
+def _told_of(suite: GateSuite, as_of: date) -> dict[str, str | None]:
+    """Return what the newest load of the date says of each table that has a source: its status, None without a load."""
+    told: dict[str, str | None] = {}
     with connect("transformer") as connection:
         for table in suite.tables:
             if table.source is None:
@@ -130,10 +132,24 @@ def _absent(suite: GateSuite, as_of: date) -> list[Check]:
                 "order by load_seq desc limit 1",
                 [as_of, table.source, table.entity],
             ).fetchone()
-            if row is not None and row[0] == "absent":
-                arguments = {"source": table.source, "entity": table.entity}
-                checks.append(Check(table.table, SOURCE_ABSENT, None, arguments, True, {"absent": True}))
-    return checks
+            told[table.table] = row[0] if row else None
+    return told
+
+
+def _absent(suite: GateSuite, told: dict[str, str | None]) -> list[Check]:
+    """Return a check for each table whose source was absent on the date: that it was is written down."""
+    return [
+        Check(
+            table.table,
+            SOURCE_ABSENT,
+            None,
+            {"source": table.source, "entity": table.entity},
+            True,
+            {"absent": True},
+        )
+        for table in suite.tables
+        if told.get(table.table) == "absent"
+    ]
 
 
 def _previous_scores(as_of: date) -> str | None:

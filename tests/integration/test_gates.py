@@ -108,6 +108,15 @@ def test_a_source_that_said_nothing_of_the_date_stops_the_gate(warehouse: Wareho
     stopped(warehouse, "raw", run_id, r"audit\.loads: .*Every source has loaded.*\"source\": \"crm\"")
 
 
+def test_salesforce_has_to_say_all_or_nothing(warehouse: Warehouse, run_id: str) -> None:
+    load_day(DAY)
+    run_gate("raw", DAY, run_id)
+    assert not [c for c in checks(warehouse, success=True) if str(c[1]).startswith("raw_salesforce")]
+    with landing("salesforce", "accounts", DAY) as load:
+        add_version(load, "0015g0000000001AAA")
+    stopped(warehouse, "raw", run_id, r"audit\.loads: .*Every source has loaded.*\"source\": \"salesforce\"")
+
+
 @pytest.mark.parametrize(
     ("line", "told"),
     [
@@ -166,9 +175,23 @@ def test_every_expectation_of_rows_in_the_raw_suite_can_fail(warehouse: Warehous
             "hs_submission_timestamp": "today",
         },
     }
-    for entity, properties in bad_properties.items():
-        warehouse.rows(f"alter table raw_hubspot.{entity} drop constraint {entity}_pkey")
-        with landing("crm", entity, DAY) as load:
+    bad_salesforce_properties = {
+        "accounts": {},
+        "contacts": {"HasOptedOutOfEmail": "maybe"},
+        "contact_roles": {"ContactId": "1"},
+        "opportunities": {
+            "Amount": "a lot",
+            "CurrencyIsoCode": "rmb",
+            "IsWon": "soon",
+            "CloseDate": "30.6.2026",
+        },
+        "cases": {"ClosedDate": "30.6.2026"},
+    }
+    bad = [("crm", "raw_hubspot", *each) for each in bad_properties.items()]
+    bad += [("salesforce", "raw_salesforce", *each) for each in bad_salesforce_properties.items()]
+    for source, schema, entity, properties in bad:
+        warehouse.rows(f"alter table {schema}.{entity} drop constraint {entity}_pkey")
+        with landing(source, entity, DAY) as load:
             add_version(load, "", properties=properties)
             add_version(load, "2", owner="", known_on=NEXT)
             add_version(load, "2")

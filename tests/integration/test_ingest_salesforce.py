@@ -506,7 +506,9 @@ def test_a_load_queues_the_accounts_it_touched(world: World) -> None:
 def test_what_a_retracted_load_brought_is_pulled_again(world: World) -> None:
     stage, org = world.stage, world.stage.org
     stage.ingest(DAY_1)
-    org.update(world.ids.accounts[4], moment(DAY_2), BillingCountry="Sweden")
+    # Further apart than the overlap, so that the cursor alone decides.
+    org.update(world.ids.accounts[4], moment(DAY_2, 1), BillingCountry="Sweden")
+    org.update(world.ids.accounts[6], moment(DAY_2, 9), BillingCountry="Finland")
     stage.ingest(DAY_2)
     org.update(world.ids.accounts[5], moment(DAY_3), BillingCountry="Denmark")
     stage.ingest(DAY_3)
@@ -515,13 +517,14 @@ def test_what_a_retracted_load_brought_is_pulled_again(world: World) -> None:
         "select load_id::text from audit.loads where entity = 'accounts' and as_of_date = %s", DAY_2
     )
     taken = retract(str(load_id), "a test")
-    assert taken.rows == 1
+    assert taken.rows == 2
     assert stage.value("accounts", world.ids.accounts[4], DAY_3, "BillingCountry") == "Norway"
     queued = stage.warehouse.rows(
         "select account_key from intermediate.restatement_queue where load_id = %s order by 1", load_id
     )
-    assert queued == [("A4",), (f"salesforce:{world.ids.accounts[4]}",)]
-    assert stage.ingest(DAY_2)["accounts"][1] == 1
+    keys = [f"salesforce:{world.ids.accounts[number]}" for number in (4, 6)]
+    assert queued == [("A4",), ("A6",), *((key,) for key in keys)]
+    assert stage.ingest(DAY_2)["accounts"][1] == 2
     assert stage.versions() == held
 
 
