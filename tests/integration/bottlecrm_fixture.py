@@ -185,15 +185,16 @@ def reach(monkeypatch: pytest.MonkeyPatch, url: str, token: str = TOKEN) -> None
 class Stage:
     """A company whose CRM is a BottleCRM, and a warehouse to ingest it into."""
 
-    def __init__(self, warehouse: Warehouse) -> None:
+    def __init__(self, warehouse: Warehouse, timezone: str = "Asia/Shanghai") -> None:
         self.warehouse = warehouse
+        self.timezone = timezone
         self.slept: list[float] = []
         self.sources = self.sources_with()
 
     def sources_with(self, **crm: str) -> Sources:
         return Sources.model_validate(
             {
-                "company": {"name": "Test", "timezone": "Asia/Shanghai", "currency": "CNY"},
+                "company": {"name": "Test", "timezone": self.timezone, "currency": "CNY"},
                 "crm": {"system": "bottlecrm", **crm},
             }
         )
@@ -216,10 +217,11 @@ class Stage:
         owner = "account_number" if entity == "accounts" else "company_record_id"
         rows = self.warehouse.rows(
             f"select {owner}, properties, is_archived from raw_bottlecrm.{entity} where record_id = %s "
-            "and valid_from < ((%s::date + 1)::timestamp at time zone 'Asia/Shanghai') "
+            "and valid_from < ((%s::date + 1)::timestamp at time zone %s) "
             "order by valid_from desc, load_seq desc limit 1",
             record_id,
             day,
+            self.timezone,
         )
         return rows[0] if rows else None
 
