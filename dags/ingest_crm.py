@@ -1,4 +1,4 @@
-"""Pull the CRM, as versions: from HubSpot into `raw_hubspot`, or from Salesforce into `raw_salesforce`.
+"""Pull the CRM, as versions: from HubSpot, Salesforce or BottleCRM into `raw_<system>`.
 
 Announces `raw_crm` for the date. A CRM that is not configured is announced as absent.
 
@@ -19,6 +19,10 @@ def pull(sources: Sources, as_of: date) -> dict[str, Load] | None:
         from include.sources.salesforce import ingest_salesforce
 
         return ingest_salesforce(sources, as_of)
+    if sources.crm is not None and sources.crm.system == "bottlecrm":
+        from include.sources.bottlecrm import ingest_bottlecrm
+
+        return ingest_bottlecrm(sources, as_of)
     from include.sources.hubspot import ingest_crm
 
     return ingest_crm(sources, as_of)

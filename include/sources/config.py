@@ -35,7 +35,9 @@ CONNECTION = re.compile(r"[A-Za-z0-9_.-]+")
 QUOTED_OR_COMMENT = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`[^`]*`|--[^\n]*|/\*.*?\*/", re.DOTALL)
 FILE_KIND, DATABASE_KIND = "<file>", "<database>"
 """The kinds of orders as pydantic names them in the place of a fault; a user's key holds no such sign."""
-SALESFORCE_FIELD = r"^[A-Za-z][A-Za-z0-9_]*$"
+CRM_FIELD = r"^[A-Za-z][A-Za-z0-9_]*$"
+ACCOUNT_NUMBER_FIELDS = {"salesforce": "AccountNumber", "bottlecrm": "account_number"}
+"""Where the account number is unless the sources say otherwise; HubSpot's is a property of a fixed name."""
 REASON = re.compile(r"[a-z][a-z0-9_]*")
 FILE_KINDS = (".csv", ".csv.gz", ".parquet", ".jsonl", ".jsonl.gz")
 OUR_REASONS = (
@@ -292,25 +294,26 @@ class Behavior(FileSource):
 class Crm(_Section):
     """The CRM that is pulled: its system and the Airflow connection that reaches it.
 
-    `account_number_field` is the field of Salesforce's Account that holds the orders' customer number.
+    `account_number_field` holds the orders' customer number: a field of Salesforce's Account, or the key of a custom
+    field of BottleCRM's accounts.
     """
 
-    system: Literal["hubspot", "salesforce"]
+    system: Literal["hubspot", "salesforce", "bottlecrm"]
     connection: str = Field("", min_length=1, validate_default=True)
-    account_number_field: str = Field("AccountNumber", pattern=SALESFORCE_FIELD)
+    account_number_field: str = Field("", pattern=CRM_FIELD)
 
     @model_validator(mode="before")
     @classmethod
-    def _default_connection(cls, given: Any) -> Any:
-        if isinstance(given, dict) and isinstance(given.get("system"), str):
-            return {"connection": f"{given['system']}_default"} | given
-        return given
-
-    @model_validator(mode="after")
-    def _field_of_salesforce(self) -> "Crm":
-        if self.system != "salesforce" and "account_number_field" in self.model_fields_set:
-            raise ValueError(f"account_number_field is a key of salesforce, not of {self.system}")
-        return self
+    def _defaults_of_the_system(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or not isinstance(given.get("system"), str):
+            return given
+        system = given["system"]
+        if system == "hubspot" and "account_number_field" in given:
+            raise ValueError("account_number_field is a key of salesforce and bottlecrm, not of hubspot")
+        defaults = {"connection": f"{system}_default"}
+        if system in ACCOUNT_NUMBER_FIELDS:
+            defaults["account_number_field"] = ACCOUNT_NUMBER_FIELDS[system]
+        return defaults | given
 
 
 class Sync(_Section):

@@ -96,6 +96,11 @@ KINDS: dict[tuple[str, str], Kind] = {
         ("salesforce", entity): Kind(("raw_salesforce", entity), "record_id", _CRM_CHILD)
         for entity in ("contacts", "contact_roles", "opportunities", "cases")
     },
+    ("bottlecrm", "accounts"): Kind(("raw_bottlecrm", "accounts"), "record_id", _CRM_COMPANY),
+    **{
+        ("bottlecrm", entity): Kind(("raw_bottlecrm", entity), "record_id", _CRM_CHILD)
+        for entity in ("contacts", "opportunities", "tickets")
+    },
 }
 
 

@@ -94,13 +94,48 @@ def salesforce(as_of: date) -> None:
     )
 
 
+def bottlecrm(as_of: date) -> None:
+    made = {"createdate": at(JUNE).isoformat()}
+
+    def land(entity: str, versions: list[Version]) -> None:
+        land_versions(as_of, entity, versions, "bottlecrm")
+
+    land("accounts", [Version("1", "c3", at(JANUARY), {"name": "Three", "industry": "STEEL"})])
+    land(
+        "contacts",
+        [
+            Version("1", "1", at(JANUARY), {"title": "Buyer"}),
+            Version("2", "1", at(JANUARY), {"title": "Clerk", "do_not_call": "true"}),
+        ],
+    )
+    closed = {"closed_on": "2026-06-20", "currency": "CNY"}
+    land(
+        "opportunities",
+        [
+            Version("1", "1", at(JANUARY), {"stage": "PROPOSAL", "stage_kind": "open", "amount": "100.00"}),
+            Version("1", "1", at(JUNE), {"stage": "NEGOTIATION", "stage_kind": "open", "amount": "150.50"}),
+            Version("2", "1", at(JUNE), {"stage": "SIGNED", "stage_kind": "won"} | closed),
+            Version("3", "1", at(JUNE), {"stage": "NO_BUDGET", "stage_kind": "lost"} | closed),
+        ],
+    )
+    land(
+        "tickets",
+        [
+            Version("1", "1", at(JUNE), made | {"priority": "Urgent", "status": "New"}),
+            Version("2", "1", at(JUNE), made | {"priority": "Low", "resolved_at": at(JUNE).isoformat()}),
+            Version("3", "1", at(JUNE), made | {"priority": "Low"}, is_archived=True),
+        ],
+    )
+
+
 @pytest.fixture(scope="module")
 def built(module_warehouse: Warehouse) -> Warehouse:
-    """A warehouse in which one account stands in HubSpot and one in Salesforce, and a prospect in Salesforce."""
-    lines = [Line(customer, customer, customer, at(JANUARY)) for customer in ("c1", "c2")]
+    """A warehouse in which one account stands in each system, and a prospect in Salesforce."""
+    lines = [Line(customer, customer, customer, at(JANUARY)) for customer in ("c1", "c2", "c3")]
     Orders().land(BEFORE, lines)
     hubspot(BEFORE)
     salesforce(BEFORE)
+    bottlecrm(BEFORE)
     land_versions(BEFORE, "accounts", [Version("5", None, at(JANUARY), {"Name": "Prospect"})], "salesforce")
     for layer in ("staging", "marts"):
         build(layer, BEFORE, "run-0")
@@ -114,15 +149,17 @@ def features(warehouse: Warehouse, day: date) -> list[tuple]:
 
 
 def test_the_same_facts_in_either_system_make_the_same_features_on_every_date(built: Warehouse) -> None:
-    hubspots, salesforces = features(built, BEFORE)
+    hubspots, salesforces, bottlecrms = features(built, BEFORE)
     assert hubspots == (2, 1, 1, 1, 150.5, 1, 2, True)
     assert salesforces == hubspots
-    hubspots, salesforces = features(built, date(2026, 3, 31))
+    # BottleCRM knows no roles in a decision.
+    assert bottlecrms == (*hubspots[:-1], False)
+    hubspots, salesforces, bottlecrms = features(built, date(2026, 3, 31))
     assert hubspots == (0, 0, 0, 1, 100.0, 0, 2, False)
-    assert salesforces == hubspots
+    assert salesforces == bottlecrms == hubspots
 
 
-def test_accounts_of_both_systems_have_their_profile(built: Warehouse) -> None:
+def test_accounts_of_all_systems_have_their_profile(built: Warehouse) -> None:
     rows = built.rows(
         "select account_id, account_name, industry, crm_record_id from marts.account_profiles "
         "where as_of_date = %s order by account_id",
@@ -131,6 +168,7 @@ def test_accounts_of_both_systems_have_their_profile(built: Warehouse) -> None:
     assert rows == [
         ("c1", "One", "steel", "1"),
         ("c2", "Two", "steel", "1"),
+        ("c3", "Three", "STEEL", "1"),
         ("salesforce:5", "Prospect", None, "5"),
     ]
 
@@ -140,6 +178,6 @@ def test_a_change_in_salesforce_restates_the_dates_it_touches(built: Warehouse) 
     land_versions(AS_OF, "opportunities", [won], "salesforce")
     for layer in ("staging", "marts"):
         build(layer, AS_OF, "run-1")
-    assert [row[3] for row in features(built, date(2026, 3, 31))] == [1, 0]
-    assert [row[3] for row in features(built, AS_OF)] == [1, 1]
+    assert [row[3] for row in features(built, date(2026, 3, 31))] == [1, 0, 1]
+    assert [row[3] for row in features(built, AS_OF)] == [1, 1, 1]
     assert built.value("select count(*) from intermediate.restatement_queue") == 0

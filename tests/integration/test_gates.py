@@ -187,8 +187,20 @@ def test_every_expectation_of_rows_in_the_raw_suite_can_fail(warehouse: Warehous
         },
         "cases": {"ClosedDate": "30.6.2026"},
     }
+    bad_bottlecrm_properties = {
+        "accounts": {"country": "Norway"},
+        "contacts": {"do_not_call": "maybe"},
+        "opportunities": {
+            "amount": "a lot",
+            "currency": "rmb",
+            "stage_kind": "soon",
+            "closed_on": "30.6.2026",
+        },
+        "tickets": {"priority": "HIGH", "closed_on": "30.6.2026", "resolved_at": "2026-06-30"},
+    }
     bad = [("crm", "raw_hubspot", *each) for each in bad_properties.items()]
     bad += [("salesforce", "raw_salesforce", *each) for each in bad_salesforce_properties.items()]
+    bad += [("bottlecrm", "raw_bottlecrm", *each) for each in bad_bottlecrm_properties.items()]
     for source, schema, entity, properties in bad:
         warehouse.rows(f"alter table {schema}.{entity} drop constraint {entity}_pkey")
         with landing(source, entity, DAY) as load:

@@ -57,7 +57,7 @@ WRONG = {
     ),
     "an account number field of a system that has none": (
         "company: {name: x}\ncrm: {system: hubspot, account_number_field: No__c}",
-        "account_number_field is a key of salesforce, not of hubspot",
+        "account_number_field is a key of salesforce and bottlecrm, not of hubspot",
     ),
     "an account number field that is no field": (
         "company: {name: x}\ncrm: {system: salesforce, account_number_field: 'Id from User'}",
@@ -254,11 +254,13 @@ def test_orders_of_a_database_need_no_file(tmp_path: Path) -> None:
 
 
 def test_a_crm_is_reached_by_the_connection_of_its_system_unless_another_is_named(tmp_path: Path) -> None:
-    for crm, connection in (
-        ("{system: hubspot}", "hubspot_default"),
-        ("{system: salesforce}", "salesforce_default"),
-        ("{system: salesforce, connection: mine}", "mine"),
+    for crm, connection, field in (
+        ("{system: hubspot}", "hubspot_default", ""),
+        ("{system: salesforce}", "salesforce_default", "AccountNumber"),
+        ("{system: salesforce, connection: mine}", "mine", "AccountNumber"),
+        ("{system: bottlecrm}", "bottlecrm_default", "account_number"),
+        ("{system: bottlecrm, account_number_field: erp}", "bottlecrm_default", "erp"),
     ):
         found = load(tmp_path, f"company: {{name: x}}\ncrm: {crm}").crm
         assert found is not None
-        assert (found.connection, found.account_number_field) == (connection, "AccountNumber")
+        assert (found.connection, found.account_number_field) == (connection, field)

@@ -4,7 +4,11 @@ with
 
 final as (
 
-    {%- set systems = {'hubspot': ref('stg_hubspot_companies'), 'salesforce': ref('stg_salesforce_accounts')} %}
+    {%- set systems = {
+        'hubspot': ref('stg_hubspot_companies'),
+        'salesforce': ref('stg_salesforce_accounts'),
+        'bottlecrm': ref('stg_bottlecrm_accounts'),
+    } %}
     {%- for system, model in systems.items() %}
     {% if not loop.first %}union all{% endif %}
     select

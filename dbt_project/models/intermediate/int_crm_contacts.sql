@@ -4,7 +4,11 @@ with
 
 final as (
 
-    {{ crm_union({'hubspot': ref('stg_hubspot_contacts'), 'salesforce': ref('stg_salesforce_contacts')}, [
+    {{ crm_union({
+        'hubspot': ref('stg_hubspot_contacts'),
+        'salesforce': ref('stg_salesforce_contacts'),
+        'bottlecrm': ref('stg_bottlecrm_contacts'),
+    }, [
         'load_seq',
         'valid_from',
         'known_on',

@@ -4,7 +4,11 @@ with
 
 final as (
 
-    {{ crm_union({'hubspot': ref('stg_hubspot_deals'), 'salesforce': ref('stg_salesforce_opportunities')}, [
+    {{ crm_union({
+        'hubspot': ref('stg_hubspot_deals'),
+        'salesforce': ref('stg_salesforce_opportunities'),
+        'bottlecrm': ref('stg_bottlecrm_opportunities'),
+    }, [
         'load_seq',
         'valid_from',
         'known_on',

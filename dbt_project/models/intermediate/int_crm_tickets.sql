@@ -4,7 +4,11 @@ with
 
 final as (
 
-    {{ crm_union({'hubspot': ref('stg_hubspot_tickets'), 'salesforce': ref('stg_salesforce_cases')}, [
+    {{ crm_union({
+        'hubspot': ref('stg_hubspot_tickets'),
+        'salesforce': ref('stg_salesforce_cases'),
+        'bottlecrm': ref('stg_bottlecrm_tickets'),
+    }, [
         'load_seq',
         'valid_from',
         'known_on',

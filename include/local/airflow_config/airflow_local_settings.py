@@ -20,6 +20,7 @@ PRELOADED = (
     "include.sources.orders",
     "include.sources.hubspot",
     "include.sources.salesforce",
+    "include.sources.bottlecrm",
     "include.sync.run",
     "include.warehouse.publish",
     "ml.score",

@@ -1,0 +1,185 @@
+"""BottleCRM's REST API: whole lists, page by page, each answer with the moment the CRM gave it.
+
+BottleCRM (PyPI `django-crm`) has no client of its own. Its lists cannot be asked for what was modified since.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx
+
+from include.connections import ApiConnection
+from include.errors import StratumError, TransientError
+
+PAGE_SIZE = 500
+"""An account costs the CRM 5 to 15 ms in a list, and its web server gives a request 30 s by default."""
+TIMEOUT = httpx.Timeout(5.0, read=120.0)
+BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 16.0)
+MAX_WAIT_S = 120.0
+"""The longest Retry-After that is waited out."""
+
+Record = dict[str, Any]
+
+
+class Refused(Exception):
+    """The CRM answered no at the moment `at`: `status` is the HTTP status, the text is its reason."""
+
+    def __init__(self, status: int, reason: str, at: datetime) -> None:
+        super().__init__(f"HTTP {status}: {reason}")
+        self.status = status
+        self.at = at
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the CRM said, and when by its own clock, to the second."""
+
+    body: dict[str, Any]
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Listing:
+    """How a list is asked for, and where its answer keeps the records and their number.
+
+    Accounts come as two lists, those in use and the others, which are paged together.
+    """
+
+    path: str
+    records: tuple[tuple[str, ...], ...]
+    counts: tuple[tuple[str, ...], ...]
+    query: tuple[tuple[str, str], ...] = ()
+
+
+class BottleCrmApi:
+    """The records of one organization. `calls` counts requests made."""
+
+    def __init__(self, connection: ApiConnection, sleep: Callable[[float], None] = time.sleep) -> None:
+        """Raises StratumError where the connection names no host."""
+        if connection.host is None:
+            raise StratumError(
+                f"The connection '{connection.conn_id}' has no host: put the address of BottleCRM's API there."
+            )
+        self.host = connection.host
+        self.conn_id = connection.conn_id
+        self.sleep = sleep
+        self.calls = 0
+        self._http = httpx.Client(
+            base_url=f"{connection.host}/api/",
+            headers={"Authorization": f"Bearer {connection.token}"},
+            timeout=TIMEOUT,
+        )
+
+    def close(self) -> None:
+        """Let go of the connections to the CRM."""
+        self._http.close()
+
+    def get(self, path: str, **query: str) -> Answer:
+        """Ask for a path below /api/, outliving server faults.
+
+        Raises Refused for a no, TransientError where there is no sensible answer after 31 s of trying,
+        StratumError where what answers is no BottleCRM.
+        """
+        backoff = iter(BACKOFF_S)
+        while True:
+            self.calls += 1
+            wait = 0.0
+            try:
+                response = self._http.get(path, params=query)
+                if response.status_code != 429 and response.status_code < 500:
+                    return self._read(response)
+                reason = f"HTTP {response.status_code}"
+                wait = _retry_after(response)
+            except httpx.TransportError as error:
+                reason = type(error).__name__
+            pause = next(backoff, None)
+            if pause is None or wait > MAX_WAIT_S:
+                raise TransientError(
+                    f"BottleCRM at {self.host} does not answer ({reason}). Is it up? Try again later."
+                )
+            self.sleep(max(pause, wait))
+
+    def all(self, listing: Listing) -> list[tuple[Record, datetime]]:
+        """Return every record of a list, once, each with the moment it was shown.
+
+        Pages are offsets into a list that moves while it is read, so it is read in one answer where the pages do not
+        make up the number the CRM counts. Raises as `get` does, and TransientError where that does not either.
+        """
+        found = self._listed(listing, PAGE_SIZE)
+        if found is None:
+            first = self.get(listing.path, **dict(listing.query), limit="1")
+            found = self._listed(listing, _count(listing, first.body) + PAGE_SIZE)
+        if found is None:
+            raise TransientError(
+                f"The {listing.path.rstrip('/')} of BottleCRM at {self.host} kept changing while they were read. "
+                "Try again later."
+            )
+        return found
+
+    def _listed(self, listing: Listing, page_size: int) -> list[tuple[Record, datetime]] | None:
+        """Return the records of a list; None where they are not as many as every page says there are."""
+        found: dict[str, tuple[Record, datetime]] = {}
+        unnamed: list[tuple[Record, datetime]] = []
+        counts: set[int] = set()
+        offset = 0
+        while True:
+            answer = self.get(listing.path, **dict(listing.query), limit=str(page_size), offset=str(offset))
+            counts.add(_count(listing, answer.body))
+            pages = [_at(answer.body, place) for place in listing.records]
+            for record in (record for page in pages for record in page):
+                if record.get("id"):
+                    found[record["id"]] = (record, answer.at)
+                else:
+                    unnamed.append((record, answer.at))
+            if all(len(page) < page_size for page in pages):
+                break
+            offset += page_size
+        if counts != {len(found) + len(unnamed)}:
+            return None
+        return [*found.values(), *unnamed]
+
+    def is_gone(self, path: str, record_id: str) -> datetime | None:
+        """Return when the CRM said that it knows a record no more; None where it still has it. Raises as `get`."""
+        try:
+            self.get(f"{path}{record_id}/")
+        except Refused as refused:
+            if refused.status != httpx.codes.NOT_FOUND:
+                raise
+            return refused.at
+        return None
+
+    def _read(self, response: httpx.Response) -> Answer:
+        try:
+            body = response.json()
+        except ValueError:
+            body = None
+        if not isinstance(body, dict) or "date" not in response.headers:
+            raise StratumError(
+                f"What answers at {self.host} is no BottleCRM API (HTTP {response.status_code}). Correct the host of "
+                f"the connection '{self.conn_id}': the address that has /api/ below it."
+            )
+        at = parsedate_to_datetime(response.headers["date"])
+        if response.status_code >= 400:
+            raise Refused(response.status_code, str(body.get("detail") or "no reason given"), at)
+        return Answer(body, at)
+
+
+def _at(body: dict[str, Any], place: tuple[str, ...]) -> Any:
+    for key in place:
+        body = body[key]
+    return body
+
+
+def _count(listing: Listing, body: dict[str, Any]) -> int:
+    return sum(_at(body, place) for place in listing.counts)
+
+
+def _retry_after(response: httpx.Response) -> float:
+    try:
+        return max(0.0, float(response.headers.get("retry-after", "")))
+    except ValueError:
+        return 0.0

@@ -1,0 +1,255 @@
+"""A stand-in that answers as BottleCRM does, with a clock of its own, and a company that is pulled from it.
+
+The shapes are those of BottleCRM 1.35, which tests/integration/test_bottlecrm.py pulls from for real.
+"""
+
+import json
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from include.sources.bottlecrm import ingest_bottlecrm
+from include.sources.config import Sources
+from tests.conftest import Warehouse
+
+TOKEN = "bcrm_pat_test"
+ORGANIZATION = "0e9b9f7e-fcac-45b9-b922-7a0952ea993a"
+PATHS = {"accounts": "accounts", "contacts": "contacts", "opportunities": "opportunities", "cases": "tickets"}
+ENTITIES = tuple(PATHS.values())
+PERSON = {"id": "p1", "user_details": {"email": "somebody@example.com", "name": "Somebody"}}
+
+
+class Bottle:
+    """An organization: its records by path, its clock, and `answers`, which may answer a path in its place."""
+
+    def __init__(self, now: datetime) -> None:
+        self.now = now
+        self.role = "ADMIN"
+        self.fields = ["account_number"]
+        self.organization = ORGANIZATION
+        self.records: dict[str, dict[str, dict[str, Any]]] = {path: {} for path in PATHS}
+        self.answers: Callable[[str, dict[str, str]], tuple[int, Any] | None] = lambda path, query: None
+        self.asked: list[str] = []
+        self.url = ""
+
+    def add(self, path: str, created: datetime, **values: Any) -> str:
+        """Make a record and return its id."""
+        record_id = str(uuid.uuid4())
+        stamp = created.isoformat().replace("+00:00", "Z")
+        record = {
+            "id": record_id,
+            "is_active": True,
+            "created_at": stamp,
+            "org": {"id": ORGANIZATION, "name": "Co"},
+        }
+        self.records[path][record_id] = record | _SHAPES[path](stamp) | values
+        return record_id
+
+    def change(self, path: str, record_id: str, **values: Any) -> None:
+        """Set fields of a record, as the CRM would show them."""
+        self.records[path][record_id].update(values)
+
+    def answer(self, path: str, query: dict[str, str], token: str) -> tuple[int, Any]:
+        """Return the status and the JSON for a path below /api/."""
+        self.asked.append(path)
+        if (given := self.answers(path, query)) is not None:
+            return given
+        if token != f"Bearer {TOKEN}":
+            return 403, {"detail": "Organization context is required. Please login again."}
+        if path == "profile/":
+            return 200, {"user_obj": {"id": "p1", "role": self.role}}
+        if path == "custom-fields/":
+            fields = [{"target_model": "Account", "key": key, "is_active": True} for key in self.fields]
+            return 200, {"definitions": fields}
+        kind, _, rest = path.partition("/")
+        if rest:
+            found = self.records[kind].get(rest.rstrip("/"))
+            return (404, {"detail": "No match."}) if found is None else (200, {"record": found})
+        return 200, self._list(kind, int(query["limit"]), int(query.get("offset", 0)))
+
+    def _list(self, kind: str, limit: int, offset: int) -> dict[str, Any]:
+        everything = sorted(self.records[kind].values(), key=lambda record: str(record["id"]), reverse=True)
+        page = everything[offset : offset + limit]
+        if kind == "contacts":
+            return {"count": len(everything), "results": page, "contact_obj_list": page}
+        if kind != "accounts":
+            return {f"{kind}_count": len(everything), kind: page}
+        everything = [each | {"org": {"id": self.organization}} for each in everything]
+        halves = [[each for each in everything if each["is_active"] is wanted] for wanted in (True, False)]
+        active, closed = halves
+        return {
+            "active_accounts": {
+                "open_accounts": active[offset : offset + limit],
+                "open_accounts_count": len(active),
+            },
+            "closed_accounts": {
+                "close_accounts": closed[offset : offset + limit],
+                "close_accounts_count": len(closed),
+            },
+            "contacts": [{"id": "c", "first_name": "Secret"}],
+        }
+
+
+_SHAPES: dict[str, Callable[[str], dict[str, Any]]] = {
+    "accounts": lambda stamp: {
+        "name": "Account",
+        "email": "secret@example.com",
+        "industry": "SOFTWARE",
+        "country": "NO",
+        "country_display": "Norway",
+        "assigned_to": [PERSON],
+        "custom_fields": {},
+    },
+    "contacts": lambda stamp: {
+        "first_name": "Secret",
+        "last_name": "Secret",
+        "email": "secret@example.com",
+        "title": "Buyer",
+        "do_not_call": False,
+        "account": None,
+        "linked_accounts": [],
+        "updated_at": stamp,
+    },
+    "opportunities": lambda stamp: {
+        "name": "Deal",
+        "account": None,
+        "pipeline": "main",
+        "stage": "PROSPECTING",
+        "stage_kind": "open",
+        "opportunity_type": "NEW_BUSINESS",
+        "currency": "CNY",
+        "amount": "100.00",
+        "closed_on": "2026-06-30",
+        "lead_source": "partner",
+        "assigned_to": [],
+        "stage_changed_at": stamp,
+    },
+    "cases": lambda stamp: {
+        "name": "Ticket",
+        "account": None,
+        "status": "New",
+        "priority": "High",
+        "case_type": "Question",
+        "closed_on": None,
+        "resolved_at": None,
+    },
+}
+
+
+@contextmanager
+def running_bottle(now: datetime) -> Iterator[Bottle]:
+    """Serve an empty organization on a free port."""
+    bottle = Bottle(now)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            url = urlsplit(self.path)
+            query = {name: values[0] for name, values in parse_qs(url.query).items()}
+            status, body = bottle.answer(
+                url.path.removeprefix("/api/"), query, self.headers.get("Authorization", "")
+            )
+            content = body if isinstance(body, bytes) else json.dumps(body).encode()
+            self.send_response_only(status)
+            self.send_header("Date", format_datetime(bottle.now, usegmt=True))
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=[0.02], daemon=True)
+    thread.start()
+    bottle.url = f"http://127.0.0.1:{server.server_port}"
+    yield bottle
+    server.shutdown()
+    server.server_close()
+    thread.join(20)
+
+
+def reach(monkeypatch: pytest.MonkeyPatch, url: str, token: str = TOKEN) -> None:
+    """Point the Airflow connection at an address."""
+    connection = {"conn_type": "http", "host": url, "password": token}
+    monkeypatch.setenv("AIRFLOW_CONN_BOTTLECRM_DEFAULT", json.dumps(connection))
+
+
+class Stage:
+    """A company whose CRM is a BottleCRM, and a warehouse to ingest it into."""
+
+    def __init__(self, warehouse: Warehouse, timezone: str = "Asia/Shanghai") -> None:
+        self.warehouse = warehouse
+        self.timezone = timezone
+        self.slept: list[float] = []
+        self.sources = self.sources_with()
+
+    def sources_with(self, **crm: str) -> Sources:
+        return Sources.model_validate(
+            {
+                "company": {"name": "Test", "timezone": self.timezone, "currency": "CNY"},
+                "crm": {"system": "bottlecrm", **crm},
+            }
+        )
+
+    def ingest(self, as_of: date) -> dict[str, tuple[int, int, int, int]]:
+        """Ingest all, check the books, and return new, corrected, unchanged, quarantined by entity."""
+        counts = {}
+        for entity, load in ingest_bottlecrm(self.sources, as_of, sleep=self.slept.append).items():
+            counts[entity] = (load.rows_new, load.rows_corrected, load.rows_unchanged, load.rows_quarantined)
+            booked = self.warehouse.rows(
+                "select rows_in, rows_new, rows_corrected, rows_unchanged, rows_quarantined "
+                "from audit.loads where load_id = %s",
+                load.load_id,
+            )
+            assert booked == [(sum(counts[entity]), *counts[entity])]
+        return counts
+
+    def seen(self, entity: str, record_id: str, day: date) -> tuple[str | None, dict, bool] | None:
+        """Return what a reader as of a day sees of a record: its owner, its properties, whether it is archived."""
+        owner = "account_number" if entity == "accounts" else "company_record_id"
+        rows = self.warehouse.rows(
+            f"select {owner}, properties, is_archived from raw_bottlecrm.{entity} where record_id = %s "
+            "and valid_from < ((%s::date + 1)::timestamp at time zone %s) "
+            "order by valid_from desc, load_seq desc limit 1",
+            record_id,
+            day,
+            self.timezone,
+        )
+        return rows[0] if rows else None
+
+    def value(self, entity: str, record_id: str, day: date, name: str) -> str | None:
+        """Return a property as of a day; the record has to be there."""
+        found = self.seen(entity, record_id, day)
+        assert found is not None
+        return found[1][name]
+
+    def versions(self) -> set[tuple]:
+        """Return all versions of all entities, without what says which load brought them."""
+        found = set()
+        for entity in ENTITIES:
+            owner = "account_number" if entity == "accounts" else "company_record_id"
+            rows = self.warehouse.rows(
+                f"select record_id, valid_from, {owner}, is_archived, row_hash, properties::text "
+                f"from raw_bottlecrm.{entity}"
+            )
+            found |= {(entity, *row) for row in rows}
+        return found
+
+    def forget(self) -> None:
+        """Empty the warehouse of all that was pulled."""
+        tables = ", ".join(f"raw_bottlecrm.{entity}" for entity in ENTITIES)
+        self.warehouse.rows(f"truncate audit.loads cascade; truncate {tables}, quarantine.rows")
+        self.warehouse.rows("delete from intermediate.restatement_queue")
+
+
+def utc(day: date, hour: int = 4) -> datetime:
+    """Return a moment of that day in Shanghai as well as in UTC, while the hour is below 16."""
+    return datetime(day.year, day.month, day.day, hour, tzinfo=UTC)
