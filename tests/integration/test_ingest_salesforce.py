@@ -285,7 +285,7 @@ def test_days_in_any_order_leave_what_one_pass_leaves(world: World, many: int) -
     for day in days:
         stage.ingest(day)
     in_order = stage.versions()
-    assert len(in_order) > 3 * many
+    assert len(in_order) > 2 * many
     stage.forget()
     chance.shuffle(days)
     for day in days:
