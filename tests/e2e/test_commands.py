@@ -58,6 +58,7 @@ def test_ctrl_c_leaves_no_process(stratum: Installation) -> None:
     assert stratum.processes() == []
 
 
+@pytest.mark.slow
 def test_after_ctrl_c_in_a_build_the_next_run_of_another_date_goes_through(stratum: Installation) -> None:
     running = stratum.start("demo")
     code, printed = stratum.interrupt_after(running, "begin_run")  # from here on it holds the build lock
