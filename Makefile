@@ -7,7 +7,7 @@ VENV := $(ROOT).venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: help install install-dev demo up down test test-sources test-slow check bench lock clean
+.PHONY: help install install-dev demo up down test test-extended test-slow check bench lock clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -29,10 +29,10 @@ down: install ## Stop everything.
 
 test: install-dev ## All tests but the long ones, after the checks.
 	@$(MAKE) --no-print-directory check
-	cd $(ROOT) && $(BIN)/pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder -m "not slow and not sources" tests
+	cd $(ROOT) && $(BIN)/pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder -m "not slow and not extended" tests
 
-test-sources: install-dev ## Salesforce, BottleCRM and databases, against stand-ins of them.
-	cd $(ROOT) && $(BIN)/pytest -n $(WORKERS) --dist loadscope -m "sources and not slow" tests
+test-extended: install-dev ## What make test has no time for: sources that the demo does not use, long chains.
+	cd $(ROOT) && $(BIN)/pytest -n $(WORKERS) --dist loadscope -m "extended and not slow" tests
 
 test-slow: install-dev ## The long fault and race tests.
 	cd $(ROOT) && $(BIN)/pytest -m slow tests

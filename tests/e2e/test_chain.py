@@ -183,6 +183,7 @@ def test_a_date_before_the_first_order_fails_with_one_line(
     assert stratum.rows("select count(*) from audit.runs where as_of_date = '2020-01-01'") == [(0,)]
 
 
+@pytest.mark.extended
 def test_a_lost_build_is_found_and_started(stratum: Installation, slice_of_company: Path) -> None:
     """Announcements that come while the build is paused are lost to it: the loss of the race, made on purpose."""
     key = date(2026, 6, 1)

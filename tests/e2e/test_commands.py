@@ -51,6 +51,7 @@ def test_a_word_that_is_no_date(stratum: Installation) -> None:
     fails_with(stratum.run("run", "--as-of", "yesterday"), "'yesterday'", "YYYY-MM-DD")
 
 
+@pytest.mark.extended
 def test_ctrl_c_leaves_no_process(stratum: Installation) -> None:
     running = stratum.start("demo")
     code, printed = stratum.interrupt_after(running, "Running ")

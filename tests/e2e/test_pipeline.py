@@ -102,6 +102,7 @@ def over(sources: Sources, file: Path) -> Sources:
     return sources.model_copy(update={"orders": sources.orders.model_copy(update={"file": str(file)})})
 
 
+@pytest.mark.extended
 def test_a_file_cut_at_the_end_of_the_day_publishes_the_same_rows(
     cluster, template: str, tmp_path: Path, simulated: Sources
 ) -> None:

@@ -254,6 +254,7 @@ def test_a_changed_definition_rebuilds_the_table_and_an_unchanged_one_does_not(
     assert warehouse.value("select net_revenue from intermediate.int_account_days") == 10
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("other", ["another definition", None])
 def test_the_unattributed_days_alone_of_another_definition_are_rebuilt(
     warehouse: Warehouse, other: str | None
@@ -274,6 +275,7 @@ def test_the_unattributed_days_alone_of_another_definition_are_rebuilt(
     assert warehouse.value("select net_revenue from intermediate.int_unattributed_days") == 1
 
 
+@pytest.mark.extended
 def test_a_day_whose_first_hour_comes_twice_is_whole_in_both_tables(
     warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ from include.sources.retract import retract
 from tests.conftest import Warehouse
 from tests.integration.bottlecrm_fixture import Bottle, Stage, reach, running_bottle, utc
 
-pytestmark = pytest.mark.sources
+pytestmark = pytest.mark.extended
 
 DAY_1, DAY_2, DAY_3 = date(2026, 3, 1), date(2026, 3, 2), date(2026, 3, 3)
 JANUARY, FEBRUARY = utc(date(2026, 1, 10)), utc(date(2026, 2, 10))

@@ -15,7 +15,7 @@ from tests.conftest import Warehouse
 from tests.fixtures.books import counts
 from tests.fixtures.erp import COLUMNS, PASSWORD, Erp, database_orders, line, running_erp
 
-pytestmark = pytest.mark.sources
+pytestmark = pytest.mark.extended
 
 DAY_1, DAY_2, DAY_3 = date(2024, 3, 1), date(2024, 3, 2), date(2024, 3, 3)
 CONTENT = "order_id, customer_id, product_id, quantity, unit_price, amount, ordered_at, line_type, row_key, row_hash"

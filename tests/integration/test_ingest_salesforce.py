@@ -16,7 +16,7 @@ from include.sources.retract import retract
 from tests.conftest import Warehouse
 from tests.integration.salesforce_fixture import SECRET, Stage, moment, reach, running_salesforce
 
-pytestmark = pytest.mark.sources
+pytestmark = pytest.mark.extended
 
 DAY_1, DAY_2, DAY_3 = date(2026, 3, 1), date(2026, 3, 2), date(2026, 3, 3)
 JANUARY, FEBRUARY = datetime(2026, 1, 10, 4, tzinfo=UTC), datetime(2026, 2, 10, 4, tzinfo=UTC)

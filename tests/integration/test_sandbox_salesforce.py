@@ -23,7 +23,7 @@ from simple_salesforce.exceptions import (
 
 from tests.integration.salesforce_fixture import SECRET, Running, running_salesforce
 
-pytestmark = pytest.mark.sources
+pytestmark = pytest.mark.extended
 
 JUNE, JULY = datetime(2025, 6, 1, 9, tzinfo=UTC), datetime(2025, 7, 1, 9, tzinfo=UTC)
 MANY = 7
