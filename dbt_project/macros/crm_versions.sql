@@ -36,6 +36,26 @@
 {%- endmacro %}
 
 
+{#- All versions of companies, which are accounts of their own: their keys, and the properties asked for as text
+    (`properties`: column → the system's name). -#}
+{% macro crm_company_versions(raw_schema, entity, properties) -%}
+    select
+        versions.record_id,
+        versions.load_seq,
+        versions.valid_from,
+        versions.known_on,
+        versions.is_archived,
+        nullif(trim(versions.account_number), '') as account_number,
+        {%- for column, property in properties.items() %}
+        {{ json_text('versions.properties', property) }} as {{ column }},
+        {%- endfor %}
+        row_number() over (
+            partition by versions.record_id order by versions.valid_from desc, versions.load_seq desc
+        ) = 1 as is_latest
+    from {{ source(raw_schema, entity) }} as versions
+{%- endmacro %}
+
+
 {#- Versions of several systems as one: `models` is system → staging model, each with the columns named. A record's id
     and its company's are put behind the system's name, since two systems may use one id. -#}
 {% macro crm_union(models, columns) -%}

@@ -108,7 +108,7 @@ def quarantine_replay(
         say("\n".join(in_lines(each)))
     if crm:
         say(
-            f"crm: {crm:,} records stay: each pull reads every record again, so a pull after the fix brings them."
+            f"{crm:,} CRM records stay: they have to be corrected in the CRM, and the next pull brings them then."
         )
     if not done and not crm:
         say("There is nothing to replay.")

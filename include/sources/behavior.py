@@ -9,7 +9,7 @@ from include.errors import StratumError
 from include.sources.columns import SourceColumns, check_columns, record_columns
 from include.sources.config import Behavior, Company, EventColumns, Sources
 from include.sources.dropped import events_kept_from
-from include.sources.event_files import ListedFile, is_empty, known_columns, list_files, plan
+from include.sources.event_files import is_empty, known_columns, list_files, plan
 from include.sources.event_loads import land_rows
 from include.sources.event_rows import EventRows, open_rows
 from include.sources.file_loads import timed, write_quarantine
@@ -59,20 +59,23 @@ def ingest_behavior(sources: Sources, as_of: date) -> Load | None:
         record_absent(EVENTS.source, EVENTS.entity, as_of)
         return None
     with landing(EVENTS.source, EVENTS.entity, as_of) as load:
-        load_files(load, behavior, company, list_files(behavior.files()))
+        names = names_below([path.absolute() for path in behavior.files()])
+        load_files(load, behavior, company, names)
     return load
 
 
 def load_files(
-    load: Load, behavior: Behavior, company: Company, files: list[ListedFile], again: bool = False
+    load: Load, behavior: Behavior, company: Company, names: dict[Path, str], again: bool = False
 ) -> None:
     """Land what is new in the files, or all that is in them `again`; what is held already is unchanged.
+
+    `names` is each file, by its absolute path, and what the quarantine calls it.
 
     Raises StratumError as `ingest_behavior` does, but for files read again of which all rows are refused.
     """
     bind_company(load.connection, company.name, company.timezone, company.currency)
-    readings = plan(load.connection, files, day_end(load.as_of, company.timezone), again)
-    log.info("Behavior: %d of %d files hold something new.", len(readings), len(files))
+    readings = plan(load.connection, list_files(names), day_end(load.as_of, company.timezone), again)
+    log.info("Behavior: %d of %d files hold something new.", len(readings), len(names))
     load.files = [reading.file.path for reading in readings]
     if not readings:
         return
@@ -88,12 +91,12 @@ def load_files(
         with timed(EVENTS, "landed its rows"):
             land_rows(load, rows)
         with timed(EVENTS, f"wrote {load.rows_quarantined} refused rows"):
-            names = _names(behavior.files(), rows)
-            rows.gather_originals(names)
+            named_readings = {each.number: names[Path(each.file.path)] for each in readings}
+            rows.gather_originals(named_readings)
             write_quarantine(rows.engine, load, "concat_ws('|', original, stratum_file)")
             # Of a file that is read in part, or that has rows of later days, this load cannot speak as a whole.
             whole = [each for each in rows.readable if each.from_at is None and each.next_at is None]
-            resolve_read(load, [names[each.number] for each in whole])
+            resolve_read(load, [named_readings[each.number] for each in whole])
 
 
 def _judge(load: Load, rows: EventRows, origin: str, again: bool) -> None:
@@ -118,9 +121,3 @@ def _judge(load: Load, rows: EventRows, origin: str, again: bool) -> None:
         )
     if is_empty(load.connection) and not any(reading.rows for reading in rows.readings):
         raise StratumError(f"{origin} has no rows: there are no events to load.")
-
-
-def _names(files: list[Path], rows: EventRows) -> dict[int, str]:
-    """Return, by reading, the path of its file below the folder that all files of the source share."""
-    names = names_below([path.absolute() for path in files])
-    return {reading.number: names[Path(reading.file.path)] for reading in rows.readings}

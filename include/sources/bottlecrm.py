@@ -22,6 +22,7 @@ from include.sources.crm_versions import ENTITIES as HUBSPOT_ENTITIES
 from include.sources.crm_versions import Timeline, Unreadable
 from include.sources.loads import Load, bind_company, landing, record_absent
 from include.sources.pulls import pulled_until, record_pull
+from include.sources.resolution import resolve_unseen
 from include.warehouse.connect import connect
 
 log = logging.getLogger(__name__)
@@ -185,6 +186,7 @@ def _land(load: Load, kind: Kind, pulled: _Pulled, company: Company, end: dateti
             timelines.append(timeline(kind, record, held.get(record["id"]), sight, company.timezone))
         except Unreadable as error:
             quarantine(load, record, str(error))
+    resolve_unseen(load)  # a pull reads every record
     for record_id, at in pulled.gone.items():
         sight = Sight(at, end, is_first_of_day)
         if sight.counts and record_id in held:

@@ -37,7 +37,8 @@ HASH = "stratum_hash"
 """The column of SOURCE that says which refused row a row is."""
 
 
-CRM = "crm"
+CRMS = ("crm", "salesforce", "bottlecrm")
+"""Sources in the books whose refused rows are records of a CRM; HubSpot's is `crm`."""
 
 
 class Refused(NamedTuple):
@@ -106,12 +107,12 @@ def replay(
 
 
 def crm_rows_open(source: str | None) -> int:
-    """Return how many refused CRM records are open, where the filter takes them in: the next pull reads them again."""
-    if source not in (None, CRM):
-        return 0
+    """Return how many refused CRM records are open, where the filter takes them in: a pull settles them, no replay."""
+    wanted = [name for name in CRMS if source in (None, name)]
     with connect("loader") as connection:
         row = connection.execute(
-            "select count(*) from quarantine.rows where source = %s and resolved_load_id is null", [CRM]
+            "select count(*) from quarantine.rows where source = any(%s) and resolved_load_id is null",
+            [wanted],
         ).fetchone()
     return row[0] if row else 0
 

@@ -6,13 +6,11 @@ rows of one that is no longer there stay as they are.
 
 from collections import Counter
 from datetime import date
-from pathlib import Path
 from typing import NamedTuple
 
 from include.errors import StratumError
 from include.sources.behavior import EVENTS, load_files
 from include.sources.config import Sources
-from include.sources.event_files import list_files
 from include.sources.files import names_below
 from include.sources.loads import Load, landing
 
@@ -62,20 +60,19 @@ def _replay_into(load: Load, sources: Sources, reason: str | None) -> Outcome:
         raise StratumError(
             f"{len(taken)} refused events cannot be replayed: the sources have no 'behavior' to map them by."
         )
-    names = {
-        name: path for path, name in names_below([p.absolute() for p in sources.behavior.files()]).items()
-    }
-    there: list[Path] = [names[name] for name in sorted({row[1] for row in taken} & set(names))]
-    gone = sum(row[1] not in names for row in taken)
+    names = names_below([path.absolute() for path in sources.behavior.files()])
+    wanted = {row[1] for row in taken}
+    there = {path: name for path, name in names.items() if name in wanted}
+    gone = sum(row[1] not in there.values() for row in taken)
     if not there:
         return Outcome(None, len(taken), 0, {}, gone)
-    load_files(load, sources.behavior, sources.company, list_files(there), again=True)
+    load_files(load, sources.behavior, sources.company, there, again=True)
     left: Counter[str] = Counter(
         dict(
             load.connection.execute(
                 "select reason, count(*) from quarantine.rows where source = %s and entity = %s "
                 "and row_hash = any(%s) and source_file = any(%s) and resolved_load_id is null group by reason",
-                [load.source, load.entity, [row[0] for row in taken], list(names)],
+                [load.source, load.entity, [row[0] for row in taken], list(there.values())],
             ).fetchall()
         )
     )

@@ -57,6 +57,16 @@ def resolve_unseen(load: Load) -> None:
     resolve(load, [row[0] for row in rows])
 
 
+def resolve_records(load: Load, id_field: str, ids: list[str]) -> None:
+    """Settle the open rows of these records, named by `id_field` of the row: for a load that reads what has changed."""
+    rows = load.connection.execute(
+        "select row_hash from quarantine.rows where source = %s and entity = %s and resolved_load_id is null "
+        "and last_load_id <> %s and original ->> %s = any(%s)",
+        [load.source, load.entity, load.load_id, id_field, ids],
+    ).fetchall()
+    resolve(load, [row[0] for row in rows])
+
+
 def resolve(load: Load, hashes: list[str]) -> None:
     """Mark rows of the load's entity as settled by it."""
     load.connection.execute(

@@ -18,6 +18,7 @@ from include.sources.crm_versions import ENTITIES as HUBSPOT_ENTITIES
 from include.sources.crm_versions import Timeline, Unreadable, instant
 from include.sources.loads import Load, bind_company, landing, record_absent
 from include.sources.pulls import pulled_until, record_pull
+from include.sources.resolution import resolve_records
 from include.sources.salesforce_api import OutOfReach, SalesforceApi
 from include.sources.salesforce_versions import HISTORY_FIELDS, Kind, Past, Row, kinds, timeline
 
@@ -158,6 +159,7 @@ def _land(load: Load, kind: Kind, pulled: _Pulled, company: Company, end: dateti
             quarantine(load, dict(row), str(error))
         else:
             timelines[known.record_id] = known
+    resolve_records(load, "Id", list(timelines))
     place.land(list(timelines.values()), held)
     record_pull(load, pulled.asked, _covered(pulled, list(timelines.values()), end))
 

@@ -17,8 +17,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from include.sources.bottlecrm import ingest_bottlecrm
-from include.sources.config import Sources
-from tests.conftest import Warehouse
+from include.sources.loads import Load
+from tests.integration.crm_stage import CrmStage
 
 TOKEN = "bcrm_pat_test"
 ORGANIZATION = "0e9b9f7e-fcac-45b9-b922-7a0952ea993a"
@@ -182,72 +182,14 @@ def reach(monkeypatch: pytest.MonkeyPatch, url: str, token: str = TOKEN) -> None
     monkeypatch.setenv("AIRFLOW_CONN_BOTTLECRM_DEFAULT", json.dumps(connection))
 
 
-class Stage:
-    """A company whose CRM is a BottleCRM, and a warehouse to ingest it into."""
+class Stage(CrmStage):
+    """A company whose CRM is a BottleCRM."""
 
-    def __init__(self, warehouse: Warehouse, timezone: str = "Asia/Shanghai") -> None:
-        self.warehouse = warehouse
-        self.timezone = timezone
-        self.slept: list[float] = []
-        self.sources = self.sources_with()
+    system = "bottlecrm"
+    entities = ENTITIES
 
-    def sources_with(self, **crm: str) -> Sources:
-        return Sources.model_validate(
-            {
-                "company": {"name": "Test", "timezone": self.timezone, "currency": "CNY"},
-                "crm": {"system": "bottlecrm", **crm},
-            }
-        )
-
-    def ingest(self, as_of: date) -> dict[str, tuple[int, int, int, int]]:
-        """Ingest all, check the books, and return new, corrected, unchanged, quarantined by entity."""
-        counts = {}
-        for entity, load in ingest_bottlecrm(self.sources, as_of, sleep=self.slept.append).items():
-            counts[entity] = (load.rows_new, load.rows_corrected, load.rows_unchanged, load.rows_quarantined)
-            booked = self.warehouse.rows(
-                "select rows_in, rows_new, rows_corrected, rows_unchanged, rows_quarantined "
-                "from audit.loads where load_id = %s",
-                load.load_id,
-            )
-            assert booked == [(sum(counts[entity]), *counts[entity])]
-        return counts
-
-    def seen(self, entity: str, record_id: str, day: date) -> tuple[str | None, dict, bool] | None:
-        """Return what a reader as of a day sees of a record: its owner, its properties, whether it is archived."""
-        owner = "account_number" if entity == "accounts" else "company_record_id"
-        rows = self.warehouse.rows(
-            f"select {owner}, properties, is_archived from raw_bottlecrm.{entity} where record_id = %s "
-            "and valid_from < ((%s::date + 1)::timestamp at time zone %s) "
-            "order by valid_from desc, load_seq desc limit 1",
-            record_id,
-            day,
-            self.timezone,
-        )
-        return rows[0] if rows else None
-
-    def value(self, entity: str, record_id: str, day: date, name: str) -> str | None:
-        """Return a property as of a day; the record has to be there."""
-        found = self.seen(entity, record_id, day)
-        assert found is not None
-        return found[1][name]
-
-    def versions(self) -> set[tuple]:
-        """Return all versions of all entities, without what says which load brought them."""
-        found = set()
-        for entity in ENTITIES:
-            owner = "account_number" if entity == "accounts" else "company_record_id"
-            rows = self.warehouse.rows(
-                f"select record_id, valid_from, {owner}, is_archived, row_hash, properties::text "
-                f"from raw_bottlecrm.{entity}"
-            )
-            found |= {(entity, *row) for row in rows}
-        return found
-
-    def forget(self) -> None:
-        """Empty the warehouse of all that was pulled."""
-        tables = ", ".join(f"raw_bottlecrm.{entity}" for entity in ENTITIES)
-        self.warehouse.rows(f"truncate audit.loads cascade; truncate {tables}, quarantine.rows")
-        self.warehouse.rows("delete from intermediate.restatement_queue")
+    def pull(self, as_of: date) -> dict[str, Load]:
+        return ingest_bottlecrm(self.sources, as_of, sleep=self.slept.append)
 
 
 def utc(day: date, hour: int = 4) -> datetime:

@@ -5,7 +5,8 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date, datetime
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,16 @@ from simple_salesforce import Salesforce
 
 from include.sandbox.salesforce.app import REST_PAGE, SalesforceSandbox
 from include.sandbox.salesforce.store import Store
-from include.sources.config import Sources
+from include.sources.loads import Load
 from include.sources.salesforce import ingest_salesforce
 from include.sources.salesforce_api import Elsewhere
 from tests.conftest import Warehouse, free_port
+from tests.integration.crm_stage import CrmStage
 
 SECRET = "sandbox-test-secret"
+JANUARY, FEBRUARY = datetime(2026, 1, 10, 4, tzinfo=UTC), datetime(2026, 2, 10, 4, tzinfo=UTC)
+TRACKED = {"Account": {"Industry", "OwnerId"}, "Case": {"Priority"}}
+MANY = 7
 ENTITIES = ("accounts", "contacts", "contact_roles", "opportunities", "cases")
 
 
@@ -93,79 +98,89 @@ def reach(monkeypatch: pytest.MonkeyPatch, crm: Running, secret: str = SECRET) -
     monkeypatch.setenv("AIRFLOW_CONN_SALESFORCE_DEFAULT", json.dumps(connection))
 
 
-class Stage:
-    """A company whose CRM is a running sandbox, and a warehouse to ingest it into."""
+class Stage(CrmStage):
+    """A company whose CRM is a running sandbox."""
+
+    system = "salesforce"
+    entities = ENTITIES
 
     def __init__(self, warehouse: Warehouse, crm: Running) -> None:
-        self.warehouse = warehouse
+        super().__init__(warehouse)
         self.crm = crm
         self.org = crm.org
-        self.slept: list[float] = []
-        self.sources = self.sources_with()
 
-    def sources_with(self, **crm: str) -> Sources:
-        return Sources.model_validate(
-            {
-                "company": {"name": "Test", "timezone": "Asia/Shanghai", "currency": "CNY"},
-                "crm": {"system": "salesforce", **crm},
-            }
+    def pull(self, as_of: date) -> dict[str, Load]:
+        return ingest_salesforce(self.sources, as_of, sleep=self.slept.append)
+
+
+@dataclass
+class Ids:
+    """The records of the org."""
+
+    users: list[str]
+    accounts: list[str]
+    contacts: list[str]
+    role: str
+    opportunity: str
+    case: str
+
+
+@dataclass
+class World:
+    """A stage and the records its org was made with."""
+
+    stage: Stage
+    ids: Ids
+
+
+@contextmanager
+def salesforce_world(
+    warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[World]:
+    """An org of its own, and the warehouse emptied: a new one takes longer than most tests."""
+    with running_salesforce(tmp_path / "salesforce.sqlite", TRACKED) as crm:
+        org = crm.org
+        users = [org.insert("User", JANUARY, Name=f"Somebody {number}") for number in range(2)]
+        accounts = [
+            org.insert(
+                "Account",
+                JANUARY,
+                Name=f"Account {number}",
+                AccountNumber=f"A{number}" if number else None,
+                Industry="Retail",
+                BillingCountry="Norway",
+                OwnerId=users[0],
+            )
+            for number in range(MANY)
+        ]
+        contacts = [
+            org.insert("Contact", JANUARY, AccountId=owner, LastName="Secret", Email="a@b.c", Title="Buyer")
+            for owner in (accounts[1], None)
+        ]
+        deal = org.insert(
+            "Opportunity",
+            JANUARY,
+            AccountId=accounts[1],
+            Name="Deal",
+            StageName="Prospecting",
+            Amount=1000,
+            CloseDate="2026-06-30",
+            IsWon=False,
         )
-
-    def ingest(self, as_of: date) -> dict[str, tuple[int, int, int, int]]:
-        """Ingest all, check the books, and return new, corrected, unchanged, quarantined by entity."""
-        loads = ingest_salesforce(self.sources, as_of, sleep=self.slept.append)
-        counts = {}
-        for entity, load in loads.items():
-            counts[entity] = (
-                load.rows_new,
-                load.rows_corrected,
-                load.rows_unchanged,
-                load.rows_quarantined,
-            )
-            booked = self.warehouse.rows(
-                "select rows_in, rows_new, rows_corrected, rows_unchanged, rows_quarantined "
-                "from audit.loads where load_id = %s",
-                load.load_id,
-            )
-            assert booked == [(sum(counts[entity]), *counts[entity])]
-        return counts
-
-    def seen(self, entity: str, record_id: str, day: date) -> tuple[str | None, dict, bool] | None:
-        """Return what a reader as of a day sees of a record: its owner, its properties, whether it is deleted."""
-        owner = "account_number" if entity == "accounts" else "company_record_id"
-        rows = self.warehouse.rows(
-            f"select {owner}, properties, is_archived from raw_salesforce.{entity} where record_id = %s "
-            "and valid_from < ((%s::date + 1)::timestamp at time zone 'Asia/Shanghai') "
-            "order by valid_from desc, load_seq desc limit 1",
-            record_id,
-            day,
+        role = org.insert(
+            "OpportunityContactRole",
+            JANUARY,
+            OpportunityId=deal,
+            ContactId=contacts[0],
+            Role="Decision Maker",
         )
-        return rows[0] if rows else None
-
-    def value(self, entity: str, record_id: str, day: date, name: str) -> str | None:
-        """Return a property as of a day; the record has to be there."""
-        found = self.seen(entity, record_id, day)
-        assert found is not None
-        return found[1][name]
-
-    def versions(self) -> set[tuple]:
-        """Return all versions of all entities, without what says which load brought them."""
-        found = set()
-        for entity in ENTITIES:
-            owner = "account_number" if entity == "accounts" else "company_record_id"
-            rows = self.warehouse.rows(
-                f"select record_id, valid_from, {owner}, is_archived, row_hash, properties::text "
-                f"from raw_salesforce.{entity}"
-            )
-            found |= {(entity, *row) for row in rows}
-            assert len(rows) == len({row[:2] for row in rows}), "a version landed twice"
-        return found
-
-    def forget(self) -> None:
-        """Empty the warehouse of all that was pulled."""
-        tables = ", ".join(f"raw_salesforce.{entity}" for entity in ENTITIES)
-        self.warehouse.rows(f"truncate audit.loads cascade; truncate {tables}, quarantine.rows")
-        self.warehouse.rows("delete from intermediate.restatement_queue")
+        case = org.insert(
+            "Case", FEBRUARY, AccountId=accounts[2], Subject="Late", Priority="Low", Status="New"
+        )
+        reach(monkeypatch, crm)
+        stage = Stage(warehouse, crm)
+        stage.forget()
+        yield World(stage, Ids(users, accounts, contacts, role, deal, case))
 
 
 def moment(day: date, hour: int = 4) -> datetime:

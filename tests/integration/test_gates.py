@@ -2,7 +2,6 @@
 
 import re
 from datetime import UTC, date, datetime
-from pathlib import Path
 
 import pytest
 
@@ -13,7 +12,7 @@ from include.sources.loads import bind_company, landing, record_absent
 from include.warehouse.connect import connect
 from include.warehouse.lock import begin_run, finish_run
 from include.warehouse.publish import publish
-from tests.conftest import PASSWORDS, Warehouse
+from tests.conftest import Warehouse
 from tests.fixtures.candidates import make_candidate
 from tests.fixtures.layers import add_event, add_line, add_version, load_day, make_marts
 
@@ -463,56 +462,6 @@ def test_an_unknown_gate_and_an_empty_warehouse_are_told(warehouse: Warehouse, r
     load_day(DAY)
     with pytest.raises(StratumError, match="There is no gate 'moods'"):
         run_gate("moods", DAY, run_id)
-
-
-def test_the_data_docs_show_every_result_without_network_or_script(warehouse: Warehouse, run_id: str) -> None:
-    load_day(DAY)
-    make_candidate(run_id, DAY)
-    run_gate("raw", DAY, run_id)
-    warehouse.rows("update candidate.tier_summary set accounts = 4 where tier = 'S'")
-    with pytest.raises(GateFailed):
-        run_gate("published", DAY, run_id)
-    docs = get_settings().data_docs
-    index = (docs / "index.html").read_text()
-    links = re.findall(r'<a href="([^"]+)">', index)
-    assert len(links) == 6  # 2 raw tables, 4 of the candidate
-    assert index.count(">passed<") == 4
-    assert index.count(">FAILED<") == 2
-    for link in links:
-        assert (docs / link).is_file()
-    page = (docs / next(link for link in links if "tier_summary" in link)).read_text()
-    assert "Each tier counts the accounts that customer_360 gives it." in page
-    for html in (index, page):
-        assert not re.search(r"<script|<(link|img)[^>]+https?://|url\(.?https?://", html)
-
-
-def test_the_site_holds_the_newest_runs_only(
-    warehouse: Warehouse, run_id: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("include.quality.docs.RUNS_SHOWN", 2)
-    load_day(DAY)
-    runs = [run_id]
-    run_gate("raw", DAY, run_id)
-    for _ in range(3):
-        runs.append(begin_run(DAY))
-        run_gate("raw", DAY, runs[-1])
-    docs = get_settings().data_docs
-    pages = {path.parent.parent.name for path in (docs / "validations").rglob("*.html")}
-    assert pages == set(runs[-2:])
-    assert runs[0] not in (docs / "index.html").read_text()
-    assert warehouse.value("select count(distinct run_id) from audit.checks") == 4
-
-
-def test_no_file_of_a_gate_holds_a_password(warehouse: Warehouse, run_id: str, tmp_path: Path) -> None:
-    load_day(DAY)
-    make_candidate(run_id, DAY)
-    run_gate("raw", DAY, run_id)
-    run_gate("published", DAY, run_id)
-    files = [path for path in get_settings().home.rglob("*") if path.is_file()]
-    assert len(files) > 20
-    for path in files:
-        for password in PASSWORDS.values():
-            assert password.encode() not in path.read_bytes(), path
 
 
 def test_a_password_with_signs_that_mean_something_elsewhere_works(

@@ -1,5 +1,7 @@
 """What the tracking of the ordering site recorded: sessions of logins, pages, features and steps of purchases."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -97,12 +99,19 @@ def events(
     return table, delivered[rows]
 
 
+@dataclass(frozen=True)
 class Sessions:
     """Sessions of a block: whose, on which day, from which second, and how many steps of a purchase it reached."""
 
-    def __init__(self, account: Ints, day: Ints, second: Ints, reach: Ints) -> None:
-        self.account, self.day, self.second, self.reach = account, day, second, reach
-        self.number = np.arange(len(account))
+    account: Ints
+    day: Ints
+    second: Ints
+    reach: Ints
+
+    @property
+    def number(self) -> Ints:
+        """The place of each session in the block."""
+        return np.arange(len(self.account))
 
 
 def _sessions(accounts: Population, orders: Orders, random: np.random.Generator) -> Sessions:

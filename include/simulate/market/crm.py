@@ -272,8 +272,6 @@ def referrals(accounts: Population, seed: int, block: int) -> pa.Table:
     """
     random = stream(seed, block, 36)
     brought = np.flatnonzero((accounts.channel == CHANNELS.index("referral")) & (accounts.begins > 0))
-    if not len(brought):
-        brought = np.zeros(0, dtype=np.int64)
     week = accounts.begins[brought]
     # Of a few that were asked, the most engaged then.
     asked = random.integers(0, len(accounts.number), (len(brought), 6))
@@ -281,7 +279,7 @@ def referrals(accounts: Population, seed: int, block: int) -> pa.Table:
         accounts.begins[asked] < week[:, None], accounts.engagement[asked, week[:, None]], -np.inf
     )
     whose = asked[np.arange(len(brought)), warmth.argmax(axis=1)]
-    known = warmth.max(axis=1) > -np.inf if len(brought) else np.zeros(0, dtype=bool)
+    known = warmth.max(axis=1) > -np.inf
     return pa.table(
         {
             "referral_id": labels("F", accounts.number[brought], 8),

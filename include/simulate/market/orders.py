@@ -1,6 +1,7 @@
 """What the ERP recorded: products, and the lines of orders and returns, with the faults that befall such records."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -134,11 +135,13 @@ def _order_numbers(numbers: Ints, is_return: NDArray[np.bool_]) -> pa.Array:
     return pc.if_else(pa.array(is_return), labels("R", numbers, 9), labels("O", numbers, 9))
 
 
+@dataclass(frozen=True)
 class Orders:
     """The orders of a block: whose (place in the block), on which day of the calendar, at which second of it."""
 
-    def __init__(self, account: Ints, day: Ints, second: Ints) -> None:
-        self.account, self.day, self.second = account, day, second
+    account: Ints
+    day: Ints
+    second: Ints
 
 
 def _orders(accounts: Population, random: np.random.Generator) -> Orders:

@@ -28,7 +28,7 @@ CATEGORIES = 12
 SEASON = (0.78, 0.62, 0.95, 0.98, 1.00, 1.08, 0.95, 0.94, 1.04, 1.02, 1.12, 1.10)
 
 SIZE_SPREAD = 1.3
-"""Standard deviation of the logarithm of an account's size: the top fifth spends some 80 % (C4's reference)."""
+"""Standard deviation of the logarithm of an account's size: the top fifth spends most (C4's reference: 80 %)."""
 RATE_SPREAD = 1.0
 """Standard deviation of the logarithm of how often accounts order, size apart."""
 KEEPS = 0.90
@@ -57,7 +57,7 @@ EXPERIMENT_WEEK = 60
 EXPERIMENT_ORDERS, EXPERIMENT_STAYS = 0.06, 0.30
 """what it adds to their orders, and which share of those who left at the comparison it keeps."""
 UNSEEN = 0.25
-"""Share of an account's deviation that its logins do not show: they wander by themselves."""
+"""Standard deviation of a week's logins, as a logarithm, that engagement does not explain."""
 
 
 @dataclass(frozen=True)
