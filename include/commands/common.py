@@ -107,7 +107,8 @@ def read_sources(settings: Settings, path: Path | None, need_files: bool = True)
     Without a path it is STRATUM_SOURCES, else the file this STRATUM_HOME ran on last, else the simulated
     company's. Raises StratumError where it names order files that are not there, unless they are not needed.
     """
-    from include.simulate.company import write_company
+    from include.simulate.market.scales import DEMO, DEMO_SEED
+    from include.simulate.market.write import write_market
     from include.sources.config import FileSource, load_sources
 
     os.environ["STRATUM_HOME"] = str(settings.home)
@@ -116,7 +117,7 @@ def read_sources(settings: Settings, path: Path | None, need_files: bool = True)
         path = Path(last.read_text())
     chosen = (path or settings.sources).resolve()
     if chosen == SIMULATED_SOURCES:
-        write_company(settings.home / "simulated")
+        write_market(settings.home / "simulated", DEMO, DEMO_SEED)
     sources = load_sources(chosen)
     if need_files and isinstance(sources.orders, FileSource):
         sources.orders.files()

@@ -29,7 +29,7 @@ AsOf = Annotated[str, typer.Option("--as-of", help="The date to build, YYYY-MM-D
 
 def demo() -> None:
     """Run the simulated company's last day and show what came of it."""
-    from include.simulate.company import LAST_DAY
+    from include.simulate.market.scales import LAST_DAY
 
     _run(LAST_DAY, SIMULATED_SOURCES, as_json=False)
 

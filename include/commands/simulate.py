@@ -10,7 +10,7 @@ from include.commands.common import phase, say
 
 def simulate(
     to: Annotated[Path, typer.Option("--to", help="A new folder.")],
-    scale: Annotated[str, typer.Option(help="S: 2,000 accounts; M: 20,000; L: 200,000.")] = "S",
+    scale: Annotated[str, typer.Option(help="XS: 600 accounts; S: 2,000; M: 20,000; L: 200,000.")] = "S",
     seed: Annotated[int, typer.Option(min=0, help="Another seed makes another company.")] = 1,
 ) -> None:
     """Write a simulated company with its hidden truth, and a sources.yml that `stratum run` reads."""

@@ -17,8 +17,8 @@ import uvicorn
 from include.sandbox.app import Sandbox
 from include.sandbox.salesforce.app import SalesforceSandbox
 from include.sandbox.salesforce.store import Store as SalesforceStore
-from include.sandbox.store import Store, simulated_accounts
-from include.simulate.crm import records
+from include.sandbox.store import Store
+from include.simulate.market.hubspot import accounts, records
 
 GRACE_S = 1  # what a request in progress has before the server leaves on SIGTERM
 
@@ -48,7 +48,7 @@ def main() -> int:
         return 1
     store = Store(arguments.state)
     if store.is_empty():
-        store.seed(simulated_accounts())
+        store.seed(accounts())
     if missing := store.missing_kinds():
         store.seed_records(each for each in records() if each.kind in missing)
     org = SalesforceStore(arguments.state.with_suffix(".salesforce.db"))

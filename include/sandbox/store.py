@@ -8,8 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from include.simulate.crm import Record
-
 FIRST_RECORD_ID = 18_000_000_037
 RECORD_ID_STEP = 37
 COMPANIES = "companies"
@@ -71,6 +69,23 @@ class Account:
     industry: str | None
     country: str | None
     created_at: datetime
+    domain: str | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record to seed the sandbox with: its object type, its account's number (None: of no company), its values.
+
+    `values` are (property, set at, value) of every value it ever had, oldest first. `company_id` is the record id of
+    its company, where no number names it.
+    """
+
+    kind: str
+    account: str | None
+    created_at: datetime
+    values: tuple[tuple[str, datetime, str], ...]
+    archived_at: datetime | None = None
+    company_id: int | None = None
 
 
 def stamp(moment: datetime) -> str:
@@ -78,20 +93,9 @@ def stamp(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
 
 
-def simulated_accounts() -> list[Account]:
-    """Return the accounts of the built-in simulated company."""
-    from include.simulate import accounts
-
-    return [
-        Account(
-            each["account_number"],
-            each["name"],
-            each["industry"],
-            each["country"],
-            datetime.fromisoformat(each["created_at"]),
-        )
-        for each in accounts()
-    ]
+def record_id_of(place: int) -> int:
+    """Return the record id of the company at a place of the list the sandbox is seeded with, from 0."""
+    return FIRST_RECORD_ID + place * RECORD_ID_STEP
 
 
 class Store:
@@ -138,7 +142,7 @@ class Store:
                     }
                 )
             for index, account in enumerate(accounts):
-                self._add_company(str(FIRST_RECORD_ID + index * RECORD_ID_STEP), account)
+                self._add_company(str(record_id_of(index)), account)
 
     def missing_kinds(self) -> set[str]:
         """Return the object types the store has no record of."""
@@ -165,7 +169,8 @@ class Store:
                 history = [
                     (record_id, name, value, stamp(changed_at)) for name, changed_at, value in record.values
                 ]
-                rows.append(_row(record, record_id, companies.get(record.account or ""), history))
+                company_id = record.company_id or companies.get(record.account or "")
+                rows.append(_row(record, record_id, company_id, history))
                 past += history
             self.db.executemany(
                 "insert into records (id, kind, company_id, created_at, updated_at, archived_at, properties) "
@@ -183,6 +188,7 @@ class Store:
             "industry": account.industry,
             "country": account.country,
             "account_number": account.account_number,
+            "domain": account.domain,
         }
         values = {name: str(value) for name, value in given.items() if value is not None}
         fixed = {"createdate": created, "hs_lastmodifieddate": created, "hs_object_id": record_id}

@@ -28,10 +28,14 @@ class Scale:
 
 
 SCALES = {
+    "XS": Scale("XS", 600, 30_000, 300_000),
     "S": Scale("S", 2_000, 100_000, 1_000_000),
     "M": Scale("M", 20_000, 1_000_000, 10_000_000),
     "L": Scale("L", 200_000, 10_000_000, 100_000_000),
 }
+
+DEMO, DEMO_SEED = SCALES["XS"], 3
+"""The company of the demo, and of every command without sources of its own."""
 
 BLOCK = 20_000
 """Accounts made at a time, which bounds the memory of the largest scale."""
