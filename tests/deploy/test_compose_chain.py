@@ -12,7 +12,7 @@ import pytest
 
 from include.local.environment import AIRFLOW_PARTS
 from include.local.processes import wait_until
-from include.simulate.company import LAST_DAY
+from include.simulate.market.scales import LAST_DAY
 from tests.deploy.image import build
 from tests.deploy.parts import Parts
 

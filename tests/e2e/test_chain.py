@@ -1,7 +1,5 @@
 """The whole chain over a small slice, as a user runs it: real processes, a real PostgreSQL, a real CRM protocol."""
 
-import csv
-import gzip
 import json
 from datetime import date, timedelta
 from pathlib import Path
@@ -12,8 +10,9 @@ import yaml
 from include.local.chain import INGESTS
 from include.local.processes import wait_until
 from include.settings import PROJECT_DIR
-from include.simulate.company import LAST_DAY, write_company
+from include.simulate.market.scales import DEMO, DEMO_SEED, LAST_DAY
 from tests.e2e.installation import Installation
+from tests.fixtures.market import write_slice
 
 CUSTOMERS = 60
 PUBLISHED = ("customer_360", "tier_summary", "company_summary", "account_tiers")
@@ -23,24 +22,9 @@ PUBLISHED = ("customer_360", "tier_summary", "company_summary", "account_tiers")
 def slice_of_company(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sources.yml over the simulated company's first customers, three months of their events, its CRM and its sync."""
     folder = tmp_path_factory.mktemp("slice")
-    write_company(folder / "whole")
-    with (folder / "whole" / "orders.csv").open(newline="") as file:
-        header, *lines = csv.reader(file)
-    column = header.index("customer_no")
-    kept = set(sorted({line[column] for line in lines if line[column]})[:CUSTOMERS])
-    with (folder / "orders.csv").open("w", newline="") as file:
-        csv.writer(file).writerows(
-            [header, *(line for line in lines if line[column] in kept or not line[column])]
-        )
+    write_slice(folder, DEMO, DEMO_SEED, CUSTOMERS, events_since=str(LAST_DAY - timedelta(days=90)))
     sources = yaml.safe_load((PROJECT_DIR / "include" / "simulate" / "sources.yml").read_text())
     sources["orders"]["file"] = "orders.csv"
-    events: list[list[str]] = []
-    for path in sorted((folder / "whole" / "events").glob("*.csv.gz"))[-3:]:
-        with gzip.open(path, "rt", newline="") as file:
-            header, *lines = csv.reader(file)
-        events += [line for line in lines if line[header.index("account_no")] in kept]
-    with (folder / "events.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([header, *events])
     sources["behavior"]["file"] = "events.csv"
     (folder / "sources.yml").write_text(yaml.safe_dump(sources))
     return folder / "sources.yml"

@@ -9,7 +9,7 @@ import pytest
 from include.dbt import build
 from include.quality.gate import run_gate
 from include.settings import PROJECT_DIR
-from include.simulate.company import LAST_DAY, write_company
+from include.simulate.market.scales import LAST_DAY, Scale
 from include.sources.behavior import ingest_behavior
 from include.sources.config import Sources, load_sources
 from include.sources.hubspot import ingest_crm
@@ -17,7 +17,9 @@ from include.sources.orders import ingest_orders
 from include.warehouse.lock import begin_run, finish_run, mark_built
 from include.warehouse.publish import ALL_TABLES, publish
 from tests.conftest import Warehouse, fresh_warehouse
+from tests.fixtures.market import write_slice
 
+COMPANY = Scale("few", 300, 9_000, 60_000)
 RETAIL_DAY = date(2011, 9, 10)
 
 
@@ -62,11 +64,26 @@ def last_built(warehouse: Warehouse) -> dict[str, list[tuple]]:
 
 @pytest.fixture
 def simulated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sources:
-    """The simulated company's orders alone."""
+    """A simulated company's orders and events."""
     monkeypatch.setenv("STRATUM_HOME", str(tmp_path))
-    write_company(tmp_path / "simulated")
+    write_slice(
+        tmp_path,
+        COMPANY,
+        seed=1,
+        customers=COMPANY.accounts,
+        events_since=str(LAST_DAY - timedelta(days=400)),
+    )
     whole = load_sources(PROJECT_DIR / "include" / "simulate" / "sources.yml")
-    return whole.model_copy(update={"crm": None, "sync": None})
+    assert whole.orders is not None
+    assert whole.behavior is not None
+    return whole.model_copy(
+        update={
+            "orders": whole.orders.model_copy(update={"file": str(tmp_path / "orders.csv")}),
+            "behavior": whole.behavior.model_copy(update={"file": str(tmp_path / "events.csv")}),
+            "crm": None,
+            "sync": None,
+        }
+    )
 
 
 @pytest.mark.slow
@@ -108,7 +125,7 @@ def test_a_file_cut_at_the_end_of_the_day_publishes_the_same_rows(
 ) -> None:
     as_of = LAST_DAY - timedelta(days=200)
     whole = published_of(cluster, template, tmp_path / "whole", simulated, as_of)
-    header, *lines = (tmp_path / "simulated" / "orders.csv").read_text().splitlines(keepends=True)
+    header, *lines = (tmp_path / "orders.csv").read_text().splitlines(keepends=True)
     end, column = f"{as_of + timedelta(days=1)}", header.split(",").index("ordered_at")
     kept = [line for line in lines if line.split(",")[column] < end]
     assert 0 < len(kept) < len(lines)

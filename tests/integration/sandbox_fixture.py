@@ -15,8 +15,7 @@ from hubspot.crm.companies import BatchReadInputSimplePublicObjectId as ReadBatc
 from hubspot.crm.companies import SimplePublicObjectId as RecordId
 
 from include.sandbox.app import BURST_CALLS, BURST_WINDOW_S, Sandbox
-from include.sandbox.store import FIRST_RECORD_ID, RECORD_ID_STEP, Account, Store
-from include.simulate.crm import Record
+from include.sandbox.store import FIRST_RECORD_ID, RECORD_ID_STEP, Account, Record, Store
 from include.sources.config import Sources
 from include.sources.hubspot import ingest_crm
 from tests.conftest import Warehouse, free_port

@@ -1,7 +1,6 @@
 """Any date, any order: the marts depend on what was loaded, not on when or how often it came, or what ran first."""
 
 import csv
-import gzip
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -12,13 +11,15 @@ import pytest
 
 from include.dbt import build
 from include.settings import PROJECT_DIR
-from include.simulate.company import LAST_DAY, write_company
+from include.simulate.market.scales import LAST_DAY, Scale
 from include.sources.behavior import ingest_behavior
 from include.sources.config import Sources, load_sources
 from include.sources.orders import ingest_orders
 from include.warehouse.lock import begin_run, fail_run
 from tests.conftest import Warehouse, fresh_warehouse
+from tests.fixtures.market import write_slice
 
+COMPANY = Scale("few", 60, 1_800, 12_000)
 CUSTOMERS = 40
 HISTORY_DAYS = 400
 """Days of history before the first date that is run: more than the longest window of a feature."""
@@ -45,14 +46,13 @@ class Company:
 @pytest.fixture(scope="module")
 def company(tmp_path_factory: pytest.TempPathFactory) -> Company:
     folder = tmp_path_factory.mktemp("company")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("STRATUM_HOME", str(folder))
-        write_company(folder / "simulated")
-        whole = load_sources(PROJECT_DIR / "include" / "simulate" / "sources.yml")
+    since = str(LAST_DAY - timedelta(days=HISTORY_DAYS + 30))
+    write_slice(folder, COMPANY, seed=1, customers=CUSTOMERS, events_since=since)
+    whole = load_sources(PROJECT_DIR / "include" / "simulate" / "sources.yml")
     assert whole.orders is not None
     assert whole.behavior is not None
-    orders = _slice([folder / "simulated" / "orders.csv"], "customer_no")
-    events = _slice(whole.behavior.files(), "account_no")
+    orders = _since(folder / "orders.csv", since)
+    events = _since(folder / "events.csv", since)
     sources = whole.model_copy(
         update={
             "orders": whole.orders.model_copy(update={"file": str(folder / "orders.csv")}),
@@ -64,23 +64,12 @@ def company(tmp_path_factory: pytest.TempPathFactory) -> Company:
     return Company(folder, sources, orders, events)
 
 
-def _slice(paths: Iterable[Path], customer_column: str) -> list[list[str]]:
-    """The header and the lines of the first customers, and of none, of the last days; torn lines have their own tests."""
-    kept = {"", *(f"C{number:04d}" for number in range(1, CUSTOMERS + 1))}
-    since = str(LAST_DAY - timedelta(days=HISTORY_DAYS + 30))
-    lines: list[list[str]] = []
-    for path in sorted(paths):
-        open_text = gzip.open if path.suffix == ".gz" else open
-        with open_text(path, "rt", newline="") as file:
-            header, *rows = csv.reader(file)
-        customer = header.index(customer_column)
-        moment = next(place for place, name in enumerate(header) if name.endswith("_at"))
-        lines = lines or [header]
-        lines += [
-            row
-            for row in rows
-            if len(row) == len(header) and row[customer] in kept and row[moment][:10] >= since
-        ]
+def _since(path: Path, day: str) -> list[list[str]]:
+    """The header and the lines dated from a day on."""
+    with path.open(newline="") as file:
+        header, *rows = csv.reader(file)
+    moment = next(place for place, name in enumerate(header) if name.endswith("_at"))
+    lines = [header, *(row for row in rows if row[moment][:10] >= day)]
     assert len(lines) > 100
     return lines
 

@@ -1,19 +1,18 @@
 """Behavior events land with every row accounted for, once, whatever the order of days and however often."""
 
-import csv as csv_files
 import gzip
-import io
 import os
 from collections import Counter
 from datetime import date, datetime
 from pathlib import Path
 
 import duckdb
+import pyarrow.parquet as pq
 import pytest
 
 from include.errors import StratumError
-from include.settings import PROJECT_DIR
-from include.simulate.events import write_events
+from include.simulate.market.scales import Scale
+from include.simulate.market.write import write_market
 from include.sources import behavior
 from include.sources.behavior import ingest_behavior
 from include.sources.config import Behavior, Company, Sources, load_sources
@@ -338,18 +337,17 @@ def test_a_failure_in_the_middle_leaves_what_was_there_before(
 def test_the_simulated_company_s_events_count_as_a_plain_reading_of_its_files_does(
     warehouse: Warehouse, tmp_path: Path
 ) -> None:
-    as_of, later = date(2025, 3, 14), date(2025, 3, 15)
-    write_events(tmp_path / "simulated" / "events")
-    for path in (tmp_path / "simulated" / "events").glob("*.csv.gz"):
+    as_of, later = date(2025, 3, 14), datetime(2025, 3, 15)
+    market = tmp_path / "simulated"
+    write_market(market, Scale("few", 100, 3_000, 40_000), seed=1)
+    for path in (market / "events").glob("*.parquet"):
         if not "2025-01" <= path.name < "2025-05":
             path.unlink()
     expected: Counter[str] = Counter()
     seen = set()
-    for path in sorted((tmp_path / "simulated" / "events").glob("*.csv.gz")):
-        for row in csv_files.DictReader(io.StringIO(gzip.decompress(path.read_bytes()).decode())):
-            if row["occurred_at"] == "unknown":
-                expected["unreadable_event_at"] += 1
-            elif row["occurred_at"] >= later.isoformat():
+    for path in sorted((market / "events").glob("*.parquet")):
+        for row in pq.read_table(path).to_pylist():
+            if row["occurred_at"] >= later:
                 expected["later"] += 1
             elif not row["event"]:
                 expected["missing_event_name"] += 1
@@ -358,15 +356,15 @@ def test_the_simulated_company_s_events_count_as_a_plain_reading_of_its_files_do
             else:
                 seen.add(tuple(row.values()))
                 expected["unattributed"] += not row["account_no"]
-    load = ingest_behavior(load_sources(PROJECT_DIR / "include" / "simulate" / "sources.yml"), as_of)
+    load = ingest_behavior(load_sources(market / "sources.yml"), as_of)
     unattributed, rows_later = expected.pop("unattributed"), expected.pop("later")
     assert counts(load) == (
         len(seen) + expected.total(), len(seen), 0, 0, expected.total(), unattributed, rows_later,
     )  # fmt: skip
     assert load is not None
     assert load.reasons == expected
-    assert {"unreadable_event_at", "missing_event_name", "repeated"} == set(expected)
-    days = {row[1][:10] for row in seen if row[2]}
+    assert {"missing_event_name", "repeated"} == set(expected)
+    days = {row[-1].date() for row in seen if row[1]}
     assert warehouse.value("select count(*) from intermediate.usage_day_queue") == len(days)
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from include.errors import StratumError
-from include.sandbox.store import FIRST_IDS, RECORD_ID_STEP
-from include.simulate.crm import Record
+from include.sandbox.store import FIRST_IDS, RECORD_ID_STEP, Record
 from include.sources.hubspot import ingest_crm
 from tests.conftest import Warehouse
 from tests.integration.sandbox_fixture import CREATED, Stage, account, reach, record_id, running_sandbox

@@ -18,7 +18,7 @@ from hubspot.crm.companies.exceptions import ApiException, UnauthorizedException
 from hubspot.crm.properties import PropertyCreate, PropertyGroupCreate
 from hubspot.crm.properties.exceptions import ApiException as PropertiesError
 
-from include.simulate import accounts
+from include.simulate.market.hubspot import accounts
 from tests.conftest import free_port
 from tests.integration.sandbox_fixture import TOKEN, Running, account, record_id, running_sandbox
 
@@ -160,7 +160,7 @@ def test_the_program_serves_and_stops_within_a_second(tmp_path: Path) -> None:
         client = HubSpot(access_token=TOKEN, host=f"http://127.0.0.1:{port}")
         companies = client.crm.companies.get_all(properties=["account_number"])
         seeded = [each.properties["account_number"] for each in companies]
-        assert seeded == [each["account_number"] for each in accounts()]
+        assert seeded == [each.account_number for each in accounts()]
         assert client.crm.tickets.basic_api.get_page(limit=1).results
         # The client's connection stays open: an idle one must not hold the server back.
     finally:

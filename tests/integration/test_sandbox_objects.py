@@ -10,8 +10,7 @@ import pytest
 from hubspot.crm.deals.exceptions import ApiException as DealsError
 from hubspot.crm.objects.exceptions import ApiException
 
-from include.sandbox.store import COMPANIES, FIRST_IDS, RECORD_ID_STEP, Store
-from include.simulate.crm import Record
+from include.sandbox.store import COMPANIES, FIRST_IDS, RECORD_ID_STEP, Record, Store
 from tests.integration.sandbox_fixture import Running, account, record_id, running_sandbox
 
 JUNE, JULY = datetime(2025, 6, 1, 9, tzinfo=UTC), datetime(2025, 7, 1, 9, tzinfo=UTC)

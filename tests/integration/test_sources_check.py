@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from include.cli import app
+from include.sandbox.store import Record
 from include.settings import get_settings
-from include.simulate.crm import Record
 from tests.fixtures.erp import PASSWORD, Erp, line, running_erp
 from tests.integration.salesforce_fixture import ENTITIES, reach, running_salesforce
 from tests.integration.sandbox_fixture import TOKEN, Running, account, running_sandbox

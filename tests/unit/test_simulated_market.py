@@ -319,7 +319,7 @@ def test_a_folder_of_another_company_is_refused_and_the_same_one_left_alone(mark
 
 
 def test_a_scale_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(StratumError, match="Choose one of S, M, L"):
+    with pytest.raises(StratumError, match="Choose one of XS, S, M, L"):
         scale_of("XL")
 
 

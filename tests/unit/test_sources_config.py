@@ -197,9 +197,9 @@ def test_the_files_that_are_shipped_are_valid(tmp_path: Path, monkeypatch) -> No
     monkeypatch.setenv("STRATUM_DATA", "/data")
     simulated = load_sources(PROJECT_DIR / "include" / "simulate" / "sources.yml")
     assert simulated.orders is not None
-    assert simulated.orders.file == str(tmp_path / "home" / "simulated" / "orders.csv")
+    assert simulated.orders.file == str(tmp_path / "home" / "simulated" / "orders.parquet")
     assert simulated.behavior is not None
-    assert simulated.behavior.file == str(tmp_path / "home" / "simulated" / "events" / "*.csv.gz")
+    assert simulated.behavior.file == str(tmp_path / "home" / "simulated" / "events" / "*.parquet")
     assert simulated.sync is not None
     assert simulated.sync.fields["stratum_tier"] == "tier"
     retail = load_sources(PROJECT_DIR / "docs" / "examples" / "online_retail_ii.yml")
