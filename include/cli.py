@@ -15,6 +15,7 @@ from include.commands.simulate import simulate
 from include.commands.sources import sources_app
 from include.commands.status import status, unlock
 from include.commands.sync import sync_app
+from include.commands.tiers import tiers_app
 from include.errors import StratumError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -27,6 +28,7 @@ app.add_typer(publish_app, name="publish")
 app.add_typer(quarantine_app, name="quarantine")
 app.add_typer(sources_app, name="sources")
 app.add_typer(sync_app, name="sync")
+app.add_typer(tiers_app, name="tiers")
 
 
 def main() -> None:

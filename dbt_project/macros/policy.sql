@@ -32,9 +32,9 @@
 {%- endmacro %}
 
 
-{#- One number of the thresholds policy, as a scalar subquery. -#}
-{% macro threshold(name) -%}
-    (select in_force.value from thresholds as in_force where in_force.name = '{{ name }}')
+{#- One number of the thresholds policy, as a scalar subquery; `policy` is the CTE that holds the rows in force. -#}
+{% macro threshold(name, policy='thresholds') -%}
+    (select in_force.value from {{ policy }} as in_force where in_force.name = '{{ name }}')
 {%- endmacro %}
 
 

@@ -102,6 +102,26 @@
 {%- endmacro %}
 
 
+{#- The first day of the calendar quarter of a day. -#}
+{% macro quarter_start(day) -%}
+    {{ return(adapter.dispatch('quarter_start')(day)) }}
+{%- endmacro %}
+
+{% macro default__quarter_start(day) -%}
+    cast(date_trunc('quarter', cast({{ day }} as timestamp)) as date)
+{%- endmacro %}
+
+
+{#- A fingerprint (hex) of the rows of a group: of each row's text, in the order given. -#}
+{% macro fingerprint_of(text, order_by) -%}
+    {{ return(adapter.dispatch('fingerprint_of')(text, order_by)) }}
+{%- endmacro %}
+
+{% macro default__fingerprint_of(text, order_by) -%}
+    encode(sha256(convert_to(string_agg({{ text }}, chr(10) order by {{ order_by }}), 'UTF8')), 'hex')
+{%- endmacro %}
+
+
 {#- Whole days from `earlier` to `later`, as an integer. -#}
 {% macro days_between(earlier, later) -%}
     {{ return(adapter.dispatch('days_between')(earlier, later)) }}

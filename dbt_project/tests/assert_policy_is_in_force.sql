@@ -58,7 +58,7 @@ final as (
 
     select * from found
     where
-        thresholds <> 7
+        thresholds <> 10
         or tier_shares <> 4
         or total_share <> 1
         or tier_actions <> 4

@@ -14,12 +14,12 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from include.errors import StratumError, TransientError
+from include.errors import StratumError
 from include.sources.cursors import set_back
 from include.sources.loads import lock_entity
 from include.sources.retract_events import take_out_events
 from include.warehouse.connect import connect
-from include.warehouse.lock import Holder
+from include.warehouse.lock import keep_builds_out
 
 
 @dataclass(frozen=True)
@@ -174,20 +174,6 @@ def retract(load_id: str, why: str) -> Retracted:
             _dates_to_load(connection, load),
             _published_dates(connection, first_day),
             replays,
-        )
-
-
-def keep_builds_out(connection: psycopg.Connection, what: str) -> None:
-    """Let no build begin until the transaction ends. Raises TransientError, naming it, where one is at work."""
-    # Conflicts with every write to the lock's table, so `begin_run` waits for us; readers do not.
-    connection.execute("lock table audit.build_lock in share row exclusive mode")
-    row = connection.execute(
-        "select run_id, as_of_date, lease_until from audit.build_lock where lease_until > clock_timestamp()"
-    ).fetchone()
-    if row is not None:
-        raise TransientError(
-            f"While a build is at work, {what}: {Holder(*row)} holds the build lock. Wait for it to end "
-            "(`stratum status`) and try again; nothing was changed."
         )
 
 

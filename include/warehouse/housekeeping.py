@@ -19,9 +19,9 @@ from include.dates import day_end
 from include.errors import StratumError
 from include.sources.dropped import RAW_EVENTS
 from include.sources.loads import LOADS_CHECKED, lock_entity
-from include.sources.retract import keep_builds_out
 from include.warehouse.connect import OWNER, connect
 from include.warehouse.history import changes
+from include.warehouse.lock import keep_builds_out
 from include.warehouse.publish import kept_runs
 from include.warehouse.retention import drop_old_runs
 

@@ -259,3 +259,17 @@ def _renew(connection: psycopg.Connection, run_id: str) -> None:
         "update audit.build_lock set lease_until = greatest(lease_until, clock_timestamp() + %s) where run_id = %s",
         [LEASE, run_id],
     )
+
+
+def keep_builds_out(connection: psycopg.Connection, what: str) -> None:
+    """Let no build begin until the transaction ends. Raises TransientError, naming it, where one is at work."""
+    # Conflicts with every write to the lock's table, so `begin_run` waits for us; readers do not.
+    connection.execute("lock table audit.build_lock in share row exclusive mode")
+    row = connection.execute(
+        "select run_id, as_of_date, lease_until from audit.build_lock where lease_until > clock_timestamp()"
+    ).fetchone()
+    if row is not None:
+        raise TransientError(
+            f"While a build is at work, {what}: {Holder(*row)} holds the build lock. Wait for it to end "
+            "(`stratum status`) and try again; nothing was changed."
+        )

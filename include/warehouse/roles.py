@@ -62,6 +62,7 @@ TABLE_GRANTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("transformer", "audit.housekeeping"): READ,
     ("transformer", "audit.checks"): APPEND,
     ("transformer", "audit.dbt_nodes"): APPEND,
+    ("transformer", "audit.recalibrations"): APPEND,
     ("transformer", "intermediate.account_day_queue"): CHANGE,
     ("transformer", "intermediate.usage_day_queue"): CHANGE,
     ("transformer", "intermediate.restatement_queue"): CHANGE,

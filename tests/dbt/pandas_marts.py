@@ -4,6 +4,7 @@ It reads the current order lines and the rules as docs/contracts/marts.md writes
 the models. Ratios are exact fractions, rounded once, half away from zero, as the database rounds numerics.
 """
 
+from bisect import bisect_left
 from collections import defaultdict
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -242,6 +243,30 @@ def tiers(features: pd.DataFrame) -> pd.DataFrame:
     result["tier"] = names
     result["tier_rank"] = range(1, len(result) + 1)
     return result.set_index("account_id")
+
+
+def calibrated_tiers(yardstick: pd.DataFrame, features: pd.DataFrame) -> pd.Series:
+    """Return the tiers of the accounts of `features` on the yardstick, which is features of the calibration's day."""
+    active = yardstick[yardstick["days_since_last_order"] < DORMANT_DAYS]
+    orders = sorted(active["orders_per_quarter"])
+    spends = sorted(active["yearly_net_spend"])
+
+    def place(account_id: str, row: pd.Series) -> tuple:
+        points = bisect_left(orders, row["orders_per_quarter"]) + bisect_left(spends, row["yearly_net_spend"])
+        return (-points, -row["yearly_net_spend"], row["days_since_last_order"], account_id)
+
+    filled = sorted(place(str(account_id), row) for account_id, row in active.iterrows())
+    last_s = filled[int(_round(Fraction(len(filled) * 15, 80), 0)) - 1]
+    last_a = filled[int(_round(Fraction(len(filled) * 40, 80), 0)) - 1]
+
+    def tier(account_id: str, row: pd.Series) -> str:
+        if row["days_since_last_order"] >= DORMANT_DAYS:
+            return "C"
+        reached = place(account_id, row)
+        return "S" if reached <= last_s else "A" if reached <= last_a else "B"
+
+    found = {str(account_id): tier(str(account_id), row) for account_id, row in features.iterrows()}
+    return pd.Series(found, name="tier").sort_index()
 
 
 def _fifths(count: int) -> list[int]:

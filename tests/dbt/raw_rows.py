@@ -17,7 +17,7 @@ CURRENCY = "CNY"
 
 @dataclass(frozen=True)
 class Line:
-    """One order line; `ordered_at` is an instant, `amount` is signed."""
+    """One order line; `ordered_at` is an instant, `amount` is signed, `known_on` the load's date unless given."""
 
     row_key: str
     order_id: str
@@ -28,6 +28,7 @@ class Line:
     line_type: str = "sale"
     country: str | None = "CN"
     currency: str = CURRENCY
+    known_on: date | None = None
 
     @property
     def day(self) -> date:
@@ -80,7 +81,7 @@ class Orders:
             [
                 load.load_id,
                 load.load_seq,
-                load.as_of,
+                line.known_on or load.as_of,
                 line.row_key,
                 str(hash(line)),
                 line.order_id,

@@ -24,6 +24,8 @@ final as (
         account_tiers.account_id,
         account_tiers.tier,
         account_tiers.tier_rank,
+        account_tiers.tier_scope,
+        account_tiers.calibrated_for,
         account_rfm.rfm_score,
         account_rfm.recency_band,
         account_rfm.frequency_band,

@@ -307,18 +307,11 @@ final as (
         cast(order_rhythm.net_revenue_{{ days }}d as numeric(18, 2)) as net_revenue_{{ days }}d,
         {%- endfor %}
         cast(order_rhythm.net_revenue_total as numeric(18, 2)) as net_revenue_total,
-        cast(
-            order_rhythm.orders_in_frequency_window * {{ days_per_quarter() }}
-            / greatest(
-                least(order_rhythm.tenure_days, order_rhythm.frequency_window_days), {{ days_per_quarter() }}
-            )
-            as numeric(12, 4)
-        ) as orders_per_quarter,
-        cast(
-            order_rhythm.net_revenue_since_first_order * {{ days_per_year() }}
-            / greatest(order_rhythm.tenure_days, {{ days_per_year() }})
-            as numeric(18, 2)
-        ) as yearly_net_spend,
+        {{ orders_per_quarter(
+            'order_rhythm.orders_in_frequency_window', 'order_rhythm.tenure_days', 'order_rhythm.frequency_window_days'
+        ) }} as orders_per_quarter,
+        {{ yearly_net_spend('order_rhythm.net_revenue_since_first_order', 'order_rhythm.tenure_days') }}
+            as yearly_net_spend,
         cast(order_rhythm.gross_sales_total / order_rhythm.orders_total as numeric(18, 2)) as average_order_value,
         -- Returns of older purchases can exceed the window's sales many times; the limit is the column's.
         cast(

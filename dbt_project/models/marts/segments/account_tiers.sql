@@ -7,6 +7,13 @@ account_features as (
 
 ),
 
+account_profiles as (
+
+    select * from {{ ref('account_profiles') }}
+    where as_of_date = {{ as_of_date() }}
+
+),
+
 thresholds as (
 
     {{ policy_rows('thresholds', key='name') }}
@@ -19,63 +26,157 @@ tier_shares as (
 
 ),
 
-shares as (
+todays_policy as (
 
-    select
-        sum(case when tier = 'S' then target_share else 0 end) as share_s,
-        sum(case when tier in ('S', 'A') then target_share else 0 end) as share_s_a,
-        sum(case when tier in ('S', 'A', 'B') then target_share else 0 end) as share_s_a_b
-    from tier_shares
+    {{ tier_policy() }}
+
+),
+
+calibrations as (
+
+    select * from {{ ref('int_tier_calibrations') }}
+    where quarter_start = {{ calibration_quarter() }}
 
 ),
 
 accounts as (
 
     select
-        account_id,
-        days_since_last_order,
-        orders_per_quarter,
-        yearly_net_spend,
-        days_since_last_order >= {{ threshold('dormant_days') }} as is_dormant
+        account_features.account_id,
+        account_features.days_since_last_order,
+        account_features.orders_per_quarter,
+        account_features.yearly_net_spend,
+        account_features.days_since_last_order >= {{ threshold('dormant_days') }} as is_dormant,
+        coalesce(calibrations.scope, 'all') as scope
     from account_features
+    left join account_profiles on account_features.account_id = account_profiles.account_id
+    left join calibrations on account_profiles.industry = calibrations.scope
 
 ),
 
--- Ranks count from 0 among the accounts of the same kind, so a percent rank is the rank over their number less one.
+active_accounts as (
+
+    select * from accounts
+    where not is_dormant
+
+),
+
+-- Without a calibration the accounts of the day are their own yardstick.
+yardstick as (
+
+    select
+        calibration_accounts.scope,
+        calibration_accounts.account_id,
+        calibration_accounts.orders_per_quarter,
+        calibration_accounts.yearly_net_spend
+    from {{ ref('int_tier_calibration_accounts') }} as calibration_accounts
+    inner join calibrations
+        on
+            calibration_accounts.quarter_start = calibrations.quarter_start
+            and calibration_accounts.scope = calibrations.scope
+    union all
+    select
+        scope,
+        account_id,
+        orders_per_quarter,
+        yearly_net_spend
+    from active_accounts
+    where not exists (select 1 from calibrations)
+
+),
+
+ranks as (
+
+    {{ ranks_on_yardstick('active_accounts', 'yardstick') }}
+
+),
+
+weights as (
+
+    select
+        weight_frequency,
+        weight_monetary
+    from calibrations
+    where scope = 'all'
+    union all
+    select
+        weight_frequency,
+        weight_monetary
+    from todays_policy
+    where not exists (select 1 from calibrations)
+
+),
+
 ranked as (
 
     select
-        *,
-        rank() over (partition by is_dormant order by orders_per_quarter) - 1 as frequency_rank,
-        rank() over (partition by is_dormant order by yearly_net_spend) - 1 as monetary_rank,
-        count(*) over (partition by is_dormant) as accounts_of_kind
-    from accounts
+        active_accounts.*,
+        ranks.frequency_rank * weights.weight_frequency + ranks.monetary_rank * weights.weight_monetary as rank_points
+    from active_accounts
+    inner join ranks
+        on
+            active_accounts.account_id = ranks.account_id
+            and ranks.on_yardstick = 0
+    cross join weights
 
 ),
 
-weighted as (
+cuts as (
 
     select
-        *,
-        frequency_rank * {{ threshold('tier_weight_frequency') }}
-        + monetary_rank * {{ threshold('tier_weight_monetary') }} as rank_points
+        quarter_start as calibrated_for,
+        scope,
+        accounts,
+        last_s_rank_points,
+        last_s_yearly_net_spend,
+        last_s_days_since_last_order,
+        last_s_account_id,
+        last_a_rank_points,
+        last_a_yearly_net_spend,
+        last_a_days_since_last_order,
+        last_a_account_id
+    from calibrations
+    union all
+    select
+        cast(null as date) as calibrated_for,
+        todays_cuts.*
+    from ({{ tier_cuts('ranked', 'todays_policy') }}) as todays_cuts
+    where not exists (select 1 from calibrations)
+
+),
+
+cut as (
+
+    select
+        ranked.*,
+        cuts.calibrated_for,
+        cast(
+            least(ranked.rank_points / greatest(cuts.accounts - 1, 1), 1) as numeric(12, 6)
+        ) as ranking_score,
+        case
+            when {{ reaches('s', 'ranked', 'cuts') }} then 'S'
+            when {{ reaches('a', 'ranked', 'cuts') }} then 'A'
+            else 'B'
+        end as tier
     from ranked
+    inner join cuts on ranked.scope = cuts.scope
 
 ),
 
-placed as (
+tiered as (
 
     select
-        *,
-        row_number() over (
-            order by
-                case when is_dormant then 1 else 0 end asc,
-                case when is_dormant then 0 else rank_points end desc,
-                yearly_net_spend desc,
-                days_since_last_order asc,
-                account_id asc
-        ) as tier_rank
-    from weighted
+        accounts.account_id,
+        accounts.is_dormant,
+        accounts.scope,
+        accounts.yearly_net_spend,
+        accounts.days_since_last_order,
+        coalesce(cut.tier, 'C') as tier,
+        cut.rank_points,
+        cut.ranking_score,
+        cut.calibrated_for
+    from accounts
+    left join cut on accounts.account_id = cut.account_id
 
 ),
 
@@ -83,21 +184,22 @@ final as (
 
     select
         {{ as_of_date() }} as as_of_date,
-        placed.account_id,
-        placed.is_dormant,
-        case
-            when placed.is_dormant then 'C'
-            when placed.tier_rank <= round(placed.accounts_of_kind * shares.share_s / shares.share_s_a_b) then 'S'
-            when placed.tier_rank <= round(placed.accounts_of_kind * shares.share_s_a / shares.share_s_a_b) then 'A'
-            else 'B'
-        end as tier,
-        cast(placed.tier_rank as bigint) as tier_rank,
-        case
-            when not placed.is_dormant
-                then cast(placed.rank_points / greatest(placed.accounts_of_kind - 1, 1) as numeric(12, 6))
-        end as ranking_score
-    from placed
-    cross join shares
+        account_id,
+        is_dormant,
+        tier,
+        row_number() over (
+            order by
+                case tier when 'S' then 1 when 'A' then 2 when 'B' then 3 else 4 end asc,
+                ranking_score desc nulls last,
+                rank_points desc nulls last,
+                yearly_net_spend desc,
+                days_since_last_order asc,
+                account_id asc
+        ) as tier_rank,
+        ranking_score,
+        scope as tier_scope,
+        calibrated_for
+    from tiered
 
 )
 
