@@ -39,6 +39,24 @@ risk_bands as (
 
 ),
 
+segments as (
+
+    {{ policy_rows('segments', key=['recency_band', 'frequency_band', 'monetary_band']) }}
+
+),
+
+segment_actions as (
+
+    {{ policy_rows('segment_actions', key='segment') }}
+
+),
+
+membership_levels as (
+
+    {{ policy_rows('membership_levels') }}
+
+),
+
 found as (
 
     select
@@ -49,6 +67,12 @@ found as (
         (select count(distinct metric) from rfm_bands) as band_metrics,
         (select min(from_months) from lifecycle_stages) as first_stage_from,
         (select count(*) - count(below_months) from lifecycle_stages) as endless_stages,
+        (select count(*) from segments) as segments,
+        (select count(case when metric = 'recency' then 1 end) from rfm_bands)
+        * (select count(case when metric = 'frequency' then 1 end) from rfm_bands)
+        * (select count(case when metric = 'monetary' then 1 end) from rfm_bands) as band_triples,
+        (select count(*) from segment_actions) as segment_actions,
+        (select min(from_points) from membership_levels) as first_level_from,
         (select min(from_probability) from risk_bands) as first_band_from,
         (select count(*) - count(below_probability) from risk_bands) as endless_bands
 
@@ -58,11 +82,14 @@ final as (
 
     select * from found
     where
-        thresholds <> 10
+        thresholds <> 11
         or tier_shares <> 4
         or total_share <> 1
         or tier_actions <> 4
         or band_metrics <> 3
+        or segments <> band_triples
+        or segment_actions <> 4
+        or first_level_from is distinct from 0
         or first_stage_from is distinct from 0
         or endless_stages <> 1
         or first_band_from is distinct from 0
