@@ -122,8 +122,8 @@ def read_database(
 ) -> Read:
     """Fill SOURCE with the rows from `start` of the cursor on (None: all), every value as text.
 
-    Rows whose cursor is null are always read. REFUSED is made, and stays empty: a database has no broken lines.
-    Raises as `columns_of` does; whatever the database raises is for `reading` to tell.
+    Rows whose cursor is null, or a zero date, are always read. REFUSED is made, and stays empty: a database has no
+    broken lines. Raises as `columns_of` does; whatever the database raises is for `reading` to tell.
     """
     read = declare(engine, connection, orders)
     names = read.columns
@@ -241,8 +241,10 @@ def _chunks(connection: Connection, orders: DatabaseOrders, start: Any | None) -
     if start is not None and orders.cursor is not None:
         cursor = _name(connection, orders.cursor)
         statement += f" where {cursor} >= :stratum_start or {cursor} is null"
-        if isinstance(start, datetime) and start.tzinfo and connection.dialect.driver == "pymysql":
-            start = start.astimezone(UTC).replace(tzinfo=None)  # PyMySQL drops an offset as it is
+        if isinstance(start, date) and connection.dialect.driver == "pymysql":
+            statement += f" or {cursor} < '1000-01-01'"  # a zero date, which is MySQL's way to say none
+            if isinstance(start, datetime) and start.tzinfo:
+                start = start.astimezone(UTC).replace(tzinfo=None)  # PyMySQL drops an offset as it is
         values["stratum_start"] = start
     # The cursor stays on the server's side, where the driver has such cursors; of text, SQLAlchemy itself would
     # make one chunk.
