@@ -163,6 +163,10 @@ FAULTS = {
     "a missing cursor": ({"cursor": "changed"}, None, StratumError, "'changed', which order_lines at erp does"),
     "a query of bad words": ({"table": None, "query": "select from"}, None, StratumError, "error in your SQL syntax"),
     "binary data": ({"return_when": "photo is not null"}, None, StratumError, "'photo', which holds binary data"),
+    "a query that writes, to MariaDB by name": (
+        {"table": None, "query": "select order_lines.*, write_line() as written from order_lines"}, "mariadb://root@{place}",
+        StratumError, "Cannot execute statement in a READ ONLY transaction",
+    ),
     "a query that writes": (
         {"table": None, "query": "select order_lines.*, write_line() as written from order_lines"}, "mysql://root@{place}",
         StratumError, "Cannot execute statement in a READ ONLY transaction",

@@ -165,8 +165,9 @@ def test_a_job_goes_through_its_states_and_takes_its_rows_once(
 def test_a_job_is_carried_out_though_its_client_has_gone(
     crm: Running, client: Salesforce, jobs: _Bulk2Client, accounts: list[str]
 ) -> None:
-    made(jobs, f"Id,Industry\n{accounts[0]},Steel\n")
+    job_id = made(jobs, f"Id,Industry\n{accounts[0]},Steel\n")
     assert client.Account.get(accounts[0])["Industry"] == "Steel"  # though nobody has asked for the job
+    assert [jobs.get_job(job_id, False)["state"] for _ in range(2)] == ["InProgress", "JobComplete"]
 
 
 BROKEN = {

@@ -308,7 +308,7 @@ class Store:
     def _check(self, what: SObject, path: str) -> None:
         relationship, dot, field = path.rpartition(".")
         if dot:
-            if relationship not in what.parents:
+            if what.parents.get(relationship, "") in {"", *self.hidden}:
                 raise UnknownField(f"Didn't understand relationship '{relationship}' in field path.")
             what = self.describe(what.parents[relationship])
         if field not in what.fields:
