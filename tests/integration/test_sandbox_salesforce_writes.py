@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -279,6 +280,17 @@ def test_each_write_of_each_row_is_in_the_log_with_its_request(
     told = requests.get(address, headers=known, timeout=5).json()
     assert [each["error"] for each in told] == ["STRING_TOO_LONG", "REQUIRED_FIELD_MISSING"]
     assert told[0]["request"] == log[0]["request"]
+
+
+def test_the_log_outlives_the_server_and_names_no_two_requests_alike(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        with running_salesforce(tmp_path / "salesforce.sqlite") as running:
+            client = running.client()
+            client.Account.create({"Name": name})
+            client.bulk2.Account.insert(records=[{"Name": name}], wait=0)
+            log = running.org.written()
+    assert [each["values"]["Name"] for each in log] == ["first", "first", "second", "second"]
+    assert len({each["request"] for each in log}) == 4
 
 
 def test_chosen_rows_are_refused_and_a_locked_one_as_often_as_it_is_locked(

@@ -170,7 +170,7 @@ class SalesforceSandbox:
 
     def _guarded(self, endpoint: Endpoint, is_write: bool = False) -> Callable[[Request], Any]:
         async def handle(request: Request) -> Response:
-            request.state.request_id = f"R{next(self._requests):07d}"
+            request.state.request_id = f"R{self.store.opened:03d}-{next(self._requests):07d}"
             self.calls.by_endpoint[endpoint.__name__] += 1
             raw = await request.body()
             await asyncio.sleep(self.faults.slow_s)

@@ -81,7 +81,7 @@ def create_ingest(sandbox: "SalesforceSandbox", request: Request, body: Any) -> 
         line_end = LINE_ENDS[given.get("lineEnding", "LF")]
     except KeyError as error:
         raise Failure(400, "INVALIDJOB", f"not known: {error}") from error
-    job_id = f"7505g{len(sandbox.ingests) + 1:010d}AAA"
+    job_id = f"7505g{sandbox.store.opened:03d}{len(sandbox.ingests) + 1:07d}AAA"
     job = IngestJob(job_id, operation, what.name, key if operation == "upsert" else None, delimiter, line_end)
     sandbox.ingests[job_id] = job
     return JSONResponse(_shown(job, request))

@@ -75,6 +75,10 @@ class Store:
         self.db.execute("pragma journal_mode = wal")
         self.db.execute("pragma synchronous = normal")
         self.db.executescript(SCHEMA)
+        (before,) = self.db.execute("pragma user_version").fetchone()
+        # How often the file was opened: numbers that begin anew with the server are told apart by it in the log.
+        self.opened: int = before + 1
+        self.db.execute(f"pragma user_version = {self.opened}")
         self.types = dict(OBJECTS)
         for row in self.db.execute("select object, name, definition from custom_fields order by rowid"):
             self._know(row["object"], row["name"], Field(**json.loads(row["definition"])))
