@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
@@ -59,6 +59,11 @@ READ_ONLY = {
 """What is said first where SQLAlchemy has no option for a transaction that only reads."""
 TURNED_AWAY = ("authentication", "password", "denied", "login failed", "does not exist", "unknown database")
 """Words of a database that answered and does not let us in: trying again would not help."""
+MYSQL_TURNED_AWAY = frozenset({1044, 1045, 1049, 1130, 1698})
+"""The same as numbers of MySQL's and MariaDB's errors; PyMySQL gives most of them one class."""
+MYSQL_LOST = frozenset({1040, 1053, 1203, 1205, 1213, 1927, *range(2000, 3000)})
+"""Numbers of those that pass: too many connections, a shutdown, a lock, a killed connection, all of the client's own.
+https://mariadb.com/kb/en/mariadb-error-code-reference/"""
 
 
 @dataclass
@@ -85,6 +90,8 @@ def reading(orders: DatabaseOrders) -> Iterator[Connection]:
                 connection = connection.execution_options(**options)
             if first := READ_ONLY.get(backend):
                 connection.exec_driver_sql(first)
+            if engine.dialect.driver == "pymysql":  # as mysql_values expects them
+                connection.exec_driver_sql("set time_zone = '+00:00'")
             yield connection
     except DBAPIError as error:
         raise _fault(error, orders, password) from None  # its text and its arguments may show the address
@@ -115,8 +122,8 @@ def read_database(
 ) -> Read:
     """Fill SOURCE with the rows from `start` of the cursor on (None: all), every value as text.
 
-    Rows whose cursor is null are always read. REFUSED is made, and stays empty: a database has no broken lines.
-    Raises as `columns_of` does; whatever the database raises is for `reading` to tell.
+    Rows whose cursor is null, or a zero date, are always read. REFUSED is made, and stays empty: a database has no
+    broken lines. Raises as `columns_of` does; whatever the database raises is for `reading` to tell.
     """
     read = declare(engine, connection, orders)
     names = read.columns
@@ -159,7 +166,13 @@ def _engine(conn_id: str) -> tuple[Engine, str]:
         if url.get_backend_name() == "sqlite":
             return create_engine("sqlite://", creator=_sqlite(url), poolclass=NullPool), ""
         timeout = TIMEOUT_OPTIONS.get(url.get_driver_name())
-        arguments = {timeout: CONNECT_TIMEOUT_S} if timeout and timeout not in url.query else {}
+        arguments: dict[str, Any] = (
+            {timeout: CONNECT_TIMEOUT_S} if timeout and timeout not in url.query else {}
+        )
+        if url.get_driver_name() == "pymysql":
+            from include.sources.mysql_values import DECODERS  # the driver is the user's to install
+
+            arguments["conv"] = DECODERS
         return create_engine(url, connect_args=arguments, poolclass=NullPool), str(url.password or "")
     except ModuleNotFoundError as error:
         raise StratumError(
@@ -186,11 +199,15 @@ def _sqlite(url: URL) -> Callable[[], sqlite3.Connection]:
 
 def _fault(error: DBAPIError, orders: DatabaseOrders, password: str) -> StratumError:
     """Return the one line for a fault of the database: what it said first, and what to do."""
-    said = next((line.strip() for line in str(error.orig).splitlines() if line.strip()), "no reason given")
+    number, reason = _told(error)
+    said = next((line.strip() for line in reason.splitlines() if line.strip()), "no reason given")
     if password:
         said = said.replace(password, "***")
     if isinstance(error.orig, sqlite3.Error):
         is_lost, is_turned_away = False, "unable to open" in said
+    elif number is not None:
+        is_lost = error.connection_invalidated or number in MYSQL_LOST
+        is_turned_away = number in MYSQL_TURNED_AWAY
     else:
         is_lost = error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
         is_turned_away = is_lost and any(word in said.lower() for word in TURNED_AWAY)
@@ -210,12 +227,24 @@ def _fault(error: DBAPIError, orders: DatabaseOrders, password: str) -> StratumE
     )
 
 
+def _told(error: DBAPIError) -> tuple[int | None, str]:
+    """Return what the database said; its number with it where that is MySQL's or MariaDB's, through PyMySQL."""
+    given = error.orig.args if error.orig is not None else ()
+    if type(error.orig).__module__ == "pymysql.err" and len(given) > 1 and isinstance(given[0], int):
+        return given[0], str(given[1])
+    return None, str(error.orig)
+
+
 def _chunks(connection: Connection, orders: DatabaseOrders, start: Any | None) -> Iterator[Sequence[Any]]:
     statement = f"select * from {_from(connection, orders)}"  # noqa: S608 - the user's own table or query
     values = {}
     if start is not None and orders.cursor is not None:
         cursor = _name(connection, orders.cursor)
         statement += f" where {cursor} >= :stratum_start or {cursor} is null"
+        if isinstance(start, date) and connection.dialect.driver == "pymysql":
+            statement += f" or {cursor} < '1000-01-01'"  # a zero date, which is MySQL's way to say none
+            if isinstance(start, datetime) and start.tzinfo:
+                start = start.astimezone(UTC).replace(tzinfo=None)  # PyMySQL drops an offset as it is
         values["stratum_start"] = start
     # The cursor stays on the server's side, where the driver has such cursors; of text, SQLAlchemy itself would
     # make one chunk.

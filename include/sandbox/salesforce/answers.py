@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from include.sandbox.salesforce.objects import SObject
+from include.sandbox.salesforce.objects import SYSTEM_FIELDS, SObject
 
 API = "/services/data/v{version}"
 
@@ -56,11 +56,12 @@ def page(
     body: dict[str, Any] = {"totalSize": total, "done": following is None}
     if following is not None:
         body["nextRecordsUrl"] = following
-    body["records"] = [_record(row, what, version) for row in rows]
+    body["records"] = [record(row, what, version) for row in rows]
     return JSONResponse(body)
 
 
-def _record(row: dict[str, Any], what: SObject, version: str) -> dict[str, Any]:
+def record(row: dict[str, Any], what: SObject, version: str) -> dict[str, Any]:
+    """Return a record as REST writes it: its attributes, and the fields of parents within them."""
     address = f"{API.format(version=version)}/sobjects/{what.name}/{row.get('Id', '')}"
     shown: dict[str, Any] = {"attributes": {"type": what.name, "url": address}}
     for path, value in row.items():
@@ -98,26 +99,42 @@ def described(what: SObject) -> dict[str, Any]:
         "label": what.name,
         "keyPrefix": what.prefix,
         "queryable": True,
+        "createable": what.writable,
+        "updateable": what.writable,
+        "deletable": what.writable,
         "custom": what.name.endswith("__c"),
         "fields": [
             {
                 "name": name,
                 "label": name,
-                "type": kind,
+                "type": field.kind,
+                "length": field.longest,
                 "custom": name.endswith("__c"),
-                "nillable": name not in ("Id", "IsDeleted", "CreatedDate", "SystemModstamp"),
-                "relationshipName": name.removesuffix("Id") if kind == "reference" else None,
+                "createable": what.writable and field.writable,
+                "updateable": what.writable and field.writable,
+                "externalId": field.external_id,
+                "unique": field.unique,
+                "nillable": name not in SYSTEM_FIELDS and not field.required,
+                "restrictedPicklist": bool(field.values),
+                "picklistValues": [
+                    {"value": each, "label": each, "active": True, "defaultValue": False}
+                    for each in field.values
+                ],
+                "relationshipName": name.removesuffix("Id") if field.kind == "reference" else None,
             }
-            for name, kind in what.fields.items()
+            for name, field in what.fields.items()
         ],
     }
 
 
-def cut_off(body: bytes, headers: dict[str, str] | None = None) -> Response:
+def cut_off(response: Response) -> Response:
     """Return an answer that promises more than it gives: the connection is closed in the middle."""
+    body = bytes(response.body)
 
     async def half() -> AsyncIterator[bytes]:
         yield body[: len(body) // 2]
 
-    promised = {"content-length": str(len(body) + 1)} | (headers or {})
-    return StreamingResponse(half(), headers=promised, media_type="text/csv")
+    promised = dict(response.headers) | {"content-length": str(len(body) + 1)}
+    # An answer of status 204 cannot promise a body.
+    status = 200 if response.status_code == 204 else response.status_code
+    return StreamingResponse(half(), status, headers=promised)

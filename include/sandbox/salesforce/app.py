@@ -1,8 +1,12 @@
-"""The HTTP server: login, describe, REST and Bulk 2.0 queries, as simple-salesforce and Airflow's hook use them."""
+"""The HTTP server: logins, describe, REST and Bulk 2.0, as simple-salesforce and Airflow's hook use them.
+
+Queries are here; calls that write are in rest_writes and ingest.
+"""
 
 import asyncio
 import base64
 import hmac
+import itertools
 import json
 import re
 import secrets
@@ -18,11 +22,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from include.sandbox.salesforce import ingest, rest_writes
 from include.sandbox.salesforce.answers import Failure, bulk_csv, cut_off, described, page, soap, titled
 from include.sandbox.salesforce.faults import SalesforceCalls, SalesforceFaults
-from include.sandbox.salesforce.objects import OBJECTS, SObject
+from include.sandbox.salesforce.objects import SObject
 from include.sandbox.salesforce.soql import Malformed, Query, parse
 from include.sandbox.salesforce.store import Store, UnknownField, UnknownObject, stamp
+from include.sandbox.salesforce.writes import NoSuchColumn, Outcome, Row, Writer, WrongType
 
 REST_PAGE = 2000
 DAILY_CALLS = 15_000
@@ -47,18 +53,27 @@ class SalesforceSandbox:
     """A stand-in for a Salesforce org: its records, the secret that lets in, the faults it is told to have.
 
     `secret` is the password, the security token's and the consumer secret at once; names and keys are any. A REST
-    page holds `rest_page` records.
+    page holds `rest_page` records, the CSV of an ingest job up to `upload_limit` bytes.
     """
 
-    def __init__(self, store: Store, secret: str, rest_page: int = REST_PAGE) -> None:
+    def __init__(
+        self,
+        store: Store,
+        secret: str,
+        rest_page: int = REST_PAGE,
+        upload_limit: int = ingest.UPLOAD_LIMIT,
+    ) -> None:
         self.store = store
         self.secret = secret
         self.rest_page = rest_page
+        self.upload_limit = upload_limit
         self.faults = SalesforceFaults()
+        self.ingests: dict[str, ingest.IngestJob | None] = {}
         self.calls = SalesforceCalls()
         self.sessions: set[str] = set()
         self._jobs: dict[str, _Job] = {}
         self._cursors: dict[str, tuple[list[dict[str, Any]], SObject]] = {}
+        self._requests = itertools.count(1)
 
     def app(self) -> Starlette:
         """Return the ASGI application."""
@@ -68,6 +83,7 @@ class SalesforceSandbox:
             routes=[
                 Route("/sandbox/salesforce/faults", self._control(set_faults), methods=["POST"]),
                 Route("/sandbox/salesforce/calls", self._control(show_calls)),
+                Route("/sandbox/salesforce/writes", self._control(show_writes)),
                 Route("/services/oauth2/token", self._open(token_login), methods=["POST"]),
                 Route("/services/Soap/u/{version}", self._open(soap_login), methods=["POST"]),
                 Route(f"{data}/limits/", self._guarded(limits)),
@@ -81,8 +97,52 @@ class SalesforceSandbox:
                 Route(job, self._guarded(abort_job), methods=["PATCH"]),
                 Route(job, self._guarded(delete_job), methods=["DELETE"]),
                 Route(f"{job}/results", self._guarded(job_results)),
+                *self._writing(data),
             ]
         )
+
+    def _writing(self, data: str) -> list[Route]:
+        """Return the routes of calls that write, and of those that tell what came of them."""
+        one = f"{data}/sobjects/{{name}}"
+        many = f"{data}/composite/sobjects"
+        job = f"{data}/jobs/ingest/{{job_id}}"
+        calls: tuple[tuple[str, str, Endpoint], ...] = (
+            ("POST", f"{one}/", rest_writes.create),
+            ("POST", one, rest_writes.create),
+            ("PATCH", f"{one}/{{record_id}}", rest_writes.update),
+            ("DELETE", f"{one}/{{record_id}}", rest_writes.delete),
+            ("PATCH", f"{one}/{{field}}/{{value:path}}", rest_writes.upsert),
+            ("POST", many, rest_writes.collection_create),
+            ("PATCH", many, rest_writes.collection_update),
+            ("DELETE", many, rest_writes.collection_delete),
+            ("PATCH", f"{many}/{{name}}/{{field}}", rest_writes.collection_upsert),
+            ("POST", f"{data}/tooling/sobjects/CustomField/", rest_writes.create_field),
+            ("POST", f"{data}/tooling/sobjects/CustomField", rest_writes.create_field),
+            ("POST", f"{data}/jobs/ingest", ingest.create_ingest),
+            ("PUT", f"{job}/batches", ingest.upload),
+            ("PATCH", job, ingest.set_state),
+            ("DELETE", job, ingest.delete_ingest),
+        )
+        reads: tuple[tuple[str, str, Endpoint], ...] = (
+            ("GET", f"{one}/{{record_id}}", rest_writes.show),
+            ("POST", f"{many}/{{name}}", rest_writes.collection_read),
+            ("GET", job, ingest.show_ingest),
+            ("GET", f"{job}/successfulResults", ingest.successful),
+            ("GET", f"{job}/failedResults", ingest.unsuccessful),
+            ("GET", f"{job}/unprocessedrecords", ingest.unprocessed),
+            ("GET", f"{job}/unprocessedRecords", ingest.unprocessed),
+        )
+        return [
+            *(
+                Route(path, self._guarded(endpoint, is_write=True), methods=[how])
+                for how, path, endpoint in calls
+            ),
+            *(Route(path, self._guarded(endpoint), methods=[how]) for how, path, endpoint in reads),
+        ]
+
+    def write(self, request: Request, rows: list[Row], all_or_none: bool = False) -> list[Outcome]:
+        """Write rows of one REST call; one outcome each."""
+        return Writer(self.store, self.faults).write(rows, request.state.request_id, all_or_none)
 
     def _open(self, endpoint: Endpoint) -> Callable[[Request], Any]:
         """Serve a call that needs no session."""
@@ -108,30 +168,66 @@ class SalesforceSandbox:
 
         return handle
 
-    def _guarded(self, endpoint: Endpoint) -> Callable[[Request], Any]:
+    def _guarded(self, endpoint: Endpoint, is_write: bool = False) -> Callable[[Request], Any]:
         async def handle(request: Request) -> Response:
+            request.state.request_id = f"R{self.store.opened:03d}-{next(self._requests):07d}"
             self.calls.by_endpoint[endpoint.__name__] += 1
             raw = await request.body()
             await asyncio.sleep(self.faults.slow_s)
-            try:
-                self._trouble(endpoint.__name__)
-                self._check_session(request, endpoint.__name__)
-                response = endpoint(self, request, _parse(raw))
-            except Failure as failure:
-                response = failure.response()
-            except UnknownObject as error:
-                response = Failure(
-                    400, "INVALID_TYPE", f"sObject type '{error}' is not supported."
-                ).response()
-            except UnknownField as error:
-                response = Failure(400, "INVALID_FIELD", str(error)).response()
-            except Malformed as error:
-                response = Failure(400, "MALFORMED_QUERY", str(error)).response()
+            ingest.carry_out(self)
+            if is_write and await self._is_lost(request, endpoint.__name__):
+                return titled(cut_off(Response("{}", media_type="application/json")))
+            response = self._answer(endpoint, request, raw)
+            if is_write and response.status_code < 300:
+                response = await self._strike_after(request, response, endpoint.__name__)
             used = self.calls.by_endpoint.total()
             response.headers["sforce-limit-info"] = f"api-usage={used}/{DAILY_CALLS}"
+            response.headers["x-request-id"] = request.state.request_id
             return titled(response)
 
         return handle
+
+    def _answer(self, endpoint: Endpoint, request: Request, raw: bytes) -> Response:
+        """Return the answer of an endpoint, or the one that says why there is none."""
+        try:
+            self._trouble(endpoint.__name__)
+            self._check_session(request, endpoint.__name__)
+            is_csv = request.headers.get("content-type", "").startswith("text/csv")
+            return endpoint(self, request, raw if is_csv else _parse(raw))
+        except Failure as failure:
+            return failure.response()
+        except UnknownObject as error:
+            return Failure(400, "INVALID_TYPE", f"sObject type '{error}' is not supported.").response()
+        except (UnknownField, NoSuchColumn) as error:
+            return Failure(400, "INVALID_FIELD", str(error)).response()
+        except WrongType as error:
+            return Failure(400, "JSON_PARSER_ERROR", error.message).response()
+        except Malformed as error:
+            return Failure(400, "MALFORMED_QUERY", str(error)).response()
+
+    def _strikes(self, fault: str, endpoint: str) -> bool:
+        return self.faults.write_fault_at in (None, endpoint) and self.faults.take(fault)
+
+    async def _is_lost(self, request: Request, endpoint: str) -> bool:
+        """Tell whether a call that writes is not carried out at all; one that hangs has hung by then."""
+        if self._strikes("hang_before", endpoint):
+            await self._hang(request)
+            return True
+        return self._strikes("drop_before", endpoint)
+
+    async def _strike_after(self, request: Request, response: Response, endpoint: str) -> Response:
+        """Return what the client gets of a call that was carried out."""
+        if self._strikes("hang_after", endpoint):
+            await self._hang(request)
+        return cut_off(response) if self._strikes("drop_after", endpoint) else response
+
+    async def _hang(self, request: Request) -> None:
+        """Wait until the client leaves, or for as long as the faults say."""
+        try:
+            # The body has come: the next message is that the client has left.
+            await asyncio.wait_for(request.receive(), self.faults.hang_s)
+        except TimeoutError:
+            return
 
     def _trouble(self, endpoint: str) -> None:
         faults = self.faults
@@ -139,7 +235,7 @@ class SalesforceSandbox:
             headers = {} if faults.retry_after is None else {"Retry-After": str(faults.retry_after)}
             raise Failure(429, "TOO_MANY_REQUESTS", "Too many requests", headers)
         if faults.server_error_at in (None, endpoint) and faults.take("server_error"):
-            raise Failure(503, "SERVER_UNAVAILABLE", "Service unavailable")
+            raise Failure(faults.server_error_status, "SERVER_UNAVAILABLE", "Service unavailable")
 
     def _check_session(self, request: Request, endpoint: str) -> None:
         if self.faults.request_limit:
@@ -183,6 +279,12 @@ def set_faults(sandbox: SalesforceSandbox, request: Request, body: Any) -> Respo
 def show_calls(sandbox: SalesforceSandbox, request: Request, body: Any) -> Response:
     """Answer how often each endpoint was called since the server started, and with which queries."""
     return JSONResponse({"by_endpoint": sandbox.calls.by_endpoint, "queries": sandbox.calls.queries})
+
+
+def show_writes(sandbox: SalesforceSandbox, request: Request, body: Any) -> Response:
+    """Answer the log of writes, of all records or of `record_id`; see Store.written."""
+    ingest.carry_out(sandbox)
+    return JSONResponse(sandbox.store.written(request.query_params.get("record_id")))
 
 
 def token_login(sandbox: SalesforceSandbox, request: Request, raw: bytes) -> Response:
@@ -234,7 +336,7 @@ def limits(sandbox: SalesforceSandbox, request: Request, body: Any) -> Response:
 def describe_all(sandbox: SalesforceSandbox, request: Request, body: Any) -> Response:
     """List the object types the user sees."""
     seen = []
-    for name in OBJECTS:
+    for name in sandbox.store.types:
         try:
             seen.append(sandbox.store.describe(name))
         except UnknownObject:
@@ -267,7 +369,7 @@ def _first_page(sandbox: SalesforceSandbox, request: Request, with_deleted: bool
     wanted = parse(text)
     rows = sandbox.store.find(wanted, with_deleted)
     cursor = f"01g{secrets.token_hex(6)}"
-    sandbox._cursors[cursor] = (rows, OBJECTS[wanted.object_name])
+    sandbox._cursors[cursor] = (rows, sandbox.store.types[wanted.object_name])
     return _rest_page(sandbox, request, cursor, 0)
 
 
@@ -299,7 +401,7 @@ def create_job(sandbox: SalesforceSandbox, request: Request, body: Any) -> Respo
     job = _Job(job_id, body["operation"], wanted, LINE_ENDS[body.get("lineEnding", "LF")], rows)
     sandbox._jobs[job_id] = job
     answer = JSONResponse(_shown(job, request))
-    return cut_off(bytes(answer.body)) if sandbox.faults.take("drop_job_answer") else answer
+    return cut_off(answer) if sandbox.faults.take("drop_job_answer") else answer
 
 
 def _shown(job: _Job, request: Request) -> dict[str, Any]:
@@ -373,9 +475,8 @@ def job_results(sandbox: SalesforceSandbox, request: Request, body: Any) -> Resp
     if sandbox.faults.take("short_results"):
         rows = rows[:-1]
     text = bulk_csv(rows, job.query.fields, job.line_end)
-    if sandbox.faults.take("cut_results"):
-        return cut_off(text.encode(), headers)
-    return Response(text, headers=headers, media_type="text/csv")
+    answer = Response(text, headers=headers, media_type="text/csv")
+    return cut_off(answer) if sandbox.faults.take("cut_results") else answer
 
 
 def _place(locator: str | None) -> int:

@@ -20,6 +20,8 @@ class SalesforceFaults(Switches):
     """The next n calls answer 503."""
     server_error_at: str | None = None
     """Which endpoint alone those strike; any if unset."""
+    server_error_status: int = 503
+    """The status of those."""
     slow_s: float = 0.0
     """Every answer comes so many seconds late."""
     expire_session: int = 0
@@ -34,6 +36,32 @@ class SalesforceFaults(Switches):
     """The next n pages of results end one row too early, without a sign of it but their own count."""
     fail_jobs: int = 0
     """The next n query jobs end as Failed."""
+
+    # Of calls that write: create, update, upsert, delete, and the steps of a Bulk job that ingests.
+    write_fault_at: str | None = None
+    """Which of those calls alone the next four strike, by the name of its endpoint; any if unset."""
+    hang_before: int = 0
+    """The next n calls are never carried out, and stay without an answer for `hang_s`."""
+    hang_after: int = 0
+    """The next n calls are carried out, and the answer comes after `hang_s`."""
+    drop_before: int = 0
+    """The next n calls are not carried out, and the connection is cut in the middle of the answer."""
+    drop_after: int = 0
+    """The next n calls are carried out, and the connection is cut in the middle of the answer."""
+    hang_s: float = 30.0
+    """How long a call that hangs waits at most; it ends as soon as the client leaves."""
+    refuse_rows: dict[str, str] = field(default_factory=dict)
+    """Rows refused, by record id, external id or (of new ones) Name → the code they are refused with."""
+    locked_rows: dict[str, int] = field(default_factory=dict)
+    """Rows whose next n writes are refused with UNABLE_TO_LOCK_ROW, named as above."""
+    ingest_delay_s: float = 0.0
+    """How long after it was closed an ingest job is carried out; until then it answers InProgress."""
+    fail_ingest: int = 0
+    """The next n ingest jobs end as Failed, after `fail_ingest_rows` rows; the others stay unprocessed."""
+    fail_ingest_rows: int = 0
+    """How many rows such a job has carried out."""
+    stall_ingest: int = 0
+    """The next n ingest jobs are never carried out: they stay UploadComplete until they are aborted."""
 
 
 @dataclass

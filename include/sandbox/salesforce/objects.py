@@ -1,13 +1,39 @@
-"""The object types of the sandbox's Salesforce org: fields with their types, parents, and which keep history."""
+"""The object types of the sandbox's Salesforce org: fields with their rules, parents, and which keep history."""
 
 from dataclasses import dataclass, field
 
+LONGEST = {"string": 255, "email": 80, "textarea": 32_000, "picklist": 255, "anyType": 255}
+"""Kind of field → the longest text it takes, where the field names no other length."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field: its kind as describe names it, and what a write of it has to keep to.
+
+    `length` is of text, in characters. `required` is asked of a new record, and cannot be emptied. `values` restrict
+    a picklist (one without them takes any text, as Salesforce's standard ones do). An `external_id` may be upserted by.
+    """
+
+    kind: str
+    length: int = 0
+    required: bool = False
+    writable: bool = True
+    unique: bool = False
+    external_id: bool = False
+    values: tuple[str, ...] = ()
+
+    @property
+    def longest(self) -> int:
+        """The longest text it takes; 0 where it is no text."""
+        return self.length or LONGEST.get(self.kind, 0)
+
+
 SYSTEM_FIELDS = {
-    "Id": "id",
-    "IsDeleted": "boolean",
-    "CreatedDate": "datetime",
-    "LastModifiedDate": "datetime",
-    "SystemModstamp": "datetime",
+    "Id": Field("id", writable=False),
+    "IsDeleted": Field("boolean", writable=False),
+    "CreatedDate": Field("datetime", writable=False),
+    "LastModifiedDate": Field("datetime", writable=False),
+    "SystemModstamp": Field("datetime", writable=False),
 }
 
 
@@ -15,44 +41,50 @@ SYSTEM_FIELDS = {
 class SObject:
     """An object type: the first characters of its ids, its own fields, and its parents by relationship name.
 
-    `history` is the object that keeps its field history; `is_record` tells records from what Salesforce writes
-    beside them.
+    `history` is the object that keeps its field history; what is not `writable` Salesforce writes itself.
     """
 
     name: str
     prefix: str
-    own_fields: dict[str, str]
+    own_fields: dict[str, Field]
     parents: dict[str, str] = field(default_factory=dict)
     history: str | None = None
-    is_record: bool = True
+    writable: bool = True
 
     @property
-    def fields(self) -> dict[str, str]:
-        """All fields by name, with their types."""
+    def fields(self) -> dict[str, Field]:
+        """All fields by name."""
         return SYSTEM_FIELDS | self.own_fields
 
 
+STRING, EMAIL, PICKLIST, REFERENCE = Field("string"), Field("email"), Field("picklist"), Field("reference")
+BOOLEAN, CURRENCY, DATE = Field("boolean"), Field("currency"), Field("date")
+NAME = Field("string", required=True)
+DERIVED = Field("boolean", writable=False)  # what Salesforce itself keeps up to date
+
+
 def _history(name: str, prefix: str, parent: str) -> SObject:
-    fields = {f"{parent}Id": "reference", "Field": "picklist", "OldValue": "anyType", "NewValue": "anyType"}
-    return SObject(name, prefix, fields, {parent: parent}, is_record=False)
+    value = Field("anyType")
+    fields = {f"{parent}Id": REFERENCE, "Field": PICKLIST, "OldValue": value, "NewValue": value}
+    return SObject(name, prefix, fields, {parent: parent}, writable=False)
 
 
 OBJECTS = {
     each.name: each
     for each in (
-        SObject("User", "005", {"Name": "string", "IsActive": "boolean"}),
+        SObject("User", "005", {"Name": STRING, "IsActive": BOOLEAN}, writable=False),
         SObject(
             "Account",
             "001",
             {
-                "Name": "string",
-                "AccountNumber": "string",
-                "ERP_Number__c": "string",
-                "Industry": "picklist",
-                "BillingCountry": "string",
-                "Description": "textarea",
-                "IsPersonAccount": "boolean",
-                "OwnerId": "reference",
+                "Name": NAME,
+                "AccountNumber": Field("string", 40),
+                "ERP_Number__c": Field("string", 80, unique=True, external_id=True),
+                "Industry": PICKLIST,
+                "BillingCountry": Field("string", 80),
+                "Description": Field("textarea"),
+                "IsPersonAccount": DERIVED,
+                "OwnerId": REFERENCE,
             },
             {"Owner": "User"},
             "AccountHistory",
@@ -61,12 +93,12 @@ OBJECTS = {
             "Contact",
             "003",
             {
-                "AccountId": "reference",
-                "LastName": "string",
-                "Email": "email",
-                "Title": "string",
-                "HasOptedOutOfEmail": "boolean",
-                "OwnerId": "reference",
+                "AccountId": REFERENCE,
+                "LastName": Field("string", 80, required=True),
+                "Email": EMAIL,
+                "Title": Field("string", 128),
+                "HasOptedOutOfEmail": BOOLEAN,
+                "OwnerId": REFERENCE,
             },
             {"Account": "Account", "Owner": "User"},
             "ContactHistory",
@@ -75,17 +107,17 @@ OBJECTS = {
             "Opportunity",
             "006",
             {
-                "AccountId": "reference",
-                "Name": "string",
-                "Amount": "currency",
-                "CurrencyIsoCode": "picklist",
-                "StageName": "picklist",
-                "Type": "picklist",
-                "CloseDate": "date",
-                "IsWon": "boolean",
-                "IsClosed": "boolean",
-                "LeadSource": "picklist",
-                "OwnerId": "reference",
+                "AccountId": REFERENCE,
+                "Name": Field("string", 120, required=True),
+                "Amount": CURRENCY,
+                "CurrencyIsoCode": PICKLIST,
+                "StageName": Field("picklist", required=True),
+                "Type": PICKLIST,
+                "CloseDate": Field("date", required=True),
+                "IsWon": DERIVED,
+                "IsClosed": DERIVED,
+                "LeadSource": PICKLIST,
+                "OwnerId": REFERENCE,
             },
             {"Account": "Account", "Owner": "User"},
             "OpportunityFieldHistory",
@@ -94,10 +126,10 @@ OBJECTS = {
             "OpportunityContactRole",
             "00k",
             {
-                "OpportunityId": "reference",
-                "ContactId": "reference",
-                "Role": "picklist",
-                "IsPrimary": "boolean",
+                "OpportunityId": Field("reference", required=True),
+                "ContactId": Field("reference", required=True),
+                "Role": PICKLIST,
+                "IsPrimary": BOOLEAN,
             },
             {"Opportunity": "Opportunity", "Contact": "Contact"},
         ),
@@ -105,13 +137,13 @@ OBJECTS = {
             "Case",
             "500",
             {
-                "AccountId": "reference",
-                "Subject": "string",
-                "Priority": "picklist",
-                "Status": "picklist",
-                "IsClosed": "boolean",
-                "ClosedDate": "datetime",
-                "OwnerId": "reference",
+                "AccountId": REFERENCE,
+                "Subject": STRING,
+                "Priority": PICKLIST,
+                "Status": PICKLIST,
+                "IsClosed": DERIVED,
+                "ClosedDate": Field("datetime", writable=False),
+                "OwnerId": REFERENCE,
             },
             {"Account": "Account", "Owner": "User"},
             "CaseHistory",
@@ -124,27 +156,40 @@ OBJECTS = {
             "OpportunityHistory",
             "008",
             {
-                "OpportunityId": "reference",
-                "StageName": "picklist",
-                "Amount": "currency",
-                "CloseDate": "date",
-                "Probability": "percent",
+                "OpportunityId": REFERENCE,
+                "StageName": PICKLIST,
+                "Amount": CURRENCY,
+                "CloseDate": DATE,
+                "Probability": Field("percent"),
             },
             {"Opportunity": "Opportunity"},
-            is_record=False,
+            writable=False,
+        ),
+        SObject("PermissionSet", "0PS", {"Name": Field("string", 80, required=True), "Label": NAME}),
+        SObject(
+            "FieldPermissions",
+            "01k",
+            {
+                "ParentId": Field("reference", required=True),
+                "SobjectType": Field("picklist", required=True),
+                "Field": Field("picklist", required=True),
+                "PermissionsRead": BOOLEAN,
+                "PermissionsEdit": BOOLEAN,
+            },
+            {"Parent": "PermissionSet"},
         ),
         SObject(
             "FieldDefinition",
             "00N",
             {
-                "QualifiedApiName": "string",
-                "IsFieldHistoryTracked": "boolean",
-                "EntityDefinitionId": "reference",
+                "QualifiedApiName": STRING,
+                "IsFieldHistoryTracked": BOOLEAN,
+                "EntityDefinitionId": REFERENCE,
             },
             {"EntityDefinition": "EntityDefinition"},
-            is_record=False,
+            writable=False,
         ),
-        SObject("EntityDefinition", "4ie", {"QualifiedApiName": "string"}, is_record=False),
+        SObject("EntityDefinition", "4ie", {"QualifiedApiName": STRING}, writable=False),
     )
 }
 SNAPSHOT_FIELDS = ("StageName", "Amount", "CloseDate")
