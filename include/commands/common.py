@@ -105,7 +105,8 @@ def read_sources(settings: Settings, path: Path | None, need_files: bool = True)
     """Return the sources file and what it says; the simulated company's files are written first.
 
     Without a path it is STRATUM_SOURCES, else the file this STRATUM_HOME ran on last, else the simulated
-    company's. Raises StratumError where it names order files that are not there, unless they are not needed.
+    company's. Raises StratumError where it names files of orders or records that are not there, unless they are not
+    needed.
     """
     from include.simulate.company import write_company
     from include.sources.config import FileSource, load_sources
@@ -118,8 +119,10 @@ def read_sources(settings: Settings, path: Path | None, need_files: bool = True)
     if chosen == SIMULATED_SOURCES:
         write_company(settings.home / "simulated")
     sources = load_sources(chosen)
-    if need_files and isinstance(sources.orders, FileSource):
-        sources.orders.files()
+    if need_files:
+        for given in (sources.orders, *sources.record_files.values()):
+            if isinstance(given, FileSource):
+                given.files()
     return chosen, sources
 
 

@@ -57,6 +57,8 @@ class Entity:
     """The raw table's column that says whose the record is, and the column of the contract it is told by."""
     customer: str | None = None
     """The column that names the customer of the orders instead of, or beside, the CRM's account."""
+    others: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Accounts more that it names: a property → the columns of the CRM's id and of the customer that tell it."""
     refused: tuple[tuple[str, str], ...] = ()
     """(reason, condition) of rows that are refused."""
 
@@ -300,6 +302,7 @@ ENTITIES: dict[str, Entity] = {
             since="referred_at",
             owner=NAMES_ACCOUNT,
             customer="customer_id",
+            others={"referred_account_key": ("referred_account_id", "referred_customer_id")},
             columns={
                 "referral_id": _id("The referral"),
                 "account_id": _text("The CRM's id of the account that referred"),

@@ -139,9 +139,9 @@ def make_versions(
         for name in entity.columns
         if name not in (MODIFIED_AT, IS_ARCHIVED)
     )
+    properties += "".join(f", '{name}', {_account_key(crm, *by)}" for name, by in entity.others.items())
     is_archived = f"coalesce({IS_ARCHIVED}, false)" if IS_ARCHIVED in entity.columns else "false"
-    engine.execute(
-        f"""
+    statement = f"""
 create table {VERSIONS} as
 with moments as (
     {" union all ".join(moments)}
@@ -153,13 +153,14 @@ with moments as (
     qualify row_number() over (partition by record_id, moment order by is_dated desc, is_step, row_no desc) = 1
 )
 select *, md5(concat_ws(chr(31), properties, is_archived, coalesce(owner, chr(30)))) as row_hash from versions
-""",  # noqa: S608
-        {
-            "day_end": day_end(as_of, company.timezone),
-            "timezone": company.timezone,
-            "last": last_moment(as_of, company),
-        },
-    )
+"""  # noqa: S608
+    values = {
+        "day_end": day_end(as_of, company.timezone),
+        "timezone": company.timezone,
+        "last": last_moment(as_of, company),
+    }
+    # DuckDB takes no value that the statement does not name, and not every entity has steps.
+    engine.execute(statement, {name: value for name, value in values.items() if f"${name}" in statement})
 
 
 def last_moment(as_of: date, company: Company) -> datetime:
@@ -186,7 +187,10 @@ def _text(entity: Entity, name: str) -> str:
 def _owner(entity: Entity, crm: str | None) -> str:
     if entity.owner is None:
         return "null::varchar"
-    column, told_by = entity.owner
-    if column != "account_key":
-        return told_by
-    return f"coalesce('{crm}:' || {told_by}, {entity.customer})"
+    told_by = entity.owner[1]
+    return told_by if entity.customer is None else _account_key(crm, told_by, entity.customer)
+
+
+def _account_key(crm: str | None, account: str, customer: str) -> str:
+    """Return the SQL of an account's key: <system>:<the CRM's id>, else the customer of the orders."""
+    return f"coalesce('{crm}:' || {account}, {customer})"
