@@ -11,8 +11,8 @@ versions as (
         'amount': 'amount',
         'currency': 'currency',
         'expected_close': 'expected_close_on',
-        'created': 'created_at',
-        'closed': 'closed_at',
+        'created_moment': 'created_at',
+        'closed_moment': 'closed_at',
     }) }}
 
 ),
@@ -23,7 +23,7 @@ stages as (
 
 ),
 
--- The stages may stand in files of their own: an opportunity is another one on each day on which it or its stage changed.
+-- Stages may stand in files of their own: an opportunity is another one on each day on which it or its stage changed.
 days as (
 
     select
@@ -60,8 +60,8 @@ staged as (
         versions.amount,
         versions.currency,
         versions.expected_close,
-        versions.created,
-        versions.closed,
+        versions.created_moment,
+        versions.closed_moment,
         spans.valid_from_date,
         spans.valid_until_date,
         greatest(versions.load_seq, stages.load_seq) as load_seq,
@@ -69,11 +69,11 @@ staged as (
         greatest(versions.known_on, stages.known_on) as known_on,
         -- What a closed opportunity says of itself is the end; before that its own stage may be of a later day.
         case
-            when versions.closed is not null or stages.stage is null then versions.stage
-            else stages.stage
-        end as stage,
+            when versions.closed_moment is not null or stages.stage_name is null then versions.stage
+            else stages.stage_name
+        end as stage_name,
         case
-            when versions.closed is not null or stages.stage is null then lower(versions.stage_kind)
+            when versions.closed_moment is not null or stages.stage_name is null then lower(versions.stage_kind)
             else stages.stage_kind
         end as stage_kind
     from spans
@@ -101,17 +101,17 @@ final as (
         is_archived,
         opportunity_name,
         opportunity_type,
-        stage,
+        stage_name,
         stage_kind,
         -- Each company names its stages as it likes; which of them are lost the files say themselves.
-        case when stage_kind = 'lost' then 'CLOSED_LOST' else stage end as deal_stage,
+        case when stage_kind = 'lost' then 'CLOSED_LOST' else stage_name end as deal_stage,
         channel,
         cast(amount as numeric(18, 2)) as amount,
         currency,
         coalesce(stage_kind = 'won', false) as is_won,
-        coalesce({{ local_date('(' ~ instant_of('closed') ~ ')') }}, cast(expected_close as date)) as close_date,
-        {{ instant_of('created') }} as created_at,
-        {{ instant_of('closed') }} as closed_at,
+        coalesce({{ local_date('(' ~ instant_of('closed_moment') ~ ')') }}, cast(expected_close as date)) as close_date,
+        {{ instant_of('created_moment') }} as created_at,
+        {{ instant_of('closed_moment') }} as closed_at,
         valid_from_date,
         valid_until_date
     from staged

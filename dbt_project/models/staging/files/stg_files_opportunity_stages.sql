@@ -14,7 +14,7 @@ final as (
         valid_from,
         known_on,
         is_archived,
-        stage,
+        stage as stage_name,
         lower(stage_kind) as stage_kind,
         valid_from_date,
         valid_until_date
