@@ -13,6 +13,7 @@ from include.sources.config import Sources, load_sources
 from include.sources.crm import ingest_crm_and_records
 from include.sources.loads import Load
 from include.sources.records import ingest_records
+from include.sources.replay import record_rows_open, replay
 from include.sources.retract import retract
 from tests.conftest import Warehouse
 from tests.integration.record_stage import Records, check_books, counts
@@ -274,6 +275,23 @@ def test_refused_rows_are_settled_by_the_load_that_can_read_them(
     assert warehouse.rows("select reason, resolved_load_id from quarantine.rows") == [
         ("unreadable_opened_at", done.load_id)
     ]
+
+
+def test_a_replay_leaves_records_to_the_next_load_and_says_how(warehouse: Warehouse, tmp_path: Path) -> None:
+    given = sources(tmp_path, tickets=mapped("tickets.csv", "ticket_id", "opened_at"))
+    (tmp_path / "tickets.csv").write_text("ticket_id,opened_at\nt1,soon\nt2,2026-05-01\nt3,later\n")
+    load(warehouse, given)
+    assert replay(given, JUNE) == []
+    assert (
+        record_rows_open(None, None),
+        record_rows_open("records", "contacts"),
+        record_rows_open("crm", None),
+    ) == (
+        2,
+        0,
+        0,
+    )
+    assert warehouse.value("select count(*) from quarantine.rows where resolved_load_id is null") == 2
 
 
 def test_a_column_that_is_gone_fails_its_entity_by_name_and_a_new_one_is_told(
