@@ -30,8 +30,7 @@ def _pull(sources: Sources, as_of: date) -> dict[str, Load] | None:
 
         return ingest_bottlecrm(sources, as_of)
     if system == FILES:
-        for entity in HUBSPOT_ENTITIES:
-            record_absent("crm", entity.name, as_of)
+        record_absent("crm", [entity.name for entity in HUBSPOT_ENTITIES], as_of)
         return None
     from include.sources.hubspot import ingest_crm
 

@@ -84,7 +84,6 @@ from (select *, (valid_from at time zone %(timezone)s)::date as day from landing
 
 COUNTS = """
 select count(*) filter (where is_landed and not is_known), count(*) filter (where is_landed and is_known),
-    count(*) filter (where not is_landed),
     (select count(*) from landing where row_no is null),
     count(*) filter (where is_unattributed)
 from (
@@ -226,9 +225,12 @@ def _count(engine: duckdb.DuckDBPyConnection, entity: Entity, load: Load) -> Non
         sql.SQL(COUNTS).format(unattributed=sql.SQL(_unattributed(entity)))
     ).fetchone()
     assert row is not None  # noqa: S101 - an aggregate has one row
-    load.rows_new, corrected, load.rows_unchanged, gone, load.rows_unattributed = row
+    load.rows_new, corrected, gone, load.rows_unattributed = row
     load.rows_corrected = corrected + gone
-    (load.rows_later,) = engine.execute(f"select count(*) from {MAPPED} where is_later").fetchall()[0]  # noqa: S608
+    kept, load.rows_later = engine.execute(
+        f"select count(*) filter (where reason is null and not is_later), count(*) filter (where is_later) from {MAPPED}"  # noqa: S608
+    ).fetchall()[0]
+    load.rows_unchanged = kept - load.rows_new - corrected
     count_refused(engine, load)
     load.rows_in = load.rows_new + load.rows_corrected + load.rows_unchanged + load.rows_quarantined
 

@@ -73,8 +73,8 @@ def map_records(
     """Fill MAPPED from SOURCE: the entity's columns, record_id, since (null: nothing says), is_dated, local_day,
     is_later, reason. Call `check_mapping` and `load_rates` before.
 
-    Two rows of one record that hold since the same moment, or neither of which says since when, cannot both be true:
-    equal ones count once (`repeated`), of others none (`contradictory`).
+    Of two rows of one record that hold since the same moment, or neither of which says since when, an equal one in the
+    same file is `repeated` (in another file it says what is known); where they differ both are `contradictory`.
     """
     contract = contract_of(entity, as_of)
     cases = "\n".join(f"when {condition} then '{reason}'" for reason, condition in reasons(contract, given))
@@ -108,7 +108,8 @@ with placed as (
     from judged
     window twins as (partition by record_id, case when is_dated then since end, reason is null and not is_later),
         same_rows as (
-            partition by record_id, case when is_dated then since end, reason is null and not is_later order by row_no
+            partition by record_id, case when is_dated then since end, reason is null and not is_later, stratum_file
+            order by row_no
         )
 )
 select * exclude (is_kept, place, lowest, highest, content) replace (

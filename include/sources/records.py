@@ -26,12 +26,11 @@ def ingest_records(sources: Sources, as_of: date) -> dict[str, Load]:
     """
     loads: dict[str, Load] = {}
     given = sources.record_files
-    for name in ENTITIES if given else ():
-        if name in given:
-            crm = sources.crm.system if sources.crm else None
-            loads[name] = _ingest(ENTITIES[name], given[name], sources.company, crm, as_of)
-        else:
-            record_absent(SOURCE, name, as_of)
+    crm = sources.crm.system if sources.crm else None
+    for name, files in given.items():
+        loads[name] = _ingest(ENTITIES[name], files, sources.company, crm, as_of)
+    if given:
+        record_absent(SOURCE, [name for name in ENTITIES if name not in given], as_of)
     return loads
 
 

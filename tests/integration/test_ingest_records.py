@@ -8,7 +8,7 @@ import pytest
 from include.errors import StratumError
 from include.sources.records import ingest_records
 from tests.conftest import Warehouse
-from tests.integration.record_stage import Records, counts
+from tests.integration.record_stage import Records, check_books, counts
 
 JUNE, JULY = date(2026, 6, 30), date(2026, 7, 1)
 
@@ -196,6 +196,18 @@ def test_of_two_rows_with_one_date_that_differ_neither_lands(customers: Records)
     rows = [customer("1", modified_at="2026-03-01", customer_name=name) for name in ("Two", "Three")]
     load = customers.load(JUNE, *rows, customer("2", modified_at=None))
     assert (counts(load), customers.refused()) == ((1, 0, 0, 2), {"contradictory": 2})
+
+
+def test_daily_exports_may_lie_side_by_side(customers: Records) -> None:
+    rows = [customer(number, modified_at="2026-03-01") for number in "12"]
+    customers.write(*rows, name="2026-06-29.csv")
+    customers.write(
+        rows[0], customer("2", modified_at="2026-06-30", customer_name="Two"), name="2026-06-30.csv"
+    )
+    loads = ingest_records(customers.sources(rows[0]), JUNE)
+    assert counts(loads["customers"]) == (3, 0, 1, 0)
+    check_books(customers.warehouse, loads["customers"])
+    assert [customers.value("2", day, "customer_name") for day in (date(2026, 6, 29), JUNE)] == ["One", "Two"]
 
 
 def test_what_is_not_mapped_is_absent_on_the_date(customers: Records) -> None:
