@@ -1,4 +1,4 @@
-"""Pull the CRM, as versions: from HubSpot, Salesforce or BottleCRM into `raw_<system>`.
+"""Pull the CRM, as versions, from HubSpot, Salesforce or BottleCRM into `raw_<system>`; and load records from files.
 
 Announces `raw_crm` for the date. A CRM that is not configured is announced as absent.
 
@@ -14,18 +14,10 @@ from include.sources.loads import Load
 
 
 def pull(sources: Sources, as_of: date) -> dict[str, Load] | None:
-    """Load up to the as-of date, one load per entity; None where the source is absent."""
-    if sources.crm is not None and sources.crm.system == "salesforce":
-        from include.sources.salesforce import ingest_salesforce
+    """Load up to the as-of date, one load per entity; None where there is neither a CRM nor a file of records."""
+    from include.sources.crm import ingest_crm_and_records
 
-        return ingest_salesforce(sources, as_of)
-    if sources.crm is not None and sources.crm.system == "bottlecrm":
-        from include.sources.bottlecrm import ingest_bottlecrm
-
-        return ingest_bottlecrm(sources, as_of)
-    from include.sources.hubspot import ingest_crm
-
-    return ingest_crm(sources, as_of)
+    return ingest_crm_and_records(sources, as_of)
 
 
 dag = ingest_dag("ingest_crm", RAW_CRM, pull, __doc__)

@@ -105,7 +105,8 @@ def read_sources(settings: Settings, path: Path | None, need_files: bool = True)
     """Return the sources file and what it says; the simulated company's files are written first.
 
     Without a path it is STRATUM_SOURCES, else the file this STRATUM_HOME ran on last, else the simulated
-    company's. Raises StratumError where it names order files that are not there, unless they are not needed.
+    company's. Raises StratumError where it names files of orders or records that are not there, unless they are not
+    needed.
     """
     from include.simulate.market.scales import DEMO, DEMO_SEED
     from include.simulate.market.write import write_market
@@ -119,8 +120,10 @@ def read_sources(settings: Settings, path: Path | None, need_files: bool = True)
     if chosen == SIMULATED_SOURCES:
         write_market(settings.home / "simulated", DEMO, DEMO_SEED)
     sources = load_sources(chosen)
-    if need_files and isinstance(sources.orders, FileSource):
-        sources.orders.files()
+    if need_files:
+        for given in (sources.orders, *sources.record_files.values()):
+            if isinstance(given, FileSource):
+                given.files()
     return chosen, sources
 
 

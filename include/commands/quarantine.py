@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 quarantine_app = typer.Typer(
     no_args_is_help=True, help="Rows that were refused: what they are, and the way back in after a fix."
 )
-Source = Annotated[str | None, typer.Option("--source", help="Only this source: orders, behavior or crm.")]
+Source = Annotated[
+    str | None, typer.Option("--source", help="Only this source: orders, behavior, records or crm.")
+]
 Entity = Annotated[str | None, typer.Option("--entity", help="Only this entity, such as order_lines.")]
 Reason = Annotated[str | None, typer.Option("--reason", help="Only rows refused for this reason.")]
 
@@ -93,14 +95,14 @@ def quarantine_replay(
     as_json: AsJson = False,
 ) -> None:
     """Map refused rows again by the sources.yml of today and land those that now pass, as a load of its own."""
-    from include.sources.replay import crm_rows_open, replay
+    from include.sources.replay import crm_rows_open, record_rows_open, replay
 
     wanted = parse_as_of(as_of)
     with warehouse(say_aside):
         _, sources = read_sources(get_settings(), sources_file, need_files=False)
         assert_over(wanted, sources.company.timezone)
         done = replay(sources, wanted, source, entity, reason)
-        crm = crm_rows_open(source)
+        crm, records = crm_rows_open(source), record_rows_open(source, entity)
     if as_json:
         say(json.dumps([asdict(each) for each in done], default=str))
         return
@@ -110,7 +112,12 @@ def quarantine_replay(
         say(
             f"{crm:,} CRM records stay: they have to be corrected in the CRM, and the next pull brings them then."
         )
-    if not done and not crm:
+    if records:
+        say(
+            f"{records:,} refused rows of records stay: every load reads their files whole, and lands what then passes: "
+            f"stratum run --as-of {wanted}"
+        )
+    if not done and not crm and not records:
         say("There is nothing to replay.")
     if any(each.landed for each in done):
         say(f"The next build takes them up: stratum run --as-of {wanted}")

@@ -42,6 +42,6 @@ def sources_check(sources: SourcesFile = None, as_json: AsJson = False) -> None:
     if as_json:
         say(json.dumps([asdict(seen) | {"is_reachable": seen.is_reachable} for seen in found]))
     elif not found:
-        say("The sources name nothing to check: no orders, behavior, crm or sync.")
+        say("The sources name nothing to check: no orders, behavior, records, crm or sync.")
     if not all(seen.is_reachable for seen in found):
         raise typer.Exit(1)

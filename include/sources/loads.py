@@ -2,7 +2,7 @@
 
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -143,10 +143,12 @@ def _close(load: Load) -> None:
         )
 
 
-def record_absent(source: str, entity: str, as_of: date) -> None:
-    """Write down that a source is not configured, so that its absence is a fact and not a gap."""
+def record_absent(source: str, entities: str | Iterable[str], as_of: date) -> None:
+    """Write down that an entity of a source, or several, is not configured: its absence is a fact then, and no gap."""
+    names = [entities] if isinstance(entities, str) else list(entities)
     with connect("loader") as connection:
         connection.execute(
-            "insert into audit.loads (source, entity, as_of_date, status, started_at) values (%s, %s, %s, 'absent', %s)",
-            [source, entity, as_of, datetime.now(UTC)],
+            "insert into audit.loads (source, entity, as_of_date, status, started_at) "
+            "select %s, unnest(%s::text[]), %s, 'absent', %s",
+            [source, names, as_of, datetime.now(UTC)],
         )

@@ -25,6 +25,7 @@ from include.sources.loads import Load, bind_company, landing
 from include.sources.mapping import MAPPED, Contract, check_mapping, map_rows
 from include.sources.orders import ORDER_LINES, RATES, load_rates
 from include.sources.plausible import plausible
+from include.sources.record_contract import SOURCE as RECORDS
 from include.sources.replay_events import replay_events
 from include.sources.resolution import resolve
 from include.warehouse.connect import connect
@@ -108,11 +109,20 @@ def replay(
 
 def crm_rows_open(source: str | None) -> int:
     """Return how many refused CRM records are open, where the filter takes them in: a pull settles them, no replay."""
-    wanted = [name for name in CRMS if source in (None, name)]
+    return _rows_open([name for name in CRMS if source in (None, name)])
+
+
+def record_rows_open(source: str | None, entity: str | None) -> int:
+    """Return how many refused rows of record files are open: every load reads those files whole, so it settles them."""
+    return _rows_open([RECORDS] if source in (None, RECORDS) else [], entity)
+
+
+def _rows_open(sources: list[str], entity: str | None = None) -> int:
     with connect("loader") as connection:
         row = connection.execute(
-            "select count(*) from quarantine.rows where source = any(%s) and resolved_load_id is null",
-            [wanted],
+            "select count(*) from quarantine.rows where source = any(%(sources)s) and resolved_load_id is null "
+            "and (%(entity)s::text is null or entity = %(entity)s)",
+            {"sources": sources, "entity": entity},
         ).fetchone()
     return row[0] if row else 0
 

@@ -17,6 +17,8 @@ from psycopg.rows import dict_row
 from include.errors import StratumError
 from include.sources.cursors import set_back
 from include.sources.loads import lock_entity
+from include.sources.record_contract import ENTITIES, Entity
+from include.sources.record_contract import SOURCE as RECORDS
 from include.sources.retract_events import take_out_events
 from include.warehouse.connect import connect
 from include.warehouse.lock import keep_builds_out
@@ -28,9 +30,9 @@ class Kind:
 
     table: tuple[str, str]
     key: str
-    queue: str
-    """The statement that queues the places of `gone` (this load's versions) and `left` (all others of the same
-    rows); `%(load_id)s` is the load, `company.timezone` the company's time zone."""
+    queue: str | None
+    """The statement that queues the places of `gone` (this load's versions) and `remaining` (all others of the same
+    rows); `%(load_id)s` is the load, `company.timezone` the company's time zone. None where they touch no account."""
 
 
 # An order counts once, on the first of its days: with a line gone, its other lines' days count anew.
@@ -84,6 +86,49 @@ where places.account_key is not null
 group by places.account_key
 on conflict do nothing"""
 
+# Records of files that name an account by its key.
+_KEYED = """
+insert into intermediate.restatement_queue (load_id, account_key, from_date)
+select %(load_id)s::uuid, places.account_key, min((gone.valid_from at time zone company.timezone)::date)
+from gone
+cross join audit.company
+cross join lateral (
+    select gone.account_key
+    union
+    select remaining.account_key from remaining where remaining.record_id = gone.record_id
+) as places
+where places.account_key is not null
+group by places.account_key
+on conflict do nothing"""
+
+_CUSTOMERS = """
+insert into intermediate.restatement_queue (load_id, account_key, from_date)
+select %(load_id)s::uuid, gone.record_id, min((gone.valid_from at time zone company.timezone)::date)
+from gone
+cross join audit.company
+group by gone.record_id
+on conflict do nothing"""
+
+_STAGES = """
+insert into intermediate.restatement_queue (load_id, account_key, from_date)
+select %(load_id)s::uuid, 'files:' || opportunities.company_record_id,
+    min((gone.valid_from at time zone company.timezone)::date)
+from gone
+cross join audit.company
+inner join raw_files.opportunities as opportunities on gone.record_id = opportunities.record_id
+where opportunities.company_record_id is not null
+group by opportunities.company_record_id
+on conflict do nothing"""
+
+_OF_OWNERS = {"account_number": _CRM_COMPANY, "company_record_id": _CRM_CHILD, "account_key": _KEYED}
+_OF_ENTITIES = {"customers": _CUSTOMERS, "opportunity_stages": _STAGES}
+
+
+def _kind_of_records(entity: Entity) -> Kind:
+    queue = _OF_OWNERS[entity.owner[0]] if entity.owner else _OF_ENTITIES.get(entity.name)
+    return Kind(("raw_files", entity.name), "record_id", queue)
+
+
 KINDS: dict[tuple[str, str], Kind] = {
     ("orders", "order_lines"): Kind(("raw_files", "order_lines"), "row_key", _ORDER_DAYS),
     ("crm", "companies"): Kind(("raw_hubspot", "companies"), "record_id", _CRM_COMPANY),
@@ -101,6 +146,7 @@ KINDS: dict[tuple[str, str], Kind] = {
         ("bottlecrm", entity): Kind(("raw_bottlecrm", entity), "record_id", _CRM_CHILD)
         for entity in ("contacts", "opportunities", "tickets")
     },
+    **{(RECORDS, name): _kind_of_records(entity) for name, entity in ENTITIES.items()},
 }
 
 
@@ -215,7 +261,8 @@ def _take_out(connection: psycopg.Connection, kind: Kind, load_id: uuid.UUID) ->
         ).format(table, key, key)
     )
     system = kind.table[0].removeprefix("raw_")
-    connection.execute(kind.queue, {"load_id": load_id, "system": system})
+    if kind.queue is not None:
+        connection.execute(kind.queue, {"load_id": load_id, "system": system})
     return deleted.rowcount
 
 

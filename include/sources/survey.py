@@ -5,7 +5,7 @@ Nothing is written anywhere, and no warehouse is needed.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 
 from include.connections import get_connection, get_login
@@ -20,6 +20,9 @@ from include.sources.databases import count_rows, declare, reading
 from include.sources.files import REFUSED, SOURCE, lock, open_engine, read_files
 from include.sources.mapping import Contract, check_mapping
 from include.sources.orders import ORDER_LINES
+from include.sources.record_contract import ENTITIES as ENTITIES_OF_FILES
+from include.sources.record_contract import FILES, MODIFIED_AT
+from include.sources.record_mapping import contract_of
 from include.sources.salesforce_api import OutOfReach, SalesforceApi
 from include.sources.salesforce_versions import Kind, kinds
 from include.sync.hubspot_api import HubSpotApi, NoAnswer, Refused, unreachable
@@ -62,7 +65,9 @@ def survey(sources: Sources) -> Iterator[Seen]:
         yield from _files(ORDER_LINES, sources.orders, company)
     if sources.behavior is not None:
         yield from _files(EVENTS, sources.behavior, company)
-    if sources.crm is not None:
+    for name, given in sources.record_files.items():
+        yield from _files(contract_of(ENTITIES_OF_FILES[name], date.max), given, company)
+    if sources.crm is not None and sources.crm.system != FILES:
         yield from _crm(sources.crm, company)
     if sources.sync is not None:
         yield _seen("sync", "companies", sources.sync.connection, _target(sources.sync))
@@ -94,9 +99,15 @@ def _file(
             columns = read_files(engine, [path], given.delimiter)
             lock(engine)
             used = check_mapping(engine, contract, given, columns)
-            at = given.columns.expressions()[contract.at]
+            dates = [
+                text
+                for name, text in given.columns.expressions().items()
+                if name in (contract.at, MODIFIED_AT)
+            ]
+            moments = ", ".join(f"try_cast(try({text}\n) as timestamptz)" for text in dates)
             rows, newest, refused = engine.execute(
-                f"select count(*), max(try_cast(try({at}\n) as timestamptz)), (select count(*) from {REFUSED}) from {SOURCE}"  # noqa: S608
+                f"select count(*), {f'max(greatest({moments}))' if dates else 'null'}, "  # noqa: S608
+                f"(select count(*) from {REFUSED}) from {SOURCE}"
             ).fetchall()[0]
         return Seen(
             source,

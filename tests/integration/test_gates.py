@@ -481,3 +481,23 @@ def test_checks_are_append_only_for_the_roles_that_write_them(warehouse: Warehou
         for statement in ("delete from audit.checks", "update audit.checks set success = true"):
             with pytest.raises(Exception, match="permission denied"), connect(role) as connection:
                 connection.execute(statement)
+
+
+def test_files_have_to_say_all_or_nothing_and_their_records_are_checked(
+    warehouse: Warehouse, run_id: str
+) -> None:
+    load_day(DAY)
+    told_late = {"closed_at": "2026-02-01T00:00:00.000000Z", "stage_kind": "perhaps", "amount": "much"}
+    with landing("records", "opportunities", DAY) as load:
+        add_version(load, "o1", properties=told_late)
+    with landing("records", "survey_answers", DAY) as load:
+        add_version(load, "a1", properties={"survey_type": "NPS", "score": "10.5000"})
+    stopped(warehouse, "raw", run_id, r"audit\.loads: .*Every source has loaded.*\"source\": \"records\"")
+    failed, _ = failed_and_all(warehouse)
+    assert {(table, column) for table, column, *_ in failed if table != "audit.loads"} == {
+        ("raw_files.opportunities", "amount"),
+        ("raw_files.opportunities", "stage_kind"),
+        ("raw_files.opportunities", None),
+        ("raw_files.survey_answers", None),
+    }
+    assert ("raw", "raw_files.customers") not in {check[:2] for check in checks(warehouse, success=True)}

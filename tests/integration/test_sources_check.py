@@ -95,6 +95,33 @@ def test_each_fault_is_a_line_beside_what_is_sound_and_the_exit_code_1(company: 
     ]
 
 
+RECORDS = """
+company: {name: Test company, timezone: Asia/Shanghai, currency: CNY}
+crm: {system: files}
+records:
+  accounts: {file: accounts.csv, columns: {account_id: id, created_at: made, modified_at: changed}}
+  products: {file: products.csv, columns: {product_id: sku}}
+  tickets: {file: tickets.csv, columns: {ticket_id: id, opened_at: made}}
+"""
+
+
+def test_records_of_files_say_their_rows_their_newest_and_what_is_not_mapped(company: Path) -> None:
+    (company / "accounts.csv").write_text(
+        "id,made,changed,colour\n1,2026-01-01,2026-03-01,red\n2,2026-02-01,,red\n"
+    )
+    (company / "products.csv").write_text("sku\nP1\n")
+    code, (accounts, tickets, products) = check(company, RECORDS)
+    assert (code, tickets["entity"]) == (1, "tickets")
+    assert "There is no file" in tickets["fault"]
+    assert (accounts["source"], accounts["rows"], accounts["newest"], accounts["not_mapped"]) == (
+        "records",
+        2,
+        "2026-03-01 00:00:00",
+        ["colour"],
+    )
+    assert (products["rows"], products["newest"], products["not_mapped"]) == (1, None, [])
+
+
 @pytest.fixture
 def erp(cluster) -> Iterator[Erp]:
     with running_erp(cluster) as running:

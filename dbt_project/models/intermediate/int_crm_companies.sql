@@ -8,6 +8,7 @@ final as (
         'hubspot': ref('stg_hubspot_companies'),
         'salesforce': ref('stg_salesforce_accounts'),
         'bottlecrm': ref('stg_bottlecrm_accounts'),
+        'files': ref('stg_files_accounts'),
     } %}
     {%- for system, model in systems.items() %}
     {% if not loop.first %}union all{% endif %}

@@ -8,6 +8,7 @@ final as (
         'hubspot': ref('stg_hubspot_contacts'),
         'salesforce': ref('stg_salesforce_contacts'),
         'bottlecrm': ref('stg_bottlecrm_contacts'),
+        'files': ref('stg_files_contacts'),
     }, [
         'load_seq',
         'valid_from',

@@ -8,6 +8,7 @@ final as (
         'hubspot': ref('stg_hubspot_deals'),
         'salesforce': ref('stg_salesforce_opportunities'),
         'bottlecrm': ref('stg_bottlecrm_opportunities'),
+        'files': ref('stg_files_opportunities'),
     }, [
         'load_seq',
         'valid_from',

@@ -4,7 +4,10 @@ with
 
 final as (
 
-    {{ crm_union({'hubspot': ref('stg_hubspot_survey_answers')}, [
+    {{ crm_union({
+        'hubspot': ref('stg_hubspot_survey_answers'),
+        'files': ref('stg_files_survey_answers'),
+    }, [
         'load_seq',
         'valid_from',
         'known_on',

@@ -8,6 +8,7 @@ final as (
         'hubspot': ref('stg_hubspot_tickets'),
         'salesforce': ref('stg_salesforce_cases'),
         'bottlecrm': ref('stg_bottlecrm_tickets'),
+        'files': ref('stg_files_tickets'),
     }, [
         'load_seq',
         'valid_from',

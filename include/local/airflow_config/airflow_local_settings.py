@@ -21,6 +21,7 @@ PRELOADED = (
     "include.sources.hubspot",
     "include.sources.salesforce",
     "include.sources.bottlecrm",
+    "include.sources.crm",
     "include.sync.run",
     "include.warehouse.publish",
     "ml.score",

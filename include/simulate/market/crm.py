@@ -39,6 +39,10 @@ TICKET_RATE = 0.03
 """Tickets of a week at engagement 0; low engagement brings more and graver ones."""
 SURVEY_WEEKS = 26
 ANSWERS_RATE = 0.6
+LEGAL_RATE = 0.3
+"""Of customers: the ERP writes the name in capitals and with the legal form behind it."""
+NO_TAX_ID_RATE, NO_DOMAIN_RATE = 0.1, 0.4
+"""Of customers: nobody wrote it into the ERP."""
 CONTRACT_SHARE = 0.3
 """Of accounts: those that buy under yearly contracts, the larger the likelier."""
 SIGNING_HOURS = 72
@@ -70,8 +74,8 @@ def accounts_table(accounts: Population, codes: pa.Array, seed: int, block: int)
             "industry": named(accounts.industry[rows], INDUSTRIES),
             "size": named(np.digitize(accounts.size[rows], SIZE_BOUNDS), SIZES),
             "country": named(accounts.country[rows], COUNTRIES),
-            "domain": _joined(labels("account", number, 7), ".example"),
-            "tax_id": labels("T", number * 7919 % 10_000_019, 10),
+            "domain": domains(number),
+            "tax_id": tax_ids(number),
             "owner": labels("owner", random.integers(0, OWNERS, len(rows)), 2),
             "channel": named(accounts.channel[rows], CHANNELS),
             "parent_crm_id": _masked(crm_ids(number // 10 * 10, np.zeros(len(rows), dtype=bool)), ~parent),
@@ -79,6 +83,36 @@ def accounts_table(accounts: Population, codes: pa.Array, seed: int, block: int)
             "created_at": instants(created, np.full(len(rows), 9 * 3600)),
         }
     )
+
+
+def customers(accounts: Population, codes: pa.Array, seed: int, block: int) -> pa.Table:
+    """Return the ERP's customer master: customer_no, name, tax_id, domain (null: not written down).
+
+    One row per account that became a customer.
+    """
+    random = stream(seed, block, 37)
+    count = len(accounts.number)
+    names = labels("Account ", accounts.number, 7)
+    legal = _joined(pa.compute.utf8_upper(names), " LTD.")
+    table = pa.table(
+        {
+            "customer_no": codes,
+            "name": pa.compute.if_else(pa.array(random.random(count) < LEGAL_RATE), legal, names),
+            "tax_id": _masked(tax_ids(accounts.number), random.random(count) < NO_TAX_ID_RATE),
+            "domain": _masked(domains(accounts.number), random.random(count) < NO_DOMAIN_RATE),
+        }
+    )
+    return table.filter(pa.array(accounts.converts))
+
+
+def domains(number: Ints) -> pa.Array:
+    """Return the internet domains of accounts."""
+    return _joined(labels("account", number, 7), ".example")
+
+
+def tax_ids(number: Ints) -> pa.Array:
+    """Return the tax ids of accounts."""
+    return labels("T", number * 7919 % 10_000_019, 10)
 
 
 def crm_ids(number: Ints, is_second: Bools) -> pa.Array:

@@ -3,7 +3,7 @@
 <folder>/orders.parquet            order lines, by block of accounts and time
 <folder>/events/<YYYY-MM>.parquet  events by the month they were delivered in
 <folder>/crm/<entity>.parquet      accounts, contacts, opportunities, stages, contracts, tickets, answers, referrals
-<folder>/reference/…               products, campaign spend, experiment assignments, industries
+<folder>/reference/…               customers, products, campaign spend, experiment assignments, industries
 <folder>/truth/…                   what nobody may load
 <folder>/sources.yml               what `stratum run` reads
 <folder>/manifest.json             scale, seed, versions, rows of each file
@@ -113,6 +113,7 @@ def _block(
         "referrals": crm.referrals(made, seed, block),
     }.items():
         files.add(f"crm/{name}", table)
+    files.add("reference/customers", crm.customers(made, codes, seed, block))
     files.add("reference/experiment_assignments", crm.assignments(made, codes))
     _truth(files, made, codes)
     return order_number + len(placed.account), event_number + happened.num_rows
