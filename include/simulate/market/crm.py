@@ -195,7 +195,7 @@ def opportunities(accounts: Population, seed: int, block: int) -> tuple[pa.Table
 
 
 def contracts(accounts: Population, seed: int, block: int) -> pa.Table:
-    """Return yearly contracts: contract_id, crm_id, value, sent_at, signed_at (null: waits), starts_on, ends_on.
+    """Return yearly contracts: contract_id, crm_id, customer_no, value, sent_at, signed_at (null: waits), starts_on, ends_on.
 
     One row per contract sent. A contract is renewed where the account has not turned away 8 weeks before its end.
     """
@@ -219,6 +219,7 @@ def contracts(accounts: Population, seed: int, block: int) -> pa.Table:
                 {
                     "contract_id": labels("V", accounts.number[whose] * 4 + year, 9),
                     "crm_id": _of(accounts, whose),
+                    "customer_no": labels("C", accounts.number[whose], 7),
                     "value": money(value[whose] * 1.04**year),
                     "sent_at": instants(sent[whose], np.full(len(whose), 14 * 3600)),
                     "signed_at": _masked(
@@ -300,7 +301,7 @@ def survey_answers(accounts: Population, seed: int, block: int) -> pa.Table:
 
 
 def referrals(accounts: Population, seed: int, block: int) -> pa.Table:
-    """Return who brought whom: referral_id, crm_id, referred_crm_id, referred_at. One row per referral.
+    """Return who brought whom: referral_id, crm_id, referred_crm_id, both ERP numbers, referred_at. One row per referral.
 
     Engaged accounts refer more.
     """
@@ -319,6 +320,8 @@ def referrals(accounts: Population, seed: int, block: int) -> pa.Table:
             "referral_id": labels("F", accounts.number[brought], 8),
             "crm_id": _of(accounts, whose),
             "referred_crm_id": _of(accounts, brought),
+            "customer_no": labels("C", accounts.number[whose], 7),
+            "referred_customer_no": labels("C", accounts.number[brought], 7),
             "referred_at": instants(week * 7, np.full(len(brought), 12 * 3600)),
         }
     ).filter(pa.array(known))
