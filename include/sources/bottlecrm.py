@@ -20,8 +20,8 @@ from include.sources.config import Company, Sources
 from include.sources.crm_landing import Landing, quarantine
 from include.sources.crm_versions import ENTITIES as HUBSPOT_ENTITIES
 from include.sources.crm_versions import Timeline, Unreadable
+from include.sources.cursors import Position, keep_position, position_of
 from include.sources.loads import Load, bind_company, landing, record_absent
-from include.sources.pulls import pulled_until, record_pull
 from include.sources.resolution import resolve_unseen
 from include.warehouse.connect import connect
 
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 SOURCE = "bottlecrm"
 ORGANIZATION = "organization"
-"""What audit.pulls calls the organization that the accounts were pulled from."""
+"""What audit.cursors says was asked; its position is the organization that the accounts were pulled from."""
 
 
 @dataclass
@@ -38,6 +38,8 @@ class _Pulled:
 
     records: list[tuple[Record, datetime]]
     gone: dict[str, datetime]
+    position: Position
+    """Where the pull began; `organization` is where it leaves it."""
     organization: str | None
 
 
@@ -109,9 +111,10 @@ def _unreachable(api: BottleCrmApi, refused: Refused, what: str) -> StratumError
 def _pull(api: BottleCrmApi, kind: Kind, account_number_field: str, end: datetime) -> _Pulled | None:
     """Return all records of an object type and those it has deleted; None where BottleCRM does not let us read it."""
     name = kind.entity.name
+    position = position_of(SOURCE, name, ORGANIZATION)
     try:
         listed = api.all(kind.listing)
-        organization = _organization(api, kind, listed)
+        organization = _organization(api, kind, listed, position.value)
         ids = {record.get("id") for record, _ in listed}
         gone = {}
         for record_id in sorted(_standing(kind, end) - ids):
@@ -137,19 +140,20 @@ def _pull(api: BottleCrmApi, kind: Kind, account_number_field: str, end: datetim
         )
         return None
     return _Pulled(
-        [(reduced(kind, each, account_number_field), at) for each, at in listed], gone, organization
+        [(reduced(kind, each, account_number_field), at) for each, at in listed], gone, position, organization
     )
 
 
-def _organization(api: BottleCrmApi, kind: Kind, listed: list[tuple[Record, datetime]]) -> str | None:
-    """Return the organization whose accounts these are; of other kinds None.
+def _organization(
+    api: BottleCrmApi, kind: Kind, listed: list[tuple[Record, datetime]], loaded: str | None
+) -> str | None:
+    """Return the organization whose accounts these are; of other kinds None. `loaded` is that of the last load.
 
     Raises StratumError where accounts of another one were loaded before, or none is shown where some were: what is
     missing is taken for deleted, and a wrong token must not delete a company.
     """
     if not kind.entity.is_company:
         return None
-    loaded = pulled_until(SOURCE, kind.entity.name, ORGANIZATION)
     found = str(listed[0][0]["org"]["id"]) if listed else None
     if loaded is not None and found != loaded:
         raise StratumError(
@@ -192,4 +196,6 @@ def _land(load: Load, kind: Kind, pulled: _Pulled, company: Company, end: dateti
         if sight.counts and record_id in held:
             timelines.append(farewell(kind, record_id, held[record_id], sight))
     place.land(timelines, held)
-    record_pull(load, ORGANIZATION, pulled.organization)
+    before = pulled.position
+    through = max(load.as_of, before.through or load.as_of)
+    keep_position(load, Position(ORGANIZATION, pulled.organization or before.value, through), before)

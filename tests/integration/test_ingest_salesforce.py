@@ -257,7 +257,7 @@ def test_a_kill_in_the_middle_leaves_whole_loads_and_the_next_run_the_rest(
         ("contacts",),
         ("contact_roles",),
     ]
-    assert stage.warehouse.value("select count(*) from audit.pulls") == 3
+    assert stage.warehouse.value("select count(*) from audit.cursors") == 3
     counts = stage.ingest(DAY_1)
     assert {entity: counts[entity] for entity in ("opportunities", "cases")} == {
         entity: FIRST_LOAD[entity] for entity in ("opportunities", "cases")
