@@ -15,9 +15,9 @@ from include.connections import get_connection
 from include.dates import day_end
 from include.errors import StratumError, TransientError
 from include.sources.bottlecrm_api import BottleCrmApi, Record, Refused
-from include.sources.bottlecrm_versions import KINDS, Kind, Sight, farewell, reduced, timeline
+from include.sources.bottlecrm_versions import KINDS, Kind, Sight, reduced, timeline
 from include.sources.config import Company, Sources
-from include.sources.crm_landing import Landing, quarantine
+from include.sources.crm_landing import Landing, farewell, quarantine
 from include.sources.crm_versions import ENTITIES as HUBSPOT_ENTITIES
 from include.sources.crm_versions import Timeline, Unreadable
 from include.sources.cursors import Position, keep_position, position_of
@@ -194,7 +194,7 @@ def _land(load: Load, kind: Kind, pulled: _Pulled, company: Company, end: dateti
     for record_id, at in pulled.gone.items():
         sight = Sight(at, end, is_first_of_day)
         if sight.counts and record_id in held:
-            timelines.append(farewell(kind, record_id, held[record_id], sight))
+            timelines.append(farewell(kind.entity, record_id, held[record_id], sight.moment))
     place.land(timelines, held)
     before = pulled.position
     through = max(load.as_of, before.through or load.as_of)

@@ -33,7 +33,8 @@ with counted as (
     from audit.pulls as pulls inner join audit.loads as loads using (load_id)
 )
 select
-    here.load_id, here.load_seq, here.source, here.entity, here.asked, reached.value, coalesce(reached.through, here.as_of_date)
+    here.load_id, here.load_seq, here.source, here.entity, here.asked, reached.value,
+    coalesce(reached.through, here.as_of_date)
 from counted as here
 left join lateral (
     select max(earlier.value) as value, max(earlier.as_of_date) as through from counted as earlier
