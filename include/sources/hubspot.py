@@ -67,6 +67,8 @@ class _Pulled:
     refused: list[tuple[dict[str, Any], str]] = field(default_factory=list)
     properties: set[str] = field(default_factory=set)
     """The properties that any record has a history of."""
+    defined: set[str] | None = None
+    """The properties that the object type has; None where the token may not see them."""
     merged: dict[str, datetime] = field(default_factory=dict)
     """Ids that were merged into another record, and when."""
     gone: set[str] = field(default_factory=set)
@@ -145,6 +147,7 @@ class _Pull:
                 self._pull_all()
             else:
                 self._pull_changes()
+            self.pulled.defined = self._defined()
         except (Refused, NoAnswer) as error:
             if self.entity is not COMPANIES and isinstance(error, Refused) and _is_out_of_reach(error):
                 log.warning(
@@ -157,6 +160,13 @@ class _Pull:
                 return None
             raise unreachable(error, f"let Stratum read the {self.entity.name} at {self.api.host}") from error
         return self.pulled
+
+    def _defined(self) -> set[str] | None:
+        try:
+            return {each["name"] for each in self.api.definitions(self.entity.name)}
+        except Refused as refused:
+            log.info("HubSpot does not show the properties of %s (%s).", self.entity.name, refused)
+            return None
 
     def _pull_all(self) -> None:
         """Read every record, archived ones included; what was landed and is not among them is asked for by its id."""
@@ -267,7 +277,8 @@ def _land(load: Load, entity: Entity, pulled: _Pulled, company: Company, end: da
     if pulled.is_whole:
         resolve_unseen(load)
     else:
-        resolve_records(load, "id", list(pulled.timelines))
+        refused = [str(record.get("id")) for record, _ in pulled.refused]
+        resolve_records(load, "id", [*pulled.timelines, *refused])  # as they were, they are no more
     place = Landing(load, SYSTEM, entity, company, end)
     held = place.held(None if pulled.is_whole else list(pulled.timelines))
     left = {each: at for each, at in pulled.merged.items() if at < end and each not in pulled.timelines}
@@ -306,14 +317,21 @@ def _require_properties(load: Load, entity: Entity, pulled: _Pulled) -> None:
     """Raise StratumError where HubSpot no longer gives a property that records it still has were landed with.
 
     HubSpot leaves out a property that was deleted, or that the token may not see, without a word: every record that
-    is read would be landed anew without it.
+    is read would be landed anew without it, and new ones would never have it.
     """
-    for name in sorted(set(entity.properties) - pulled.properties):
+    for name in sorted(entity.properties):
+        if pulled.defined is not None and name not in pulled.defined:
+            of_these = None
+        elif name not in pulled.properties:
+            of_these = list(pulled.timelines)
+        else:
+            continue
         landed = load.connection.execute(
             sql.SQL(
-                "select count(distinct record_id) from {} where properties ->> %s is not null and record_id = any(%s)"
+                "select count(distinct record_id) from {} where properties ->> %(name)s is not null "
+                "and (%(ids)s::text[] is null or record_id = any(%(ids)s))"
             ).format(sql.Identifier("raw_hubspot", entity.name)),
-            [name, list(pulled.timelines)],
+            {"name": name, "ids": of_these},
         ).fetchone()
         if landed and landed[0]:
             raise StratumError(

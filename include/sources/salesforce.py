@@ -160,7 +160,7 @@ def _land(load: Load, kind: Kind, pulled: _Pulled, company: Company, end: dateti
             quarantine(load, dict(row), str(error))
         else:
             timelines[known.record_id] = known
-    resolve_records(load, "Id", list(timelines))
+    resolve_records(load, "Id", [row["Id"] for row in pulled.rows])  # as they were, they are no more
     place.land(list(timelines.values()), held)
     keep_position(load, _reached(pulled, list(timelines.values()), load.as_of, end), pulled.position)
 
