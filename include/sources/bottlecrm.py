@@ -78,16 +78,17 @@ def ingest_bottlecrm(
     return loads
 
 
-def check_access(api: BottleCrmApi, account_number_field: str) -> None:
-    """Check that the token sees all records, and that accounts have the field; raise StratumError where not.
+def check_access(api: BottleCrmApi, account_number_field: str) -> list[str]:
+    """Check that the token sees all records, and that accounts have the field; return their other custom fields.
 
+    Raises StratumError where not.
     A member who is no administrator sees the records assigned to them: all others would look deleted.
     """
     try:
         role = api.get("profile/").body["user_obj"]["role"]
         fields = api.get("custom-fields/", target_model="Account").body["definitions"]
     except Refused as refused:
-        raise _unreachable(api, refused, "in") from None
+        raise unreachable(api, refused, "in") from None
     if role != "ADMIN":
         raise StratumError(
             f"The token of the connection '{api.conn_id}' belongs to a member of BottleCRM who sees only their own "
@@ -99,9 +100,11 @@ def check_access(api: BottleCrmApi, account_number_field: str) -> None:
             f"Accounts in BottleCRM have no custom field '{account_number_field}' (there are: "
             f"{', '.join(known) or 'none'}). Correct crm.account_number_field in the sources, or add the field."
         )
+    return [key for key in known if key != account_number_field]
 
 
-def _unreachable(api: BottleCrmApi, refused: Refused, what: str) -> StratumError:
+def unreachable(api: BottleCrmApi, refused: Refused, what: str) -> StratumError:
+    """Return the error for the user where BottleCRM did not let Stratum do `what` ("read the accounts")."""
     return StratumError(
         f"BottleCRM at {api.host} did not let Stratum {what} ({refused}). Put a personal access token that is valid, "
         f"with the scopes of docs/contracts/sources.md, into the connection '{api.conn_id}'."
@@ -126,12 +129,12 @@ def _pull(api: BottleCrmApi, kind: Kind, account_number_field: str, end: datetim
             gone[record_id] = gone_at
     except Refused as refused:
         if kind.entity.is_company:
-            raise _unreachable(api, refused, "read the accounts") from None
+            raise unreachable(api, refused, "read the accounts") from None
         try:
             api.get("profile/")
         except Refused as locked_out:
             # Not this list alone: the token has expired or was revoked meanwhile.
-            raise _unreachable(api, locked_out, f"read the {name}") from None
+            raise unreachable(api, locked_out, f"read the {name}") from None
         log.warning(
             "BottleCRM does not let Stratum read the %s (%s): written down as absent. Give the token the scope, or "
             "switch the module on, to load them.",

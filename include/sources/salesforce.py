@@ -85,8 +85,9 @@ def _pull(api: SalesforceApi, kind: Kind) -> _Pulled | None:
         asked = hashlib.sha256(f"{api.instance} {kind.name} {' '.join(fields)}".encode()).hexdigest()
         position = position_of(SOURCE, kind.entity.name, asked)
         pulled = _Pulled(position, types, instant(position.value) - OVERLAP if position.value else None)
-        only = NO_PERSONS if kind.entity.is_company and "IsPersonAccount" in types else None
-        pulled.rows = list(api.rows(kind.name, fields, "SystemModstamp", pulled.since, only))
+        pulled.rows = list(
+            api.rows(kind.name, fields, "SystemModstamp", pulled.since, condition(kind, types))
+        )
     except OutOfReach as error:
         if kind.entity.is_company:
             raise StratumError(
@@ -105,6 +106,11 @@ def _pull(api: SalesforceApi, kind: Kind) -> _Pulled | None:
     if pulled.rows:
         _pull_past(api, kind, pulled)
     return pulled
+
+
+def condition(kind: Kind, types: dict[str, str]) -> str | None:
+    """Return the condition that records of an object type meet if they are ours to read; None for all."""
+    return NO_PERSONS if kind.entity.is_company and "IsPersonAccount" in types else None
 
 
 def _readable(api: SalesforceApi, kind: Kind, types: dict[str, str]) -> list[str]:
