@@ -14,7 +14,19 @@ from include.sources.loads import Load
 
 
 def pull(sources: Sources, as_of: date) -> dict[str, Load] | None:
-    """Load up to the as-of date, one load per entity; None where the source is absent."""
+    """Load up to the as-of date, one load per entity; None where the source is absent.
+
+    What a CRM that was configured before still has standing is archived as of the date.
+    """
+    loads = _ingest(sources, as_of)
+    if sources.crm is not None:
+        from include.sources.crm_change import retire_others
+
+        retire_others(sources.crm.system, sources.company, as_of)
+    return loads
+
+
+def _ingest(sources: Sources, as_of: date) -> dict[str, Load] | None:
     if sources.crm is not None and sources.crm.system == "salesforce":
         from include.sources.salesforce import ingest_salesforce
 
