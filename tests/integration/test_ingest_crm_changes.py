@@ -12,6 +12,7 @@ from include.sandbox.app import Sandbox
 from include.sandbox.store import FIRST_IDS, RECORD_ID_STEP, Store
 from include.simulate.crm import Record
 from include.sources import hubspot
+from include.sources.crm_landing import Landing
 from include.sources.crm_versions import ENTITIES
 from include.sources.hubspot import ingest_crm
 from include.sources.retract import retract
@@ -276,6 +277,34 @@ def test_a_load_that_was_taken_out_during_the_pull_stops_it(
     assert stage.as_of(1, after) == ("Retail", False)
     stage.pull(after + timedelta(days=1))
     assert stage.as_of(1, after) == ("Steel", False)
+
+
+def test_a_kill_in_the_middle_leaves_whole_loads_and_the_next_run_the_rest(
+    stage: Changing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.pull(DAY)
+    after = DAY + timedelta(days=1)
+    stage.edit(1, noon(after), industry="Steel")
+    stage.store.update([(made("contacts", 0), {"jobtitle": "Chief"})], noon(after), "contacts")
+    land = Landing.land
+
+    def killed(self: Landing, timelines: list, held: dict) -> None:
+        land(self, timelines, held)
+        if self.entity.name == "contacts":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Landing, "land", killed)
+        with pytest.raises(KeyboardInterrupt):
+            stage.pull(after)
+    assert stage.warehouse.rows("select entity from audit.loads where as_of_date = %s", after) == [
+        ("companies",)
+    ]
+    assert stage.pull(after)["contacts"][1] == 1
+    in_pieces = stage.versions()
+    stage.forget()
+    stage.pull(after)
+    assert stage.versions() == in_pieces
 
 
 def test_a_property_that_was_deleted_stops_the_pull_though_no_record_changed(stage: Changing) -> None:
