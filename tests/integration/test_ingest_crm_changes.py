@@ -307,13 +307,16 @@ def test_a_kill_in_the_middle_leaves_whole_loads_and_the_next_run_the_rest(
     assert stage.versions() == in_pieces
 
 
-def test_a_property_that_was_deleted_stops_the_pull_though_no_record_changed(stage: Changing) -> None:
+def test_a_property_that_was_deleted_stops_the_pull_though_no_record_that_had_it_changed(
+    stage: Changing,
+) -> None:
+    stage.store.update([(made("contacts", 0), {"hs_buying_role": "CHAMPION"})], noon(DAY), "contacts")
+    stage.store.update([(made("contacts", 1), {"jobtitle": "Chief"})], noon(DAY, 8), "contacts")
     stage.pull(DAY)
     held = stage.versions()
     with stage.store.db:
-        stage.store.db.execute("delete from properties where name = 'account_number'")
-        stage.store.db.execute("delete from history where property = 'account_number'")
-    with pytest.raises(StratumError, match=rf"'account_number' of companies: {COMPANIES} records had it"):
+        stage.store.db.execute("delete from history where property = 'hs_buying_role'")
+    with pytest.raises(StratumError, match=r"'hs_buying_role' of contacts: 1 records had it"):
         stage.pull(DAY + timedelta(days=1))
     assert stage.versions() == held
 
