@@ -382,7 +382,7 @@ def test_what_a_retracted_load_brought_is_pulled_again(world: World) -> None:
 
 def test_salesforce_comes_back_whole_after_another_crm(world: World) -> None:
     stage = world.stage
-    world.stage.org.update(world.ids.accounts[6], FEBRUARY, Industry="Steel")  # the others lie before the overlap
+    stage.org.update(world.ids.accounts[6], FEBRUARY, Industry="Steel")  # the others lie before the overlap
     stage.ingest(DAY_1)
     retire_others("hubspot", stage.sources.company, DAY_2)
     assert stage.ingest(DAY_3) == {entity: (0, new, 0, 0) for entity, (new, *_) in FIRST_LOAD.items()}
