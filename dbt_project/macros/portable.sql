@@ -35,6 +35,16 @@
 {%- endmacro %}
 
 
+{#- The number a text is; null where it is none, such as the label of an answer. -#}
+{% macro number_of(text) -%}
+    {{ return(adapter.dispatch('number_of')(text)) }}
+{%- endmacro %}
+
+{% macro default__number_of(text) -%}
+    case when {{ text }} ~ '^-?[0-9]+([.][0-9]+)?$' then cast({{ text }} as numeric(9, 2)) end
+{%- endmacro %}
+
+
 {#- The instant a text names: ISO 8601, a date alone (its midnight UTC) or milliseconds since 1970, the forms HubSpot
     gives. -#}
 {% macro instant_of(text) -%}

@@ -10,6 +10,9 @@ from starlette.responses import JSONResponse
 
 from include.sandbox.store import stamp
 
+MODIFIED = {"contacts": "lastmodifieddate"}
+"""The property that tells when a record was last modified; of all other object types it is hs_lastmodifieddate."""
+
 
 class Failure(Exception):
     """A request the CRM refuses as a whole: HTTP status, category, message, optional context and headers."""
@@ -48,6 +51,22 @@ def rate_limited(retry_after: int | None) -> Failure:
     return failure
 
 
+def secondly_limited() -> Failure:
+    """Return the 429 of the search's own limit, which is by the second and of the account."""
+    failure = rate_limited(None)
+    failure.body |= {"message": "You have reached your secondly limit.", "policyName": "SECONDLY"}
+    return failure
+
+
+def expired() -> Failure:
+    """Return the 401 of a token that was valid once."""
+    return Failure(
+        401,
+        "EXPIRED_AUTHENTICATION",
+        "The OAuth token used to make this call expired. Get a new one and try again.",
+    )
+
+
 def invalid_property(name: str, error: str, message: str) -> str:
     """Return the message of a refused property value: prose around a JSON list, as HubSpot writes it."""
     detail = {"isValid": False, "message": message, "error": error, "name": name}
@@ -83,8 +102,9 @@ def record(
     with_company: bool = False,
 ) -> dict[str, Any]:
     """Return a record as HubSpot shows it: the wanted properties, unset ones null; `associations` only if it has any."""
-    held = json.loads(row["properties"])
-    names = [*wanted, "createdate", "hs_lastmodifieddate", "hs_object_id"]
+    modified = MODIFIED.get(row["kind"], "hs_lastmodifieddate")
+    held = json.loads(row["properties"]) | {modified: row["updated_at"]}
+    names = [*wanted, "createdate", modified, "hs_object_id"]
     body: dict[str, Any] = {
         "id": str(row["id"]),
         "properties": {name: held.get(name) for name in dict.fromkeys(names)},

@@ -1,5 +1,6 @@
 """The HTTP server: HubSpot's v3 CRM API, as far as hubspot-api-client uses it here."""
 
+import asyncio
 import hmac
 import json
 import sqlite3
@@ -12,30 +13,31 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from include.sandbox.answers import (
-    Failure,
-    batch,
-    invalid_property,
-    missing_scope,
-    rate_limited,
-    record,
-    row_error,
-)
+from include.sandbox.answers import Failure, batch, expired, invalid_property, rate_limited, record, row_error
 from include.sandbox.faults import Calls, Faults
-from include.sandbox.store import FIRST_IDS, READ_ONLY, Store
+from include.sandbox.objects import (
+    BATCH_LIMIT,
+    GONE,
+    archive,
+    cut_off,
+    inputs_of,
+    kind_of,
+    list_records,
+    merge,
+    read_batch,
+    read_links,
+    read_record,
+    search,
+)
+from include.sandbox.store import COMPANIES, READ_ONLY, Store
 
-BATCH_LIMIT = 100
-PAGE_LIMIT = 100
-SEARCH_LIMIT = 200
-HISTORY_PAGE_LIMIT = 50
 # https://developers.hubspot.com/docs/developer-tooling/platform/usage-guidelines: private apps of
 # Professional and Enterprise accounts.
 BURST_CALLS = 190
 BURST_WINDOW_S = 10.0
-GONE = "Could not get some COMPANY objects, they may be deleted or not exist. Check that ids are valid."
 
 Endpoint = Callable[["Sandbox", Request, Any], Response]
 
@@ -59,42 +61,68 @@ class Sandbox:
         self.burst_window_s = burst_window_s
         self.faults = Faults()
         self.calls = Calls()
+        self.searches: deque[float] = deque()
         self._recent: deque[float] = deque()
 
     def app(self) -> Starlette:
         """Return the ASGI application."""
         objects = "/crm/v3/objects/companies"
+        records = "/crm/v3/objects/{kind}"
         properties = "/crm/v3/properties/companies"
         return Starlette(
             routes=[
                 Route("/health", _health),
                 Route("/sandbox/faults", self._guarded(set_faults, counted=False), methods=["POST"]),
                 Route("/sandbox/calls", self._guarded(show_calls, counted=False)),
-                Route(f"{objects}/batch/read", self._guarded(read_batch), methods=["POST"]),
                 Route(f"{objects}/batch/update", self._guarded(update_batch), methods=["POST"]),
-                Route("/crm/v3/objects/{kind}", self._guarded(list_records)),
-                Route("/crm/v3/objects/{kind}/search", self._guarded(search), methods=["POST"]),
-                Route("/crm/v3/objects/{kind}/{record_id}", self._guarded(archive), methods=["DELETE"]),
+                Route(records, self._guarded(list_records)),
+                Route(f"{records}/search", self._guarded(search, reads=True), methods=["POST"]),
+                Route(f"{records}/batch/read", self._guarded(read_batch, reads=True), methods=["POST"]),
+                Route(f"{records}/merge", self._guarded(merge), methods=["POST"]),
+                Route(f"{records}/{{record_id}}", self._guarded(read_record), methods=["GET"]),
+                Route(f"{records}/{{record_id}}", self._guarded(archive), methods=["DELETE"]),
+                Route(
+                    "/crm/v4/associations/{kind}/{to}/batch/read",
+                    self._guarded(read_links, reads=True),
+                    methods=["POST"],
+                ),
                 Route(f"{properties}/groups", self._guarded(list_groups), methods=["GET"]),
                 Route(f"{properties}/groups", self._guarded(create_group), methods=["POST"]),
-                Route(properties, self._guarded(list_properties), methods=["GET"]),
+                Route("/crm/v3/properties/{kind}", self._guarded(list_properties), methods=["GET"]),
                 Route(properties, self._guarded(create_property), methods=["POST"]),
             ]
         )
 
-    def _guarded(self, endpoint: Endpoint, counted: bool = True) -> Callable[[Request], Any]:
+    def _guarded(
+        self, endpoint: Endpoint, counted: bool = True, reads: bool = False
+    ) -> Callable[[Request], Any]:
         async def handle(request: Request) -> Response:
             try:
                 self._check_token(request)
                 if counted:
                     self.calls.by_endpoint[endpoint.__name__] += 1
-                    self._check_rate()
-                raw = await request.body()
-                return endpoint(self, request, _parse(raw))
+                    await self._misbehave()
+                answer = endpoint(self, request, _parse(await request.body()))
+                if counted and (reads or request.method == "GET") and self.faults.take("cut_answer"):
+                    return cut_off()
+                return answer
             except Failure as failure:
                 return failure.response()
 
         return handle
+
+    async def _misbehave(self) -> None:
+        """Be slow, expire the token, be down or turn the call away, as far as told to; keep the burst limit."""
+        faults = self.faults
+        if faults.slow_s:
+            await asyncio.sleep(faults.slow_s)
+        if faults.expires_after is not None:
+            if faults.expires_after <= 0:
+                raise expired()
+            faults.expires_after -= 1
+        if faults.take("unavailable"):
+            raise Failure(503, "UNKNOWN", "Service unavailable")
+        self._check_rate()
 
     def _check_token(self, request: Request) -> None:
         given = request.headers.get("authorization", "")
@@ -143,104 +171,12 @@ def show_calls(sandbox: Sandbox, request: Request, body: Any) -> Response:
     return JSONResponse({"by_endpoint": sandbox.calls.by_endpoint, "writes": sandbox.calls.writes})
 
 
-def _listed(request: Request, name: str) -> list[str]:
-    """Return a list parameter: repeated, or with commas, or both."""
-    return [part for value in request.query_params.getlist(name) for part in value.split(",") if part.strip()]
-
-
-def _kind(sandbox: Sandbox, request: Request) -> str:
-    """Return the object type of the path; refuse one that is not there, and one the token may not read."""
-    kind = request.path_params["kind"]
-    if kind not in FIRST_IDS or kind in sandbox.faults.missing_objects:
-        raise Failure(404, "OBJECT_NOT_FOUND", f"Unable to infer object type from: {kind}")
-    if kind in sandbox.faults.missing_scopes:
-        raise missing_scope(kind)
-    return kind
-
-
-def list_records(sandbox: Sandbox, request: Request, body: Any) -> Response:
-    """List the records of an object type page by page, in order of id."""
-    kind = _kind(sandbox, request)
-    wanted = _listed(request, "properties")
-    historic = _listed(request, "propertiesWithHistory")
-    with_company = bool({"company", "companies"} & set(_listed(request, "associations")))
-    most = HISTORY_PAGE_LIMIT if historic else PAGE_LIMIT
-    try:
-        limit = int(request.query_params.get("limit", "10"))
-        after = str(int(request.query_params.get("after", "0")))
-    except ValueError as error:
-        raise Failure(400, "VALIDATION_ERROR", "limit and after must be numbers") from error
-    if not 1 <= limit <= most:
-        raise Failure(400, "VALIDATION_ERROR", f"limit must be between 1 and {most}")
-    archived = request.query_params.get("archived", "false").lower() == "true"
-    rows = sandbox.store.page(kind, after, limit + 1, archived)
-    shown = rows[:limit]
-    histories = sandbox.store.histories([row["id"] for row in shown], historic) if historic else {}
-    results = [record(row, [*wanted, *historic], histories.get(row["id"]), with_company) for row in shown]
-    answer: dict[str, Any] = {"results": results}
-    if len(rows) > limit:
-        last = results[-1]["id"]
-        answer["paging"] = {
-            "next": {"after": last, "link": str(request.url.include_query_params(after=last))}
-        }
-    return JSONResponse(answer)
-
-
-def search(sandbox: Sandbox, request: Request, body: Any) -> Response:
-    """Search the records of an object type, archived ones aside: without filters, by id, the newest first."""
-    kind = _kind(sandbox, request)
-    wanted = body if isinstance(body, dict) else {}
-    newest_first = [{"propertyName": "hs_object_id", "direction": "DESCENDING"}]
-    if wanted.get("filterGroups") or wanted.get("sorts") != newest_first:
-        raise Failure(
-            400, "VALIDATION_ERROR", "The sandbox searches without filters, by hs_object_id, descending"
-        )
-    limit = wanted.get("limit", 10)
-    if not isinstance(limit, int) or not 1 <= limit <= SEARCH_LIMIT:
-        raise Failure(400, "VALIDATION_ERROR", f"limit must be between 1 and {SEARCH_LIMIT}")
-    total, rows = sandbox.store.newest(kind, limit)
-    return JSONResponse({"total": total, "results": [record(row, []) for row in rows]})
-
-
-def _inputs(body: Any) -> list[dict[str, Any]]:
-    inputs = body.get("inputs") if isinstance(body, dict) else None
-    if not isinstance(inputs, list) or not all(isinstance(each, dict) and "id" in each for each in inputs):
-        raise Failure(400, "VALIDATION_ERROR", "Invalid input JSON: inputs must be a list of objects with id")
-    if len(inputs) > BATCH_LIMIT:
-        raise Failure(400, "VALIDATION_ERROR", f"Batch size must be at most {BATCH_LIMIT}")
-    inputs = [{**each, "id": str(each["id"])} for each in inputs]
-    ids = [each["id"] for each in inputs]
-    if doubled := sorted({each for each in ids if ids.count(each) > 1}):
-        raise Failure(
-            400,
-            "VALIDATION_ERROR",
-            f"Duplicate IDs found in batch input: [{', '.join(doubled)}]. IDs must be unique",
-        )
-    return inputs
-
-
-def read_batch(sandbox: Sandbox, request: Request, body: Any) -> Response:
-    """Answer companies by id; the unknown and the archived ones share one error entry."""
-    started = datetime.now(UTC)
-    wanted = list(body.get("properties") or []) if isinstance(body, dict) else []
-    found: list[dict[str, Any]] = []
-    missing: list[str] = []
-    for each in _inputs(body):
-        row = sandbox.store.find(each["id"])
-        if row is None:
-            missing.append(each["id"])
-        else:
-            found.append(record(row, wanted))
-    errors = [row_error("OBJECT_NOT_FOUND", GONE, {"ids": missing})] if missing else []
-    return batch(found, errors, started)
-
-
 def update_batch(sandbox: Sandbox, request: Request, body: Any) -> Response:
     """Update companies by record id: 200, 207 with the refused rows, or 400 for the whole batch."""
     started = datetime.now(UTC)
     sandbox.calls.writes += 1
     faults = sandbox.faults
-    inputs = _inputs(body)
+    inputs = inputs_of(body, BATCH_LIMIT)
     if faults.take("server_error"):
         raise Failure(502, "UNKNOWN", "Bad gateway")
     if any(each["id"] in faults.reject_batch_ids for each in inputs):
@@ -257,7 +193,7 @@ def update_batch(sandbox: Sandbox, request: Request, body: Any) -> Response:
             changes.append((each["id"], {k: str(v) for k, v in (each.get("properties") or {}).items()}))
     sandbox.store.update(changes, started)
     answer = batch(_results(sandbox.store, inputs, changes), errors, started)
-    return _cut_off() if faults.take("drop_answer") else answer
+    return cut_off() if faults.take("drop_answer") else answer
 
 
 def _results(
@@ -312,25 +248,6 @@ def _is_number(value: str) -> bool:
     return True
 
 
-def _cut_off() -> Response:
-    """Return an answer that promises a body and ends without one: the connection is closed in the middle."""
-
-    async def nothing() -> Any:
-        return
-        yield b""
-
-    return StreamingResponse(nothing(), headers={"content-length": "1000"}, media_type="application/json")
-
-
-def archive(sandbox: Sandbox, request: Request, body: Any) -> Response:
-    """Archive a record; answers 204 whether or not it was there, as HubSpot does."""
-    sandbox.calls.writes += 1
-    record_id = request.path_params["record_id"]
-    if record_id.isdecimal():
-        sandbox.store.archive(record_id, datetime.now(UTC), request.path_params["kind"])
-    return Response(status_code=204)
-
-
 def list_groups(sandbox: Sandbox, request: Request, body: Any) -> Response:
     """List the property groups of companies."""
     return JSONResponse({"results": [_group(**dict(row)) for row in sandbox.store.groups()]})
@@ -358,8 +275,13 @@ def create_group(sandbox: Sandbox, request: Request, body: Any) -> Response:
 
 
 def list_properties(sandbox: Sandbox, request: Request, body: Any) -> Response:
-    """List the property definitions of companies."""
-    return JSONResponse({"results": [_shown(each) for each in sandbox.store.properties().values()]})
+    """List the property definitions of an object type: those that were made, and what its records have besides."""
+    kind = kind_of(sandbox, request)
+    definitions = sandbox.store.properties() if kind == COMPANIES else {}
+    for name in sandbox.store.used_properties(kind):
+        given = {"name": name, "label": name, "type": "string", "fieldType": "text", "hubspotDefined": True}
+        definitions.setdefault(name, given)
+    return JSONResponse({"results": [_shown(each) for each in definitions.values()]})
 
 
 def _shown(definition: dict[str, Any]) -> dict[str, Any]:

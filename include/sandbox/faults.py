@@ -32,17 +32,33 @@ class Faults(Switches):
     reject_batch_ids: list[str] = field(default_factory=list)
     """Records that make a batch update fail as a whole (400)."""
     missing_scopes: list[str] = field(default_factory=list)
-    """Object types whose list answers 403: the token may not read them."""
+    """Object types whose records answer 403: the token may not read them."""
     missing_objects: list[str] = field(default_factory=list)
-    """Object types whose list answers 404: the account's plan has none of them."""
+    """Object types whose records answer 404: the account's plan has none of them."""
     rate_limited: int = 0
     """The next n calls of any kind answer 429."""
     retry_after: int | None = None
     """Retry-After of those, in seconds; none if unset."""
+    secondly_limited: int = 0
+    """The next n searches answer 429 of the limit by the second."""
     server_error: int = 0
-    """The next n batch updates answer 502 and write nothing."""
+    """The next n batch updates and merges answer 502 and write nothing."""
+    unavailable: int = 0
+    """The next n calls of any kind answer 503."""
     drop_answer: int = 0
-    """The next n batch updates write and then cut the connection."""
+    """The next n batch updates and merges write and then cut the connection."""
+    cut_answer: int = 0
+    """The next n answers to anything that only reads break off in the middle."""
+    slow_s: float = 0.0
+    """Every call waits so long before it is answered."""
+    expires_after: int | None = None
+    """So many calls more are answered, then the token has expired (401)."""
+    unindexed_ids: list[str] = field(default_factory=list)
+    """Records that no search shows: its index has not caught up with them."""
+    search_delay_s: float = 0.0
+    """What was written within so many seconds is not shown by a search yet."""
+    merge_anew: bool = False
+    """A merge makes a record of a new id out of both, as HubSpot's app does, and leaves neither."""
     empty_complete: int = 0
     """The next n batch updates answer COMPLETE without results and write nothing."""
 
@@ -53,4 +69,4 @@ class Calls:
 
     by_endpoint: Counter[str] = field(default_factory=Counter)
     writes: int = 0
-    """Calls that would change records: batch update, archive."""
+    """Calls that would change records: batch update, archive, merge."""

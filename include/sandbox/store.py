@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +20,8 @@ FIRST_IDS = {
     "feedback_submissions": 58_000_000_029,
 }
 """Where the record ids of each object type begin. HubSpot's may be equal across types; here they never are."""
-READ_ONLY = ("createdate", "hs_lastmodifieddate", "hs_object_id")
+MERGED = "hs_merged_object_ids"
+READ_ONLY = ("createdate", "hs_lastmodifieddate", "hs_object_id", MERGED)
 BUILT_IN = {
     "name": "string",
     "industry": "string",
@@ -41,6 +43,8 @@ create table if not exists records (
     company_id integer
 );
 create index if not exists records_of on records (kind, id);
+create index if not exists records_modified on records (kind, updated_at, id);
+create table if not exists merges (id integer primary key, kind text not null, into_id integer not null);
 create table if not exists history (
     seq integer primary key autoincrement,
     record_id integer not null,
@@ -112,6 +116,7 @@ class Store:
         if self.db.execute("select 1 from sqlite_master where name = 'companies'").fetchone():
             self.db.executescript(f"begin; {FROM_COMPANIES_ALONE} commit;")
         self.db.executescript(SCHEMA)
+        self._written: dict[int, float] = {}
 
     def close(self) -> None:
         """Close the file."""
@@ -211,20 +216,31 @@ class Store:
             [kind, int(after or 0), archived, limit],
         ).fetchall()
 
-    def newest(self, kind: str, limit: int) -> tuple[int, list[sqlite3.Row]]:
-        """Return how many records of an object type are not archived, and those of the greatest ids."""
-        here = "from records where kind = ? and archived_at is null"
-        (total,) = self.db.execute(f"select count(*) {here}", [kind]).fetchone()
-        rows = self.db.execute(f"select * {here} order by id desc limit ?", [kind, limit]).fetchall()
-        return total, rows
-
-    def find(self, record_id: str, kind: str = COMPANIES) -> sqlite3.Row | None:
-        """Return a record that is not archived, or None."""
+    def find(self, record_id: str, kind: str = COMPANIES, archived: bool = False) -> sqlite3.Row | None:
+        """Return a record, which is or is not archived, or None; of one that was merged what it was merged into."""
         if not record_id.isdecimal() or len(record_id) > 18:  # what sqlite's integers hold
             return None
+        number = int(record_id)
+        while into := self.db.execute(
+            "select into_id from merges where id = ? and kind = ?", [number, kind]
+        ).fetchone():
+            (number,) = into
         return self.db.execute(
-            "select * from records where id = ? and kind = ? and archived_at is null", [int(record_id), kind]
+            "select * from records where id = ? and kind = ? and (archived_at is not null) = ?",
+            [number, kind, archived],
         ).fetchone()
+
+    def linked(self, kind: str) -> list[sqlite3.Row]:
+        """Return id and company of the records of an object type that have a company and are not archived."""
+        return self.db.execute(
+            "select id, company_id from records where kind = ? and archived_at is null and company_id is not null",
+            [kind],
+        ).fetchall()
+
+    def written_within(self, seconds: float) -> list[int]:
+        """Return the ids of the records that were written in the last so many seconds, by this process."""
+        since = time.monotonic() - seconds
+        return [record_id for record_id, at in self._written.items() if at > since]
 
     def histories(
         self, record_ids: Sequence[int], names: Sequence[str]
@@ -250,12 +266,15 @@ class Store:
                 if row is None:
                     raise KeyError(record_id)
                 held = json.loads(row["properties"])
-                self._remember(record_id, {n: v for n, v in values.items() if held.get(n) != v}, stamp(now))
+                self._remember(
+                    str(row["id"]), {n: v for n, v in values.items() if held.get(n) != v}, stamp(now)
+                )
                 held |= values | {"hs_lastmodifieddate": stamp(now)}
                 self.db.execute(
                     "update records set properties = ?, updated_at = ? where id = ?",
-                    [json.dumps(held), stamp(now), int(record_id)],
+                    [json.dumps(held), stamp(now), row["id"]],
                 )
+                self._written[row["id"]] = time.monotonic()
 
     def archive(self, record_id: str, now: datetime, kind: str = COMPANIES) -> None:
         """Move a record to the recycling bin; nothing happens where it is there or unknown."""
@@ -265,6 +284,76 @@ class Store:
                 "where id = ? and kind = ? and archived_at is null",
                 [stamp(now), stamp(now), int(record_id), kind],
             )
+            self._written[int(record_id)] = time.monotonic()
+
+    def restore(self, record_id: str) -> None:
+        """Take a record out of the recycling bin, as the app does; its stamp of modification stays."""
+        with self.db:
+            self.db.execute("update records set archived_at = null where id = ?", [int(record_id)])
+
+    def purge(self, record_id: str) -> None:
+        """Delete a record for good, as the app does on a request for privacy."""
+        with self.db:
+            self.db.execute("delete from records where id = ?", [int(record_id)])
+
+    def associate(self, record_id: str, company_id: str | None, now: datetime | None = None) -> None:
+        """Give a record another primary company; its stamp of modification moves only where `now` is given."""
+        with self.db:
+            self.db.execute(
+                "update records set company_id = ?, updated_at = coalesce(?, updated_at) where id = ?",
+                [company_id and int(company_id), now and stamp(now), int(record_id)],
+            )
+
+    def merge(
+        self, primary_id: str, other_id: str, now: datetime, kind: str = COMPANIES, anew: bool = False
+    ) -> str:
+        """Merge a record into another one, or both into one of a new id; return the id that remains.
+
+        The primary one's values and past hold; the other's values fill what it lacks, as of the merge. Records of the
+        companies that left belong to the one that remains. Raises KeyError for an id that is not there.
+        """
+        with self.db:
+            primary, other = self.find(primary_id, kind), self.find(other_id, kind)
+            if primary is None or other is None or primary["id"] == other["id"]:
+                raise KeyError(other_id if primary else primary_id)
+            left = [other["id"], primary["id"]] if anew else [other["id"]]
+            remains = self._next_id(kind) if anew else primary["id"]
+            held, lost = json.loads(primary["properties"]), json.loads(other["properties"])
+            gained = {name: value for name, value in lost.items() if not held.get(name) and name != MERGED}
+            merged = [each for each in (held.get(MERGED), lost.get(MERGED), *left) if each]
+            changed = gained | {MERGED: ";".join(str(each) for each in merged)}
+            fixed = {"hs_lastmodifieddate": stamp(now), "hs_object_id": str(remains)}
+            row = [
+                remains,
+                kind,
+                primary["company_id"] or other["company_id"],
+                primary["created_at"],
+                stamp(now),
+            ]
+            self.db.execute("update history set record_id = ? where record_id = ?", [remains, primary["id"]])
+            self._remember(str(remains), changed, stamp(now))
+            self.db.executemany("delete from records where id = ?", [[each] for each in {*left, remains}])
+            self.db.execute(
+                "insert into records (id, kind, company_id, created_at, updated_at, properties) values (?, ?, ?, ?, ?, ?)",
+                [*row, json.dumps(held | changed | fixed)],
+            )
+            self.db.executemany(
+                "insert into merges values (?, ?, ?)", [[each, kind, remains] for each in left]
+            )
+            if kind == COMPANIES:
+                self.db.executemany(
+                    "update records set company_id = ? where company_id = ?",
+                    [[remains, each] for each in left],
+                )
+            self._written[remains] = time.monotonic()
+            return str(remains)
+
+    def _next_id(self, kind: str) -> int:
+        (last,) = self.db.execute(
+            "select max(id) from (select id from records where kind = ? union all select id from merges where kind = ?)",
+            [kind, kind],
+        ).fetchone()
+        return int(last) + RECORD_ID_STEP
 
     def groups(self) -> list[sqlite3.Row]:
         """Return the property groups."""
@@ -274,6 +363,14 @@ class Store:
         """Return the property definitions by name."""
         rows = self.db.execute("select name, definition from properties order by rowid").fetchall()
         return {row["name"]: json.loads(row["definition"]) for row in rows}
+
+    def used_properties(self, kind: str) -> list[str]:
+        """Return the names of the properties that any record of an object type has a past of."""
+        rows = self.db.execute(
+            "select distinct property from history inner join records on id = record_id where kind = ? order by 1",
+            [kind],
+        ).fetchall()
+        return [row["property"] for row in rows]
 
     def add_group(self, name: str, label: str) -> None:
         """Add a property group. Raises sqlite3.IntegrityError where it exists."""

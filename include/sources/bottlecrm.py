@@ -15,13 +15,13 @@ from include.connections import get_connection
 from include.dates import day_end
 from include.errors import StratumError, TransientError
 from include.sources.bottlecrm_api import BottleCrmApi, Record, Refused
-from include.sources.bottlecrm_versions import KINDS, Kind, Sight, farewell, reduced, timeline
+from include.sources.bottlecrm_versions import KINDS, Kind, Sight, reduced, timeline
 from include.sources.config import Company, Sources
-from include.sources.crm_landing import Landing, quarantine
+from include.sources.crm_landing import Landing, farewell, quarantine
 from include.sources.crm_versions import ENTITIES as HUBSPOT_ENTITIES
 from include.sources.crm_versions import Timeline, Unreadable
+from include.sources.cursors import Position, keep_position, position_of
 from include.sources.loads import Load, bind_company, landing, record_absent
-from include.sources.pulls import pulled_until, record_pull
 from include.sources.resolution import resolve_unseen
 from include.warehouse.connect import connect
 
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 SOURCE = "bottlecrm"
 ORGANIZATION = "organization"
-"""What audit.pulls calls the organization that the accounts were pulled from."""
+"""What audit.cursors says was asked; its position is the organization that the accounts were pulled from."""
 
 
 @dataclass
@@ -38,6 +38,8 @@ class _Pulled:
 
     records: list[tuple[Record, datetime]]
     gone: dict[str, datetime]
+    position: Position
+    """Where the pull began; `organization` is where it leaves it."""
     organization: str | None
 
 
@@ -76,16 +78,17 @@ def ingest_bottlecrm(
     return loads
 
 
-def check_access(api: BottleCrmApi, account_number_field: str) -> None:
-    """Check that the token sees all records, and that accounts have the field; raise StratumError where not.
+def check_access(api: BottleCrmApi, account_number_field: str) -> list[str]:
+    """Check that the token sees all records, and that accounts have the field; return their other custom fields.
 
+    Raises StratumError where not.
     A member who is no administrator sees the records assigned to them: all others would look deleted.
     """
     try:
         role = api.get("profile/").body["user_obj"]["role"]
         fields = api.get("custom-fields/", target_model="Account").body["definitions"]
     except Refused as refused:
-        raise _unreachable(api, refused, "in") from None
+        raise unreachable(api, refused, "in") from None
     if role != "ADMIN":
         raise StratumError(
             f"The token of the connection '{api.conn_id}' belongs to a member of BottleCRM who sees only their own "
@@ -97,9 +100,11 @@ def check_access(api: BottleCrmApi, account_number_field: str) -> None:
             f"Accounts in BottleCRM have no custom field '{account_number_field}' (there are: "
             f"{', '.join(known) or 'none'}). Correct crm.account_number_field in the sources, or add the field."
         )
+    return [key for key in known if key != account_number_field]
 
 
-def _unreachable(api: BottleCrmApi, refused: Refused, what: str) -> StratumError:
+def unreachable(api: BottleCrmApi, refused: Refused, what: str) -> StratumError:
+    """Return the error for the user where BottleCRM did not let Stratum do `what` ("read the accounts")."""
     return StratumError(
         f"BottleCRM at {api.host} did not let Stratum {what} ({refused}). Put a personal access token that is valid, "
         f"with the scopes of docs/contracts/sources.md, into the connection '{api.conn_id}'."
@@ -109,9 +114,10 @@ def _unreachable(api: BottleCrmApi, refused: Refused, what: str) -> StratumError
 def _pull(api: BottleCrmApi, kind: Kind, account_number_field: str, end: datetime) -> _Pulled | None:
     """Return all records of an object type and those it has deleted; None where BottleCRM does not let us read it."""
     name = kind.entity.name
+    position = position_of(SOURCE, name, ORGANIZATION)
     try:
         listed = api.all(kind.listing)
-        organization = _organization(api, kind, listed)
+        organization = _organization(api, kind, listed, position.value)
         ids = {record.get("id") for record, _ in listed}
         gone = {}
         for record_id in sorted(_standing(kind, end) - ids):
@@ -123,12 +129,12 @@ def _pull(api: BottleCrmApi, kind: Kind, account_number_field: str, end: datetim
             gone[record_id] = gone_at
     except Refused as refused:
         if kind.entity.is_company:
-            raise _unreachable(api, refused, "read the accounts") from None
+            raise unreachable(api, refused, "read the accounts") from None
         try:
             api.get("profile/")
         except Refused as locked_out:
             # Not this list alone: the token has expired or was revoked meanwhile.
-            raise _unreachable(api, locked_out, f"read the {name}") from None
+            raise unreachable(api, locked_out, f"read the {name}") from None
         log.warning(
             "BottleCRM does not let Stratum read the %s (%s): written down as absent. Give the token the scope, or "
             "switch the module on, to load them.",
@@ -137,19 +143,20 @@ def _pull(api: BottleCrmApi, kind: Kind, account_number_field: str, end: datetim
         )
         return None
     return _Pulled(
-        [(reduced(kind, each, account_number_field), at) for each, at in listed], gone, organization
+        [(reduced(kind, each, account_number_field), at) for each, at in listed], gone, position, organization
     )
 
 
-def _organization(api: BottleCrmApi, kind: Kind, listed: list[tuple[Record, datetime]]) -> str | None:
-    """Return the organization whose accounts these are; of other kinds None.
+def _organization(
+    api: BottleCrmApi, kind: Kind, listed: list[tuple[Record, datetime]], loaded: str | None
+) -> str | None:
+    """Return the organization whose accounts these are; of other kinds None. `loaded` is that of the last load.
 
     Raises StratumError where accounts of another one were loaded before, or none is shown where some were: what is
     missing is taken for deleted, and a wrong token must not delete a company.
     """
     if not kind.entity.is_company:
         return None
-    loaded = pulled_until(SOURCE, kind.entity.name, ORGANIZATION)
     found = str(listed[0][0]["org"]["id"]) if listed else None
     if loaded is not None and found != loaded:
         raise StratumError(
@@ -190,6 +197,8 @@ def _land(load: Load, kind: Kind, pulled: _Pulled, company: Company, end: dateti
     for record_id, at in pulled.gone.items():
         sight = Sight(at, end, is_first_of_day)
         if sight.counts and record_id in held:
-            timelines.append(farewell(kind, record_id, held[record_id], sight))
+            timelines.append(farewell(kind.entity, record_id, held[record_id], sight.moment))
     place.land(timelines, held)
-    record_pull(load, ORGANIZATION, pulled.organization)
+    before = pulled.position
+    through = max(load.as_of, before.through or load.as_of)
+    keep_position(load, Position(ORGANIZATION, pulled.organization or before.value, through), before)

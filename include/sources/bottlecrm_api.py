@@ -111,14 +111,17 @@ class BottleCrmApi:
         """
         found = self._listed(listing, PAGE_SIZE)
         if found is None:
-            first = self.get(listing.path, **dict(listing.query), limit="1")
-            found = self._listed(listing, _count(listing, first.body) + PAGE_SIZE)
+            found = self._listed(listing, self.count(listing) + PAGE_SIZE)
         if found is None:
             raise TransientError(
                 f"The {listing.path.rstrip('/')} of BottleCRM at {self.host} kept changing while they were read. "
                 "Try again later."
             )
         return found
+
+    def count(self, listing: Listing) -> int:
+        """Return how many records the CRM says a list has. Raises as `get` does."""
+        return _count(listing, self.get(listing.path, **dict(listing.query), limit="1").body)
 
     def _listed(self, listing: Listing, page_size: int) -> list[tuple[Record, datetime]] | None:
         """Return the records of a list; None where they are not as many as every page says there are."""

@@ -18,7 +18,6 @@ from include.sources.crm_versions import (
     Entity,
     Timeline,
     Unreadable,
-    Version,
     day_versions,
     instant,
 )
@@ -131,15 +130,6 @@ def timeline(kind: Kind, record: Record, held: Held | None, sight: Sight, timezo
         modified_at=modified_at,
         versions=day_versions(kind.entity, ordered, sight.end, timezone),
     )
-
-
-def farewell(kind: Kind, record_id: str, held: Held, sight: Sight) -> Timeline:
-    """Return the last version of a record that BottleCRM has deleted: what it was, archived. The sight counts."""
-    landed = held.values or {}
-    values = {name: landed.get(name) for name in kind.entity.properties}
-    created_at = instant(landed.get("createdate"))
-    last = Version(values, is_archived=True, valid_from=max(sight.moment, held.valid_from))
-    return Timeline(record_id, None, True, created_at, sight.moment, (last,))
 
 
 def _modified_at(kind: Kind, record: Record, created_at: datetime, sight: Sight) -> datetime:

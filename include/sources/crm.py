@@ -3,6 +3,7 @@
 from datetime import date
 
 from include.sources.config import Sources
+from include.sources.crm_change import retire_others
 from include.sources.crm_versions import ENTITIES as HUBSPOT_ENTITIES
 from include.sources.loads import Load, record_absent
 from include.sources.record_contract import FILES
@@ -12,10 +13,13 @@ from include.sources.records import ingest_records
 def ingest_crm_and_records(sources: Sources, as_of: date) -> dict[str, Load] | None:
     """Land the CRM's records, then those of files, as of the end of `as_of`; the loads by entity.
 
-    None where the sources have neither. Raises StratumError as the ingests of the CRMs and of records do.
+    What a CRM that was configured before still has standing is archived as of the date. None where the sources have
+    neither. Raises StratumError as the ingests of the CRMs and of records do.
     """
     pulled = _pull(sources, as_of)
     records = ingest_records(sources, as_of)
+    if sources.crm is not None:
+        retire_others(sources.crm.system, sources.company, as_of)
     return None if pulled is None and not records else (pulled or {}) | records
 
 

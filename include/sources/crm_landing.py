@@ -11,7 +11,7 @@ from psycopg.types.json import Jsonb
 
 from include.dates import zone
 from include.sources.config import Company
-from include.sources.crm_versions import Entity, Timeline, Version
+from include.sources.crm_versions import Entity, Timeline, Version, instant
 from include.sources.loads import Load
 
 
@@ -196,6 +196,14 @@ class Landing:
     def _known_on(self, day: date) -> date:
         covered_until = self.load.covered_until
         return day if covered_until is None or day > covered_until else self.load.as_of
+
+
+def farewell(entity: Entity, record_id: str, held: Held, moment: datetime) -> Timeline:
+    """Return the last version of a record that the CRM no longer has: what it was, archived from the moment on."""
+    landed = held.values or {}
+    values = {name: landed.get(name) for name in entity.properties}
+    last = Version(values, is_archived=True, valid_from=max(moment, held.valid_from))
+    return Timeline(record_id, None, True, instant(landed.get("createdate")), moment, (last,))
 
 
 def quarantine(load: Load, record: dict[str, Any], reason: str) -> None:

@@ -50,6 +50,8 @@ ENTITIES = (
     Entity("feedback_submissions", ("hs_survey_type", "hs_value", "hs_submission_timestamp")),
 )
 """No name and no address of a person is pulled."""
+MERGED = "hs_merged_object_ids"
+"""HubSpot's property of a record that others were merged into: their ids, joined by `;`."""
 
 
 class Unreadable(Exception):
@@ -102,7 +104,11 @@ def timeline(entity: Entity, record: dict[str, Any], end: datetime, timezone: st
     is_archived_now = bool(record.get("archived"))
     return Timeline(
         record_id=str(record_id),
-        company_record_id=None if entity is COMPANIES else _primary_company(record),
+        company_record_id=None
+        if entity is COMPANIES
+        else primary_company(
+            ((record.get("associations") or {}).get("companies") or {}).get("results") or []
+        ),
         is_archived_now=is_archived_now,
         created_at=created_at,
         modified_at=instant(record.get("updatedAt")),
@@ -155,16 +161,29 @@ def day_versions(entity: Entity, changes: list[Change], end: datetime, timezone:
     return tuple(kept)
 
 
-def _primary_company(record: dict[str, Any]) -> str | None:
-    """Return the id of the company a record belongs to.
+def primary_company(links: list[dict[str, str]]) -> str | None:
+    """Return the id of the company that a record with these links belongs to.
 
     HubSpot lists each company once as `<object>_to_company_unlabeled`; the primary one also as
     `<object>_to_company`. Without a primary one it is the lowest id, so that the answer does not waver.
     """
-    links = ((record.get("associations") or {}).get("companies") or {}).get("results") or []
-    ids = [str(link["id"]) for link in links if str(link.get("type", "")).endswith("_to_company")]
-    found = ids or sorted((str(link["id"]) for link in links), key=lambda each: (len(each), each))
-    return found[0] if found else None
+    primary = [link for link in links if str(link.get("type", "")).endswith("_to_company")]
+    ids = (str(link["id"]) for link in primary or links)
+    return min(ids, key=lambda each: (len(each), each), default=None)
+
+
+def merged_at(record: dict[str, Any]) -> dict[str, datetime]:
+    """Return the ids of records that were merged into this one, and since when its history names them.
+
+    Their own pasts are part of its past then; HubSpot lists them no more, archived or not, and answers for their ids with
+    this one. Raises Unreadable where a moment cannot be read.
+    """
+    found: dict[str, datetime] = {}
+    for entry in reversed((record.get("propertiesWithHistory") or {}).get(MERGED) or []):
+        for record_id in str(entry.get("value") or "").split(";"):
+            if record_id.strip() and record_id.strip() != str(record.get("id")):
+                found.setdefault(record_id.strip(), instant(entry.get("timestamp")))
+    return found
 
 
 def instant(text: Any) -> datetime:

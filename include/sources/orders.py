@@ -10,23 +10,14 @@ from include.errors import StratumError
 from include.settings import PROJECT_DIR
 from include.sources.columns import SourceColumns, check_columns, column_types
 from include.sources.config import Company, DatabaseOrders, OrderColumns, Orders, Sources
-from include.sources.cursors import (
-    Position,
-    check_kinds,
-    held_position,
-    keep_position,
-    kind_of_cursor,
-    mapping_id,
-    next_position,
-    read_from,
-)
+from include.sources.cursors import Position, keep_position, mapping_id, position_of
 from include.sources.databases import read_database, reading
 from include.sources.file_loads import land, require_kept, source_rows, timed
 from include.sources.files import lock, open_engine
 from include.sources.loads import Load, record_absent
 from include.sources.mapping import MAPPED, Contract, check_mapping, map_rows, named_columns
+from include.sources.order_cursor import check_kinds, kind_of_cursor, next_position, read_from
 from include.sources.plausible import plausible
-from include.warehouse.connect import connect
 
 RATES = PROJECT_DIR / "dbt_project" / "seeds" / "policy" / "exchange_rates.csv"
 MEMORY = "500MB"
@@ -119,8 +110,7 @@ def _ingest_files(orders: Orders, company: Company, as_of: date) -> Load:
 
 def _ingest_database(orders: DatabaseOrders, company: Company, as_of: date) -> Load:
     """Land what the database has from the last position on, and move the position in the same transaction."""
-    with connect("loader") as connection:
-        before = held_position(connection, ORDER_LINES.source, ORDER_LINES.entity, mapping_id(orders, RATES))
+    before = position_of(ORDER_LINES.source, ORDER_LINES.entity, mapping_id(orders, RATES))
     start = None if before.value is None else read_from(before.value, kind_of_cursor(orders, before), orders)
     with open_engine(orders.timezone or company.timezone) as engine:
         engine.execute(f"set memory_limit = '{MEMORY}'")  # the rest goes to disk, below STRATUM_HOME

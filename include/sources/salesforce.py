@@ -16,8 +16,8 @@ from include.sources.config import Company, Sources
 from include.sources.crm_landing import Landing, quarantine
 from include.sources.crm_versions import ENTITIES as HUBSPOT_ENTITIES
 from include.sources.crm_versions import Timeline, Unreadable, instant
+from include.sources.cursors import Position, keep_position, position_of
 from include.sources.loads import Load, bind_company, landing, record_absent
-from include.sources.pulls import pulled_until, record_pull
 from include.sources.resolution import resolve_records
 from include.sources.salesforce_api import OutOfReach, SalesforceApi
 from include.sources.salesforce_versions import HISTORY_FIELDS, Kind, Past, Row, kinds, timeline
@@ -35,7 +35,8 @@ OVERLAP = timedelta(hours=1)
 class _Pulled:
     """What Salesforce gave of one object type since the last pull."""
 
-    asked: str
+    position: Position
+    """Where the pull began."""
     types: dict[str, str]
     since: datetime | None
     rows: list[Row] = field(default_factory=list)
@@ -82,10 +83,11 @@ def _pull(api: SalesforceApi, kind: Kind) -> _Pulled | None:
         fields = _readable(api, kind, types)
         # Other fields, or another org: what was pulled before does not answer for it.
         asked = hashlib.sha256(f"{api.instance} {kind.name} {' '.join(fields)}".encode()).hexdigest()
-        until = pulled_until(SOURCE, kind.entity.name, asked)
-        pulled = _Pulled(asked, types, instant(until) - OVERLAP if until else None)
-        only = NO_PERSONS if kind.entity.is_company and "IsPersonAccount" in types else None
-        pulled.rows = list(api.rows(kind.name, fields, "SystemModstamp", pulled.since, only))
+        position = position_of(SOURCE, kind.entity.name, asked)
+        pulled = _Pulled(position, types, instant(position.value) - OVERLAP if position.value else None)
+        pulled.rows = list(
+            api.rows(kind.name, fields, "SystemModstamp", pulled.since, condition(kind, types))
+        )
     except OutOfReach as error:
         if kind.entity.is_company:
             raise StratumError(
@@ -104,6 +106,11 @@ def _pull(api: SalesforceApi, kind: Kind) -> _Pulled | None:
     if pulled.rows:
         _pull_past(api, kind, pulled)
     return pulled
+
+
+def condition(kind: Kind, types: dict[str, str]) -> str | None:
+    """Return the condition that records of an object type meet if they are ours to read; None for all."""
+    return NO_PERSONS if kind.entity.is_company and "IsPersonAccount" in types else None
 
 
 def _readable(api: SalesforceApi, kind: Kind, types: dict[str, str]) -> list[str]:
@@ -159,17 +166,20 @@ def _land(load: Load, kind: Kind, pulled: _Pulled, company: Company, end: dateti
             quarantine(load, dict(row), str(error))
         else:
             timelines[known.record_id] = known
-    resolve_records(load, "Id", list(timelines))
+    resolve_records(load, "Id", [row["Id"] for row in pulled.rows])  # as they were, they are no more
     place.land(list(timelines.values()), held)
-    record_pull(load, pulled.asked, _covered(pulled, list(timelines.values()), end))
+    keep_position(load, _reached(pulled, list(timelines.values()), load.as_of, end), pulled.position)
 
 
-def _covered(pulled: _Pulled, timelines: list[Timeline], end: datetime) -> str | None:
-    """Return until when the load has landed all there is: the newest modification seen, or the end of its day.
+def _reached(pulled: _Pulled, timelines: list[Timeline], as_of: date, end: datetime) -> Position:
+    """Return until when everything has landed: the newest modification seen, or the end of the load's day.
 
-    What was modified after the day is landed up to its end only, and so is asked for again.
+    What was modified after the day is landed up to its end only, and so is asked for again. A load of an older date
+    leaves the position where it is.
     """
-    seen = [known.modified_at for known in timelines]
-    if pulled.since is not None:
-        seen.append(pulled.since + OVERLAP)
-    return min(max(seen), end).astimezone(UTC).isoformat() if seen else None
+    before = pulled.position
+    seen = [min(known.modified_at, end) for known in timelines]
+    if before.value is not None:
+        seen.append(instant(before.value))
+    value = max(seen).astimezone(UTC).isoformat() if seen else None
+    return Position(before.asked, value, max(as_of, before.through or as_of))

@@ -182,6 +182,21 @@ class SalesforceApi:
         except SalesforceError as error:
             raise self._refused(error, name) from None
 
+    def newest(self, name: str, only: str | None = None) -> tuple[int, str | None]:
+        """Return how many records of an object type there are, deleted ones aside, and when the newest was created.
+
+        `only` is a condition they meet. Raises OutOfReach.
+        """
+        those = f"from {name}" + (f" where {only}" if only else "")
+        try:
+            total = self._client.query(f"select count() {those}")["totalSize"]
+            last = self._client.query(f"select CreatedDate {those} order by CreatedDate desc limit 1")[
+                "records"
+            ]
+        except SalesforceError as error:
+            raise self._refused(error, name) from None
+        return total, next((row["CreatedDate"] for row in last), None)
+
     def tracked(self, name: str) -> set[str]:
         """Return the fields of an object type whose history the org keeps."""
         query = (

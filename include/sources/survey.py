@@ -13,7 +13,11 @@ from include.dates import zone
 from include.errors import StratumError
 from include.sources.behavior import EVENTS
 from include.sources.bottlecrm import check_access
+from include.sources.bottlecrm import unreachable as unreachable_bottlecrm
 from include.sources.bottlecrm_api import BottleCrmApi
+from include.sources.bottlecrm_api import Refused as Rejected
+from include.sources.bottlecrm_versions import KINDS
+from include.sources.bottlecrm_versions import Kind as BottleCrmKind
 from include.sources.config import Company, Crm, DatabaseOrders, FileSource, Sources, Sync
 from include.sources.crm_versions import ENTITIES, Entity
 from include.sources.databases import count_rows, declare, reading
@@ -23,6 +27,7 @@ from include.sources.orders import ORDER_LINES
 from include.sources.record_contract import ENTITIES as ENTITIES_OF_FILES
 from include.sources.record_contract import FILES, MODIFIED_AT
 from include.sources.record_mapping import contract_of
+from include.sources.salesforce import condition
 from include.sources.salesforce_api import OutOfReach, SalesforceApi
 from include.sources.salesforce_versions import Kind, kinds
 from include.sync.hubspot_api import HubSpotApi, NoAnswer, Refused, unreachable
@@ -149,10 +154,11 @@ def _database(orders: DatabaseOrders, company: Company) -> Callable[[str, str, s
 def _crm(crm: Crm, company: Company) -> Iterator[Seen]:
     if crm.system == "salesforce":
         for kind in kinds(crm.account_number_field):
-            yield _seen("crm", kind.entity.name, crm.connection, _objects(crm.connection, kind))
+            yield _seen("crm", kind.entity.name, crm.connection, _objects(crm.connection, kind, company))
         return
     if crm.system == "bottlecrm":
-        yield _seen("crm", "accounts", crm.connection, _bottlecrm(crm))
+        for listed in KINDS:
+            yield _seen("crm", listed.entity.name, crm.connection, _bottlecrm(crm, listed))
         return
     for entity in ENTITIES:
         yield _seen("crm", entity.name, crm.connection, _records(crm.connection, entity, company))
@@ -177,28 +183,36 @@ def _records(connection: str, entity: Entity, company: Company) -> Callable[[str
     return look
 
 
-def _objects(connection: str, kind: Kind) -> Callable[[str, str, str], Seen]:
+def _objects(connection: str, kind: Kind, company: Company) -> Callable[[str, str, str], Seen]:
     def look(source: str, name: str, place: str) -> Seen:
-        # Likewise without a pause. Rows are not counted: Salesforce would count them one by one.
+        # Likewise without a pause.
         api = SalesforceApi(get_login(connection), sleep=lambda seconds: None)
         try:
             there = api.describe(kind.name)
+            rows, newest = api.newest(kind.name, condition(kind, there))
         except OutOfReach as error:
             raise StratumError(f"Salesforce does not let Stratum read {kind.name}: {error}") from None
         own = [field for field in there if field.endswith(CUSTOM) and field not in kind.fields]
-        return Seen(source, name, place, not_mapped=own, note="its rows are not counted")
+        created = None if newest is None else datetime.fromisoformat(newest)
+        return Seen(source, name, place, rows, _local(created, company), own)
 
     return look
 
 
-def _bottlecrm(crm: Crm) -> Callable[[str, str, str], Seen]:
+def _bottlecrm(crm: Crm, kind: BottleCrmKind) -> Callable[[str, str, str], Seen]:
     def look(source: str, name: str, place: str) -> Seen:
         api = BottleCrmApi(get_connection(crm.connection), sleep=lambda seconds: None)
         try:
-            check_access(api, crm.account_number_field)
+            own = check_access(api, crm.account_number_field)
+            rows = api.count(kind.listing)
+        except Rejected as error:
+            raise unreachable_bottlecrm(api, error, f"read the {name}") from None
         finally:
             api.close()
-        return Seen(source, name, place, note="the token sees all records, which are not counted")
+        fields = own if kind.entity.is_company else []
+        return Seen(
+            source, name, place, rows, not_mapped=fields, note="its lists do not say which is the newest"
+        )
 
     return look
 

@@ -6,17 +6,24 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 import urllib3
 from hubspot import HubSpot
+from hubspot.crm.associations.v4 import BatchInputPublicFetchAssociationsBatchRequest as LinksBatch
+from hubspot.crm.associations.v4 import PublicFetchAssociationsBatchRequest as LinksOf
+from hubspot.crm.associations.v4.exceptions import ApiException as AssociationsError
 from hubspot.crm.companies import BatchInputSimplePublicObjectBatchInput as UpdateBatch
 from hubspot.crm.companies import BatchReadInputSimplePublicObjectId as ReadBatch
 from hubspot.crm.companies import SimplePublicObjectBatchInput as UpdateInput
 from hubspot.crm.companies import SimplePublicObjectId as RecordId
 from hubspot.crm.companies.exceptions import ApiException as CompaniesError
+from hubspot.crm.objects import BatchReadInputSimplePublicObjectId as ReadObjects
+from hubspot.crm.objects import Filter, FilterGroup
 from hubspot.crm.objects import PublicObjectSearchRequest as SearchRequest
+from hubspot.crm.objects import SimplePublicObjectId as ObjectId
 from hubspot.crm.objects.exceptions import ApiException as ObjectsError
 from hubspot.crm.properties import PropertyCreate, PropertyGroupCreate
 from hubspot.crm.properties.exceptions import ApiException as PropertiesError
@@ -27,7 +34,22 @@ from include.sync.limits import Alone, Limiter, limiter
 
 VENDOR_HOST = "https://api.hubapi.com"
 BATCH_SIZE = 100
-HISTORY_PAGE_SIZE = 50  # a page with histories holds no more
+HISTORY_PAGE_SIZE = 50  # a page with histories, and a batch of them, holds no more
+# https://developers.hubspot.com/docs/api-reference/crm-search-v3/guide: a page of 200, five requests a second for each
+# account, no more than 10,000 records to a query, one sorting rule, archived records never, and "it may take a few
+# moments for newly created or updated CRM objects to appear in search results".
+SEARCH_PAGE_SIZE = 200
+SEARCH_CALLS = 5
+SEARCH_WINDOW_S = 1.1
+# https://developers.hubspot.com/changelog/bug-fix-batch-read-limit-for-hubspot-associations-api
+LINKS_BATCH_SIZE = 1000
+MODIFIED = {"contacts": "lastmodifieddate"}
+"""The property of an object type that says when a record was last modified; of the others hs_lastmodifieddate."""
+PRIMARY_COMPANY = {"contacts": 1, "deals": 5, "tickets": 26}
+"""HubSpot's own type of the link from a record to its primary company; feedback submissions have no such type.
+
+https://developers.hubspot.com/docs/api-reference/crm-associations-v4/guide
+"""
 # HubSpot's usage guidelines: a private app of a Professional or Enterprise account. An account with a
 # smaller limit answers 429, which is waited out.
 BURST_CALLS = 190
@@ -36,7 +58,11 @@ TIMEOUT_S = (5.0, 60.0)  # to connect, and to answer
 BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 LOCKED_S = 2.0  # HubSpot's documented duration of a 423
 RATE_PATIENCE_S = 120.0  # twelve windows; a limit that lasts longer is the daily one
+SECOND_S = 1.1  # a 429 of the limit by the second is over by then
 TURNED_AWAY = (423, 429, 477)  # answered before anything was done: locked, rate limited, migrating
+BY_THE_SECOND = " SECONDLY"  # policyName of a 429; the burst's is TEN_SECONDLY_ROLLING
+API_ERRORS = (AssociationsError, CompaniesError, ObjectsError, PropertiesError)
+ApiError: TypeAlias = AssociationsError | CompaniesError | ObjectsError | PropertiesError
 
 
 class Refused(Exception):
@@ -77,15 +103,19 @@ class HubSpotApi:
         connection: ApiConnection,
         limiter: Limiter | Alone,
         sleep: Callable[[float], None] = time.sleep,
+        search_limiter: Limiter | Alone | None = None,
     ) -> None:
         self.host = connection.host or VENDOR_HOST
         self.limiter = limiter
+        self.search_limiter = search_limiter or limiter
         self.sleep = sleep
         self.calls = 0
         # retry=False: the client would repeat GETs by itself, past our limiter.
         client = HubSpot(access_token=connection.token, host=self.host, retry=False)
         self._objects = client.crm.objects.basic_api
-        self._search = client.crm.objects.search_api
+        self._search_api = client.crm.objects.search_api
+        self._objects_batch = client.crm.objects.batch_api
+        self._links = client.crm.associations.v4.batch_api
         self._batch = client.crm.companies.batch_api
         self._definitions = client.crm.properties.core_api
         self._groups = client.crm.properties.groups_api
@@ -122,8 +152,81 @@ class HubSpotApi:
             properties=[],
             limit=1,
         )
-        body = self._call(self._search.do_search, kind, last)
+        body = self._search(kind, last)
         return body["total"], next((each["createdAt"] for each in body["results"]), None)
+
+    def modified_since(self, kind: str, since: datetime) -> set[str]:
+        """Return the ids of the records, archived ones aside, that were modified at a moment or later.
+
+        Each query begins where the page before ended, in order of modification: a record that is modified meanwhile
+        moves to the end and is found there, where pages by number would lose the one that takes its place, and no
+        query comes near its 10,000 records. More than a page of one millisecond is read in order of id.
+        """
+        name = MODIFIED.get(kind, "hs_lastmodifieddate")
+        start, found = int(since.timestamp() * 1000), set[str]()
+        while True:
+            page = self._found(kind, [_filter(name, "GTE", start)], name)
+            found.update(each["id"] for each in page)
+            if len(page) < SEARCH_PAGE_SIZE:
+                return found
+            last = int(datetime.fromisoformat(page[-1]["properties"][name]).timestamp() * 1000)
+            if last > start:
+                start = last
+            else:
+                found |= self._modified_at(kind, name, start)
+                start += 1
+
+    def _modified_at(self, kind: str, name: str, moment: int) -> set[str]:
+        """Return the ids of the records that were modified in one millisecond, however many."""
+        found, last = set[str](), "0"
+        while True:
+            filters = [_filter(name, "EQ", moment), _filter("hs_object_id", "GT", last)]
+            page = self._found(kind, filters, "hs_object_id")
+            found.update(each["id"] for each in page)
+            if len(page) < SEARCH_PAGE_SIZE:
+                return found
+            last = page[-1]["id"]
+
+    def _found(self, kind: str, filters: list[Filter], sorted_by: str) -> list[dict[str, Any]]:
+        """Return the first page of what all filters let through."""
+        wanted = SearchRequest(
+            filter_groups=[FilterGroup(filters=filters)],
+            sorts=[{"propertyName": sorted_by, "direction": "ASCENDING"}],
+            properties=[sorted_by],
+            limit=SEARCH_PAGE_SIZE,
+        )
+        return self._search(kind, wanted)["results"]
+
+    def _search(self, kind: str, wanted: SearchRequest) -> dict[str, Any]:
+        return self._call(self._search_api.do_search, kind, wanted, limiter=self.search_limiter)
+
+    def records(self, kind: str, record_ids: list[str], historic: list[str]) -> Iterator[dict[str, Any]]:
+        """Yield records by id as HubSpot's JSON, with the past values of `historic`; no links to others.
+
+        Left out are unknown and archived ones. One that was merged into another may come as that other one.
+        """
+        for start in range(0, len(record_ids), HISTORY_PAGE_SIZE):
+            wanted = ReadObjects(
+                inputs=[ObjectId(id=each) for each in record_ids[start : start + HISTORY_PAGE_SIZE]],
+                properties=[],
+                properties_with_history=historic,
+            )
+            yield from self._call(self._objects_batch.read, kind, wanted)["results"]
+
+    def companies_of(self, kind: str, record_ids: list[str]) -> dict[str, list[dict[str, str]]]:
+        """Return record id → its links to companies, as a list of records shows them; no entry without any."""
+        links: dict[str, list[dict[str, str]]] = {}
+        wanted = [LinksOf(id=each) for each in record_ids]
+        while wanted:
+            inputs, wanted = wanted[:LINKS_BATCH_SIZE], wanted[LINKS_BATCH_SIZE:]
+            for each in self._call(self._links.get_page, kind, "companies", LinksBatch(inputs=inputs))[
+                "results"
+            ]:
+                record_id = str(each["from"]["id"])
+                links.setdefault(record_id, []).extend(_as_listed(kind, each["to"]))
+                if after := ((each.get("paging") or {}).get("next") or {}).get("after"):
+                    wanted.append(LinksOf(id=record_id, after=after))
+        return links
 
     def read(self, record_ids: list[str], wanted: list[str]) -> dict[str, dict[str, str | None]]:
         """Return record id → wanted properties of up to 100 companies; unknown and archived ones are left out."""
@@ -173,15 +276,23 @@ class HubSpotApi:
                 raise
 
     def _call(
-        self, request: Callable[..., Any], *arguments: Any, repeatable: bool = True, **options: Any
+        self,
+        request: Callable[..., Any],
+        *arguments: Any,
+        repeatable: bool = True,
+        limiter: Limiter | Alone | None = None,
+        **options: Any,
     ) -> dict[str, Any]:
         """Make one request, waiting out rate limits; a repeatable one also outlives server faults.
 
-        Raises Refused for a no of the CRM, NoAnswer where it is not known what the CRM did.
+        `limiter` is that of a kind of call which has one of its own beside the limit of all calls. Raises Refused for a
+        no of the CRM, NoAnswer where it is not known what the CRM did.
         """
         waited = 0.0
         backoff = iter(BACKOFF_S)
         while True:
+            if limiter is not None:
+                limiter.take()
             self.limiter.take()
             self.calls += 1
             try:
@@ -190,15 +301,15 @@ class HubSpotApi:
                 # A NUL is text to JSON and none to PostgreSQL.
                 text = response.data.replace(b"\\u0000", b"\\ufffd")
                 return json.loads(text) if text else {}
-            except (CompaniesError, ObjectsError, PropertiesError) as error:
+            except API_ERRORS as error:
                 status = int(error.status or 0)
                 reason = _reason(error)
                 if status in TURNED_AWAY:
-                    wait = _wait(error, status)
+                    wait = _wait(error, status, reason)
                     waited += wait
                     if waited > RATE_PATIENCE_S or "DAILY" in reason:
                         raise Refused(status, reason) from None
-                    self.limiter.block(wait)
+                    (limiter or self.limiter).block(wait)
                     continue
                 if 400 <= status < 500:
                     raise Refused(status, reason) from None
@@ -211,7 +322,24 @@ class HubSpotApi:
             self.sleep(pause)
 
 
-def _reason(error: CompaniesError | ObjectsError | PropertiesError) -> str:
+def _filter(name: str, operator: str, value: Any) -> Filter:
+    return Filter(property_name=name, operator=operator, value=str(value))
+
+
+def _as_listed(kind: str, links: list[dict[str, Any]]) -> Iterator[dict[str, str]]:
+    """Yield links to companies (v4) as a list of records (v3) has them: a primary one is named a second time, as such."""
+    name = f"{kind.removesuffix('s')}_to_company"
+    for link in links:
+        yield {"id": str(link["toObjectId"]), "type": f"{name}_unlabeled"}
+        types = link["associationTypes"]
+        if any(
+            each["category"] == "HUBSPOT_DEFINED" and each["typeId"] == PRIMARY_COMPANY.get(kind)
+            for each in types
+        ):
+            yield {"id": str(link["toObjectId"]), "type": name}
+
+
+def _reason(error: ApiError) -> str:
     """Return the CRM's own words: message, and the policy of a rate limit."""
     try:
         body = json.loads(error.body or "{}")
@@ -223,13 +351,15 @@ def _reason(error: CompaniesError | ObjectsError | PropertiesError) -> str:
     return said or str(error.reason or "no reason given")
 
 
-def _wait(error: CompaniesError | ObjectsError | PropertiesError, status: int) -> float:
+def _wait(error: ApiError, status: int, reason: str) -> float:
     """Return the seconds to wait before a call that was turned away is made again."""
     given = (error.headers or {}).get("Retry-After", "")
     try:
         return max(0.0, float(given))
     except ValueError:
-        return LOCKED_S if status == 423 else BURST_WINDOW_S
+        if status == 423:
+            return LOCKED_S
+        return SECOND_S if reason.endswith(BY_THE_SECOND) else BURST_WINDOW_S
 
 
 @contextmanager
@@ -239,8 +369,9 @@ def hubspot(
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[HubSpotApi]:
-    """Open HubSpot for a warehouse role; all tasks with the same token share its burst limit, as HubSpot counts."""
+    """Open HubSpot for a warehouse role; all tasks with the same token share its limits, as HubSpot counts."""
     app = hashlib.sha256(connection.token.encode()).hexdigest()[:12]
     org = f"hubspot:{urlsplit(connection.host or VENDOR_HOST).netloc}:{app}"
     with limiter(role, org, BURST_CALLS, BURST_WINDOW_S, clock, sleep) as shared:
-        yield HubSpotApi(connection, shared, sleep)
+        searches = Limiter(shared.connection, f"{org}:search", SEARCH_CALLS, SEARCH_WINDOW_S, clock, sleep)
+        yield HubSpotApi(connection, shared, sleep, searches)

@@ -45,7 +45,6 @@ TABLE_GRANTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("loader", "audit.loads"): CHANGE,
     ("loader", "audit.load_reasons"): APPEND,
     ("loader", "audit.cursors"): APPEND,
-    ("loader", "audit.pulls"): APPEND,
     ("loader", "audit.housekeeping"): READ,
     ("loader", "audit.accepted_columns"): READ,
     ("loader", "audit.source_columns"): READ,

@@ -181,3 +181,16 @@ def test_a_change_in_salesforce_restates_the_dates_it_touches(built: Warehouse) 
     assert [row[3] for row in features(built, date(2026, 3, 31))] == [1, 0, 1]
     assert [row[3] for row in features(built, AS_OF)] == [1, 1, 1]
     assert built.value("select count(*) from intermediate.restatement_queue") == 0
+
+
+def test_answers_of_every_survey_come_through_and_a_label_is_no_number(warehouse: Warehouse) -> None:
+    told = [("NPS", "9"), ("CSAT", "7"), ("CSAT", "2.0"), ("CSAT", "Very satisfied"), ("CES", None)]
+    answers = [
+        Version(str(number), "1", at(JUNE), {"hs_survey_type": kind, "hs_value": value})
+        for number, (kind, value) in enumerate(told)
+    ]
+    land_versions(AS_OF, "feedback_submissions", answers)
+    build("staging", AS_OF, "run-0")
+    assert warehouse.rows(
+        "select survey_type, answer::float from staging.stg_hubspot_survey_answers order by record_id"
+    ) == [("NPS", 9.0), ("CSAT", 7.0), ("CSAT", 2.0), ("CSAT", None), ("CES", None)]

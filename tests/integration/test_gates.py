@@ -207,6 +207,8 @@ def test_every_expectation_of_rows_in_the_raw_suite_can_fail(warehouse: Warehous
             add_version(load, "2", owner="", known_on=NEXT)
             add_version(load, "2")
             add_version(load, "3", valid_from=datetime(2026, 6, 30, 16, tzinfo=UTC))
+            if entity == "feedback_submissions":
+                add_version(load, "4", properties={"hs_survey_type": "CSAT", "hs_value": "8"})
     with landing("behavior", "events", DAY) as load:
         for number, event in enumerate(
             [

@@ -11,6 +11,7 @@ from include.errors import StratumError, TransientError
 from include.sources import bottlecrm, bottlecrm_api
 from include.sources.replay import crm_rows_open
 from include.sources.retract import retract
+from include.sources.survey import survey
 from tests.conftest import Warehouse
 from tests.integration.bottlecrm_fixture import Bottle, Stage, reach, running_bottle, utc
 
@@ -124,6 +125,15 @@ def test_a_refused_record_is_settled_by_the_next_pull_that_can_read_it(world: Wo
     world.crm.change("contacts", world.contacts[0], created_at=created)
     world.stage.ingest(DAY_1)
     assert crm_rows_open(None) == 0
+
+
+def test_a_look_counts_every_list_and_names_custom_fields_that_are_not_pulled(world: World) -> None:
+    world.crm.fields.append("territory")
+    seen = list(survey(world.stage.sources))
+    assert [(each.entity, each.rows, each.fault) for each in seen] == [
+        (entity, new, None) for entity, (new, *_) in FIRST_LOAD.items()
+    ]
+    assert [each.not_mapped for each in seen] == [["territory"], [], [], []]
 
 
 def test_the_stage_of_a_deal_and_all_of_a_contact_hold_from_their_own_date(world: World) -> None:

@@ -10,6 +10,7 @@ import pytest
 from include.errors import StratumError
 from include.sandbox.store import FIRST_IDS, RECORD_ID_STEP, Record
 from include.sources.hubspot import ingest_crm
+from include.sources.retract import retract
 from tests.conftest import Warehouse
 from tests.integration.sandbox_fixture import CREATED, Stage, account, reach, record_id, running_sandbox
 
@@ -119,7 +120,14 @@ def test_one_ingest_lands_every_entity_with_its_books(stage: Stage) -> None:
         ("feedback_submissions", 0, 0),
     ]
     again = books(stage, DAY_1)
-    assert again == {entity: (0, 0, sum(counts), 0) for entity, counts in FIRST_LOAD.items()}
+    # Read again is what was modified within the hour before the newest modification seen, and after the day.
+    assert again == {
+        "companies": (0, 0, 3, 0),
+        "contacts": (0, 0, 1, 0),
+        "deals": (0, 0, 1, 0),
+        "tickets": (0, 0, 0, 0),
+        "feedback_submissions": (0, 0, 1, 0),
+    }
     assert stage.warehouse.value("select count(*) from raw_hubspot.tickets") == MANY
 
 
@@ -147,9 +155,9 @@ def test_a_later_change_is_not_seen_on_an_earlier_date_and_asking_again_says_the
     assert before[0][1]["hs_email_optout"] == "true"
     assert before[1][1]["dealstage"] == "contractsent"
     stage.crm.sandbox.store.update([(contact, {"jobtitle": "Director"})], NOON[DAY_3], "contacts")
-    assert books(stage, DAY_3)["contacts"] == (0, 1, 1, 0)
+    assert books(stage, DAY_3)["contacts"] == (0, 1, 0, 0)
     held = all_versions(stage)
-    assert books(stage, DAY_2)["contacts"] == (0, 0, 2, 0)
+    assert books(stage, DAY_2)["contacts"] == (0, 0, 1, 0)
     assert all_versions(stage) == held
     assert (stage.seen("contacts", contact, DAY_2), stage.seen("deals", deal, DAY_2)) == before
     assert seen(stage, "contacts", contact, DAY_3)[1]["jobtitle"] == "Director"
@@ -174,7 +182,8 @@ def test_a_record_that_could_not_be_read_before_is_known_from_the_day_it_could(s
     assert books(stage, DAY_2)["tickets"] == (MANY - 1, 0, 0, 1)
     with store.db:
         store.db.execute("update records set created_at = '2026-02-10T04:00:00Z' where id = ?", [int(ticket)])
-    assert books(stage, DAY_3)["tickets"] == (2, 0, MANY - 1, 0)  # and the one opened on the third
+    store.update([(ticket, {"source": "corrected"})], NOON[DAY_3], "tickets")
+    assert books(stage, DAY_3)["tickets"] == (2, 0, 0, 0)  # and the one opened on the third
     known = stage.warehouse.rows(
         "select known_on, valid_from from raw_hubspot.tickets where record_id = %s", ticket
     )
@@ -184,14 +193,10 @@ def test_a_record_that_could_not_be_read_before_is_known_from_the_day_it_could(s
 def test_another_company_is_known_from_the_day_it_was_seen_and_never_before(stage: Stage) -> None:
     books(stage, DAY_1)
     store, ticket = stage.crm.sandbox.store, made("tickets", 0)
-    with store.db:
-        store.db.execute(
-            "update records set company_id = ?, updated_at = ? where id = ?",
-            [int(record_id(1)), "2026-03-02T04:00:00.000Z", int(ticket)],
-        )
-    assert books(stage, DAY_1)["tickets"] == (0, 0, MANY, 0)
-    assert books(stage, DAY_3)["tickets"] == (1, 1, MANY - 1, 0)
-    assert books(stage, DAY_2)["tickets"] == (0, 0, MANY, 0)
+    store.associate(ticket, record_id(1), NOON[DAY_2])
+    assert books(stage, DAY_1)["tickets"] == (0, 0, 1, 0)
+    assert books(stage, DAY_3)["tickets"] == (1, 1, 0, 0)
+    assert books(stage, DAY_2)["tickets"] == (0, 0, 0, 0)
     owners = [seen(stage, "tickets", ticket, day)[0] for day in (DAY_1, DAY_2, DAY_3)]
     assert owners == [record_id(0), record_id(1), record_id(1)]
     touched = stage.warehouse.rows(
@@ -207,11 +212,10 @@ def test_a_change_that_hubspot_does_not_date_never_rewrites_a_day_that_was_left(
     books(stage, DAY_1)
     books(stage, DAY_2)
     store, ticket = stage.crm.sandbox.store, made("tickets", 0)
-    with store.db:
-        store.db.execute("update records set company_id = ? where id = ?", [int(record_id(1)), int(ticket)])
-    assert books(stage, DAY_1)["tickets"] == (0, 0, MANY, 0)
-    assert books(stage, DAY_2)["tickets"] == (0, 1, MANY - 1, 0)
-    assert books(stage, DAY_2)["tickets"] == (0, 0, MANY, 0)
+    store.associate(ticket, record_id(1))
+    assert books(stage, DAY_1)["tickets"] == (0, 0, 0, 0)
+    assert books(stage, DAY_2)["tickets"] == (0, 1, 0, 0)
+    assert books(stage, DAY_2)["tickets"] == (0, 0, 0, 0)
     owners = [seen(stage, "tickets", ticket, day)[0] for day in (DAY_1, DAY_2)]
     assert owners == [record_id(0), record_id(1)]
 
@@ -221,10 +225,10 @@ def test_what_a_retracted_load_brought_lands_again_though_later_versions_stand(s
     books(stage, DAY_2)
     contact = made("contacts", 0)
     told = seen(stage, "contacts", contact, DAY_1)
-    stage.warehouse.rows(
-        "delete from raw_hubspot.contacts where load_id in (select load_id from audit.loads where as_of_date = %s)",
-        DAY_1,
+    load_id = stage.warehouse.value(
+        "select load_id::text from audit.loads where entity = 'contacts' and as_of_date = %s", DAY_1
     )
+    retract(str(load_id), "a test")
     assert stage.seen("contacts", contact, DAY_1) is None
     assert books(stage, DAY_1)["contacts"] == (1, 1, 0, 0)
     assert seen(stage, "contacts", contact, DAY_1) == told
@@ -233,7 +237,7 @@ def test_what_a_retracted_load_brought_lands_again_though_later_versions_stand(s
 def test_an_archived_record_keeps_the_company_it_had(stage: Stage) -> None:
     books(stage, DAY_1)
     stage.crm.sandbox.store.archive(made("contacts", 0), NOON[DAY_3], "contacts")
-    assert books(stage, DAY_3)["contacts"] == (0, 1, 1, 0)
+    assert books(stage, DAY_3)["contacts"] == (0, 1, 0, 0)
     versions = [seen(stage, "contacts", made("contacts", 0), day) for day in (DAY_2, DAY_3)]
     assert [(owner, is_archived) for owner, _, is_archived in versions] == [
         (record_id(1), False),

@@ -10,6 +10,7 @@ import pytest
 
 from include.errors import StratumError
 from include.sources import salesforce
+from include.sources.crm_change import retire_others
 from include.sources.crm_landing import Landing
 from include.sources.replay import crm_rows_open
 from include.sources.retract import retract
@@ -257,7 +258,7 @@ def test_a_kill_in_the_middle_leaves_whole_loads_and_the_next_run_the_rest(
         ("contacts",),
         ("contact_roles",),
     ]
-    assert stage.warehouse.value("select count(*) from audit.pulls") == 3
+    assert stage.warehouse.value("select count(*) from audit.cursors") == 3
     counts = stage.ingest(DAY_1)
     assert {entity: counts[entity] for entity in ("opportunities", "cases")} == {
         entity: FIRST_LOAD[entity] for entity in ("opportunities", "cases")
@@ -377,6 +378,16 @@ def test_what_a_retracted_load_brought_is_pulled_again(world: World) -> None:
     assert queued == [("A4",), ("A6",), *((key,) for key in keys)]
     assert stage.ingest(DAY_2)["accounts"][1] == 2
     assert stage.versions() == held
+
+
+def test_salesforce_comes_back_whole_after_another_crm(world: World) -> None:
+    stage = world.stage
+    stage.org.update(world.ids.accounts[6], FEBRUARY, Industry="Steel")  # the others lie before the overlap
+    stage.ingest(DAY_1)
+    retire_others("hubspot", stage.sources.company, DAY_2)
+    assert stage.ingest(DAY_3) == {entity: (0, new, 0, 0) for entity, (new, *_) in FIRST_LOAD.items()}
+    archived = [stage.seen("accounts", world.ids.accounts[1], day) for day in (DAY_1, DAY_2, DAY_3)]
+    assert [each and each[2] for each in archived] == [False, True, False]
 
 
 def test_hubspots_entities_are_absent_where_salesforce_is_pulled(world: World) -> None:

@@ -107,7 +107,7 @@ def test_conditions_parents_order_and_limit_are_understood(client: Salesforce) -
         ("select Id from Account where Name like 'A%'", "MALFORMED_QUERY"),
         ("select Id from Account where Name = 'A' or Name = 'B'", "MALFORMED_QUERY"),
         ("select Id from Account where SystemModstamp > 2025-13-01T00:00:00Z", "MALFORMED_QUERY"),
-        ("select count() from Account", "MALFORMED_QUERY"),
+        ("select count(Id) from Account", "MALFORMED_QUERY"),
         ("select Id from Account; drop table rows", "MALFORMED_QUERY"),
         ("select Nothing__c from Account", "INVALID_FIELD"),
         ("select Nobody.Name from Account", "INVALID_FIELD"),

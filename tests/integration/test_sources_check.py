@@ -192,6 +192,12 @@ def test_a_salesforce_is_looked_at_object_by_object_and_a_wrong_secret_is_one_li
         code, seen = check(tmp_path, text)
         assert code == 0
         assert [each["entity"] for each in seen] == list(ENTITIES)
+        assert {each["rows"] for each in seen} == {0}
+        org = crm.sandbox.store
+        for day in (1, 3, 2):
+            org.insert("Account", datetime(2026, 3, day, 20, tzinfo=UTC), Name=f"Account {day}")
+        code, (accounts, *_) = check(tmp_path, text)
+        assert (accounts["rows"], accounts["newest"]) == (3, "2026-03-04 04:00:00")
         reach(monkeypatch, crm, secret="wrong")
         code, seen = check(tmp_path, text)
     assert code == 1

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from include.sources.bottlecrm_versions import KINDS, Kind, Sight, farewell, reduced, timeline
-from include.sources.crm_landing import Held
+from include.sources.bottlecrm_versions import KINDS, Kind, Sight, reduced, timeline
+from include.sources.crm_landing import Held, farewell
 from include.sources.crm_versions import Timeline, Unreadable
 
 END = datetime(2026, 3, 1, 16, tzinfo=UTC)
@@ -155,7 +155,7 @@ def test_a_contact_holds_from_its_modification_and_stays_what_it_was_where_that_
 
 def test_a_deleted_record_is_what_it_was_and_archived() -> None:
     held = Held("hash", MADE, "a", {"title": "Buyer", "do_not_call": None, "createdate": MADE.isoformat()})
-    found = farewell(CONTACT, "1", held, Sight(NIGHT, END, is_first_of_day=True))
+    found = farewell(CONTACT.entity, "1", held, Sight(NIGHT, END, is_first_of_day=True).moment)
     (last,) = found.versions
     assert (last.values, last.is_archived, last.valid_from) == (
         {"title": "Buyer", "do_not_call": None},

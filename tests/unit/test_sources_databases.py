@@ -13,9 +13,9 @@ from sqlalchemy.exc import OperationalError
 from include.connections import database_url
 from include.errors import StratumError, TransientError
 from include.settings import get_settings
-from include.sources.cursors import read_from
 from include.sources.databases import Read, _as_text, _fault, read_database, reading
 from include.sources.files import SOURCE, open_engine
+from include.sources.order_cursor import read_from
 from tests.fixtures.erp import database_orders
 
 VALUES = [

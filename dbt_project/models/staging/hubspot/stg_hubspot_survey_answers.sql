@@ -20,7 +20,7 @@ final as (
         known_on,
         is_archived,
         survey_type,
-        cast(answer as numeric(9, 2)) as answer,
+        {{ number_of('answer') }} as answer,
         {{ instant_of('submission') }} as submitted_at,
         {{ local_date('(' ~ instant_of('submission') ~ ')') }} as submitted_date,
         valid_from_date,
