@@ -9,8 +9,7 @@ import pytest
 
 from include.errors import StratumError, TransientError
 from include.sandbox.app import Sandbox
-from include.sandbox.store import FIRST_IDS, RECORD_ID_STEP, Store
-from include.simulate.crm import Record
+from include.sandbox.store import FIRST_IDS, RECORD_ID_STEP, Record, Store
 from include.sources import hubspot
 from include.sources.crm_landing import Landing
 from include.sources.crm_versions import ENTITIES

@@ -1,7 +1,7 @@
 """The CRM's records, and those beside it, from files: whose they are, what an early day may see, what is refused."""
 
 import gzip
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from include.sources.replay import record_rows_open, replay
 from include.sources.retract import retract
 from tests.conftest import Warehouse
 from tests.integration.record_stage import Records, check_books, counts
+from tests.integration.sandbox_fixture import account, reach, running_sandbox
 
 JUNE, JULY = date(2026, 6, 30), date(2026, 7, 1)
 ACCOUNTS = {"file": "accounts.csv", "columns": {"account_id": "id", "account_number": "number"}}
@@ -392,3 +393,35 @@ def test_a_mapping_that_cannot_be_is_one_line_that_names_the_key(
         load_sources(path)
     assert told in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_after_a_change_to_another_crm_the_accounts_of_files_stand_no_more(
+    warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "contacts.csv").write_text("contact_id,account_id\nk1,1\n")
+    (tmp_path / "contracts.csv").write_text("contract_id,customer_id,sent_at\nv1,C1,2026-02-01\n")
+    contracts = mapped("contracts.csv", "contract_id", "customer_id", "sent_at")
+    before = sources(
+        tmp_path, contacts=mapped("contacts.csv", "contact_id", "account_id"), contracts=contracts
+    )
+    ingest_crm_and_records(before, JUNE)
+    with running_sandbox(tmp_path / "crm.sqlite", [account(7)]) as crm:
+        reach(monkeypatch, crm)
+        given = before.model_dump(exclude_unset=True) | {"crm": {"system": "hubspot"}}
+        given["records"] = {"contracts": given["records"]["contracts"]}
+        after = Sources.model_validate(given)
+        ingest_crm_and_records(after, JULY)
+        ingest_crm_and_records(after, JULY)
+    standing = (
+        "select record_id, is_archived from raw_files.{} where valid_from >= '2026-06-30 16:00+00' order by 1"
+    )
+    assert warehouse.rows(standing.format("accounts")) == [("1", True), ("2", True), ("3", True)]
+    assert warehouse.rows(standing.format("contacts")) == [("k1", True)]
+    assert warehouse.rows("select is_archived from raw_files.contracts") == [(False,)]
+    # And back again, a day later.
+    ingest_crm_and_records(before, JULY + timedelta(days=1))
+    newest = "select distinct on (record_id) is_archived from raw_files.accounts order by record_id, valid_from desc"
+    assert warehouse.rows(newest) == [(False,)] * 3
+    assert warehouse.value(
+        "select bool_and(is_archived) from raw_hubspot.companies where valid_from >= '2026-07-01'"
+    )

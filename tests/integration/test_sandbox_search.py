@@ -16,8 +16,7 @@ from hubspot.crm.objects import BatchReadInputSimplePublicObjectId as ReadBatch
 from hubspot.crm.objects import PublicObjectSearchRequest as Search
 from hubspot.crm.objects.exceptions import ApiException
 
-from include.sandbox.store import FIRST_IDS, RECORD_ID_STEP
-from include.simulate.crm import Record
+from include.sandbox.store import FIRST_IDS, RECORD_ID_STEP, Record
 from tests.integration.sandbox_fixture import Running, account, record_id, running_sandbox
 
 JUNE = datetime(2025, 6, 1, 9, tzinfo=UTC)

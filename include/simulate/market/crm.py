@@ -195,9 +195,10 @@ def opportunities(accounts: Population, seed: int, block: int) -> tuple[pa.Table
 
 
 def contracts(accounts: Population, seed: int, block: int) -> pa.Table:
-    """Return yearly contracts: contract_id, crm_id, customer_no, value, sent_at, signed_at (null: waits), starts_on, ends_on.
+    """Return yearly contracts, one row per contract sent.
 
-    One row per contract sent. A contract is renewed where the account has not turned away 8 weeks before its end.
+    Columns: contract_id, crm_id, customer_no, value, sent_at, signed_at (null: waits), starts_on, ends_on.
+    A contract is renewed where the account has not turned away 8 weeks before its end.
     """
     random = stream(seed, block, 33)
     count = len(accounts.number)
