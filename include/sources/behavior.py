@@ -32,11 +32,15 @@ EVENTS = Contract(
         "feature": "text",
         "duration_s": "decimal(12, 3)",
         "event_at": "timestamptz",
+        "flow_step": "text",
+        "properties": "json",
     },
     required=("event_id", "event_name", "event_at"),
     at="event_at",
     queue="intermediate.usage_day_queue",
     queue_day="usage_date",
+    rules=("skip_when",),
+    left_out="skip_when",
     refused=(("duration_negative", "duration_s < 0"),),
 )
 
@@ -85,7 +89,7 @@ def load_files(
         named = named_columns(rows.engine, contract, behavior)
         columns = SourceColumns(kind_of(readings[0].file.local), rows.types, frozenset(named))
         check_columns(columns, named, load.source, load.entity, behavior.file)
-        record_columns(load, columns)
+        rows.extras = record_columns(load, columns)
         with timed(EVENTS, "judged its rows"):
             _judge(load, rows, behavior.file, again)
         with timed(EVENTS, "landed its rows"):
@@ -102,13 +106,15 @@ def load_files(
 def _judge(load: Load, rows: EventRows, origin: str, again: bool) -> None:
     """Judge the rows. Raises StratumError where all that the files hold is refused, or no file ever held a row."""
     kept_from = events_kept_from(load.connection)
-    dropped = rows.judge(kept_from, never_dropped=IMPLAUSIBLE)
+    dropped, skipped = rows.judge(kept_from, never_dropped=IMPLAUSIBLE)
+    if skipped:
+        log.info("%d rows are no events: behavior.skip_when says so.", skipped)
     if dropped:
         log.info(
             "%d events before %s are left out: policy no longer keeps events so old.", dropped, kept_from
         )
     load.rows_later = rows.rows_later()
-    if again or rows.days or load.rows_later or dropped or any(reading.from_at for reading in rows.readings):
+    if again or rows.days or load.rows_later or dropped or skipped or any(reading.from_at for reading in rows.readings):
         return
     if refused := rows.reasons():
         listed = ", ".join(

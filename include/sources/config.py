@@ -129,6 +129,8 @@ class EventColumns(Columns):
     feature: str | None = None
     duration_s: str | None = None
     event_at: str = Field(min_length=1)
+    flow_step: str | None = None
+    properties: str | None = None
 
 
 class RowSource(_Section):
@@ -285,10 +287,11 @@ class DatabaseOrders(OrderRows):
 
 
 class Behavior(FileSource):
-    """The mapping of event files."""
+    """The mapping of event files. Rows for which `skip_when` holds are no events."""
 
     section: ClassVar[str] = "behavior"
     columns: EventColumns
+    skip_when: str | None = Field(None, min_length=1)
 
 
 class Crm(_Section):

@@ -20,6 +20,7 @@ from include.sources.file_loads import known_on
 from include.sources.loads import Load
 
 EVENTS = sql.Identifier("raw_files", "events")
+JSONB = ("properties", "extras")
 ARRIVED = sql.Identifier("arrived")
 STRETCH_GAP_DAYS = 31
 """Days further apart are looked up one after the other, others with all that lies between them."""
@@ -122,7 +123,7 @@ def _land_free(load: Load, rows: EventRows, days: Sequence[DayRows]) -> None:
     for reading in rows.readable:
         if expected[reading.number]:
             stream = rows.stream(reading, known_on(load), contested=False)
-            written = copy_arrow(load.connection, EVENTS, stream)
+            written = copy_arrow(load.connection, EVENTS, stream, JSONB)
             _require_equal(reading.file.path, written, expected[reading.number])
     with load.connection.cursor() as cursor:
         file_ids = {reading.number: reading.file_id for reading in rows.readable}
@@ -149,7 +150,7 @@ def _land_contested(load: Load, rows: EventRows, expected: int) -> None:
         "create temp table held (like raw_files.events, path text, usage_date date) on commit drop"
     )
     copied = sum(
-        copy_arrow(connection, ARRIVED, rows.stream(reading, known_on(load), contested=True))
+        copy_arrow(connection, ARRIVED, rows.stream(reading, known_on(load), contested=True), JSONB)
         for reading in rows.readable
     )
     _require_equal("contested days", copied, expected)
@@ -163,7 +164,7 @@ def _land_contested(load: Load, rows: EventRows, expected: int) -> None:
         "and row({arrived}) is not distinct from row({held})"
     ).format(arrived=_columns(rows, "arrived"), held=_columns(rows, "held"))
     connection.execute(sql.SQL(_COMPARE).format(same=same))
-    names = [*rows.contract.types, "known_on", "file_id", "source_row"]
+    names = [*rows.contract.types, "known_on", "file_id", "source_row", "extras"]
     connection.execute(
         sql.SQL(_LAND).format(
             columns=sql.SQL(", ").join(map(sql.Identifier, names)),

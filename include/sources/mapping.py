@@ -22,6 +22,13 @@ MAPPED = "mapped"
 local_day (in the company's time zone), row_key, row_hash, is_later, reason (null where the row is kept)."""
 BLANKS = "' ' || chr(9) || chr(10) || chr(13)"
 YEARS = "between timestamptz '0001-01-01 00:00:00+00' and timestamptz '9999-12-31 00:00:00+00'"
+# What DuckDB takes for JSON and PostgreSQL's jsonb does not: NaN and infinity, a comma too many, numbers beyond its range,
+# and the character NUL. The first looks at what is left when texts and words are taken out.
+BEYOND_JSONB = (
+    r"""regexp_matches(regexp_replace({0}::varchar, '"([^"\\]|\\.)*"|true|false|null', '', 'g'), """
+    r"""'[a-df-zA-DF-Z"]|[eE][+-]?[0-9]{{4,}}|[0-9]{{1000,}}|,\s*[\]}}]') """
+    r"""or regexp_matches({0}::varchar, '(^|[^\\])(\\\\)*\\u0000')"""
+)
 # The kept rows that equal an earlier one in every column.
 REPEATS = """
     select row_no from (
@@ -56,6 +63,8 @@ class Contract:
     """Columns more, whose value is SQL over the contract's columns and the flags rule_<name> of `rules`."""
     rules: tuple[str, ...] = ()
     """Keys of the section that hold a condition of the user; without one, rule_<name> is false."""
+    left_out: str | None = None
+    """The one of `rules` whose rows are none of the entity's: it stands before every reason to refuse one."""
     refused: tuple[tuple[str, str], ...] = ()
     refused_last: tuple[tuple[str, str], ...] = ()
     """(reason, SQL condition) pairs, before and after the user's own quarantine rules."""
@@ -224,7 +233,8 @@ def reasons(contract: Contract, given: RowSource) -> list[tuple[str, str]]:
     ]
     missing = [(f"missing_{name}", f"{name} is null") for name in contract.required if name in mapped]
     own = [(rule.reason, f"rule_{rule.reason}") for rule in given.quarantine]
-    return [*unreadable, *missing, *contract.refused, *own, *contract.refused_last]
+    left_out = [(name, f"rule_{name}") for name in _rules(contract, given) if name == contract.left_out]
+    return [*left_out, *unreadable, *missing, *contract.refused, *own, *contract.refused_last]
 
 
 def _unreadable(contract: Contract, name: str, mapped: dict[str, str]) -> str:
@@ -234,6 +244,11 @@ def _unreadable(contract: Contract, name: str, mapped: dict[str, str]) -> str:
         return f"{failed} or not regexp_full_match({name}, '{contract.forms[name]}')"
     if kind == "text":
         return f"{failed} or contains({name}, chr(0))"  # PostgreSQL's text holds no NUL
+    if kind == "json":
+        return (
+            f"{failed} or ({value} is not null and ({name} is null or json_type({name}) <> 'OBJECT' "
+            f"or {BEYOND_JSONB.format(name)}))"
+        )
     if kind == "timestamptz":
         return f"{failed} or ({value} is not null and coalesce({name} not {YEARS}, true))"
     return f"{failed} or ({value} is not null and {name} is null)"
