@@ -114,7 +114,14 @@ def _judge(load: Load, rows: EventRows, origin: str, again: bool) -> None:
             "%d events before %s are left out: policy no longer keeps events so old.", dropped, kept_from
         )
     load.rows_later = rows.rows_later()
-    if again or rows.days or load.rows_later or dropped or skipped or any(reading.from_at for reading in rows.readings):
+    if (
+        again
+        or rows.days
+        or load.rows_later
+        or dropped
+        or skipped
+        or any(reading.from_at for reading in rows.readings)
+    ):
         return
     if refused := rows.reasons():
         listed = ", ".join(

@@ -20,6 +20,7 @@ from include.sources.event_files import Reading
 from include.sources.event_text import REFUSED_LINES, Staged, fault_of, literal, stage
 from include.sources.file_loads import original_json, source_column
 from include.sources.files import SOURCE, lock, open_engine
+from include.sources.fixed_offsets import instant, local_day
 from include.sources.mapping import Contract, check_mapping, computed_sql, reasons
 
 MEMORY = "400MB"
@@ -106,6 +107,7 @@ class EventRows:
         self.days: list[DayRows] = []
         """Once they are judged, the kept rows of each reading and day."""
         self._origins = staged.origins
+        self._types: dict[tuple[int, str], str] = {}
         self._kept_from: date | None = None
         self._has_contested = False
 
@@ -125,6 +127,7 @@ class EventRows:
                 continue
             self.columns[reading.number] = [name for name, _ in described]
             self.types |= dict(described)
+            self._types |= {(reading.number, name): kind for name, kind in described}
             if (columns := tuple(described)) not in checked:
                 check_mapping(
                     self.engine, self.contract, self.given, self.columns[reading.number], reading.file.path
@@ -346,7 +349,17 @@ select number, source_row, local_day, is_attributed from judged where content in
 
     def _with(self, reading: Reading, window: str = "true", beside: str = "") -> str:
         origin, timezone = f"{self._origins[reading.number]} as source", literal(self.timezone)
-        return computed_sql(self.contract, self.given, origin, f"stratum_row{beside}", timezone, window)
+        until, at = reading.until_at, self._at
+        day = local_day(at, self.timezone, until, f"timezone({timezone}, {at})::date")
+        moment = None
+        text = self.given.columns.expressions()[at]
+        if self._types.get((reading.number, text.strip('"'))) == "TIMESTAMP":
+            moment = instant(
+                f"t_{at}", self.given.timezone or self.timezone, until, f"try_cast(t_{at} as timestamptz)"
+            )
+        return computed_sql(
+            self.contract, self.given, origin, f"stratum_row{beside}", timezone, window, moment, day
+        )
 
     def _query(self, reading: Reading, window: str, select: str, beside: str = "") -> Any:
         return self.engine.sql(f"{self._with(reading, window, beside)} {select}")

@@ -189,7 +189,11 @@ def _expressions(
         if "class" in tree:
             yield tree, parameters
         if tree.get("class") == "LAMBDA":
-            own = {node["column_names"][0].lower() for node, _ in _expressions(tree["lhs"]) if "column_names" in node}
+            own = {
+                node["column_names"][0].lower()
+                for node, _ in _expressions(tree["lhs"])
+                if "column_names" in node
+            }
             yield from _expressions(tree["expr"], parameters | own)
             return
         for child in tree.values():

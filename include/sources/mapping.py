@@ -160,13 +160,21 @@ order by row_no
 
 
 def computed_sql(
-    contract: Contract, given: RowSource, origin: str, carried: str, timezone: str, window: str = "true"
+    contract: Contract,
+    given: RowSource,
+    origin: str,
+    carried: str,
+    timezone: str,
+    window: str = "true",
+    instant: str | None = None,
+    day: str | None = None,
 ) -> str:
     """Return the WITH clause of `computed`: the rows of `origin` as the contract has them.
 
     Its columns are `carried` (SQL over the origin), the contract's, local_day (in `timezone`, SQL of the company's),
     and what the conditions of `reasons` read. `window` is a condition on the contract's instant: rows outside it are
-    left out before the other columns are made.
+    left out before the other columns are made. `instant` and `day` are SQL, of the same values as without them, of the
+    contract's instant (over t_<its name>) and of its day (over itself).
     """
     mapped = given.columns.expressions()
     # try() is null where the expression fails on the row; a struct around it keeps that apart from a null value.
@@ -174,6 +182,9 @@ def computed_sql(
     tried |= {f"rule_{name}": f"try({{'v': ({text}\n)}})" for name, text in _rules(contract, given).items()}
     typed = {name: f"{_typed(contract, name, mapped)} as {name}" for name in contract.types}
     dated = typed.pop(contract.at)
+    if instant is not None:
+        dated = f"{instant} as {contract.at}"
+    day = day or f"timezone({timezone}, {contract.at})::date"
     flags = [f"coalesce(t_{name}.v, false) as {name}" for name in tried if name.startswith("rule_")]
     flags += [f"false as rule_{name}" for name in contract.rules if f"rule_{name}" not in tried]
     computed = [
@@ -191,7 +202,7 @@ with tried as (
     select {", ".join(("*", *typed.values(), *flags))} from dated where {window}
 ), computed as (
     select * {f"replace ({', '.join(computed)})" if computed else ""},
-        case when {contract.at} {YEARS} then timezone({timezone}, {contract.at})::date end as local_day
+        case when {contract.at} {YEARS} then {day} end as local_day
     from typed
 )"""  # noqa: S608
 
