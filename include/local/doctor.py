@@ -191,7 +191,9 @@ def sources(read_sources: Callable[[], Sources]) -> str:
     found = read_sources()
     parts = []
     for part in (found.orders, found.behavior):
-        if isinstance(part, FileSource):
+        if isinstance(part, FileSource) and "://" in part.file:
+            parts.append(f"{part.section} at {part.file}, which `stratum sources check` looks at")
+        elif isinstance(part, FileSource):
             parts.append(f"{len(part.files())} files of {part.section}")
         elif part is not None:
             database_url(part.connection)

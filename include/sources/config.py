@@ -40,6 +40,8 @@ ACCOUNT_NUMBER_FIELDS = {"salesforce": "AccountNumber", "bottlecrm": "account_nu
 """Where the account number is unless the sources say otherwise; HubSpot's is a property of a fixed name."""
 REASON = re.compile(r"[a-z][a-z0-9_]*")
 FILE_KINDS = (".csv", ".csv.gz", ".parquet", ".jsonl", ".jsonl.gz")
+BUCKET = re.compile(r"(s3|gs|gcs|az|abfs)://[^/:@?]+/|abfss?://[^/:@?]+(@[a-z0-9]+\.dfs\.core\.[a-z.]+)?/")
+STORES = ("s3", "gs", "gcs", "az", "abfs", "abfss")
 OUR_REASONS = (
     "price_not_positive",
     "sign_contradicts_type",
@@ -173,12 +175,23 @@ class FileSource(RowSource):
 
     file: str = Field(min_length=1)
     delimiter: str = Field(",", min_length=1, max_length=1)
+    stores: ClassVar[tuple[str, ...]] = ()
+    """Schemes of the object stores that are read."""
 
     @field_validator("file")
     @classmethod
     def _known_kind(cls, file: str) -> str:
+        scheme, is_url, _ = file.partition("://")
+        if is_url and scheme not in cls.stores:
+            read = f"events alone, from {', '.join(f'{each}://' for each in STORES)}"
+            raise ValueError(f"files at {scheme}:// are not read here; object stores are read for {read}")
+        if is_url and not BUCKET.match(file):  # not quoted: it may hold a login
+            raise ValueError(
+                "after :// it names no bucket or container alone. Keep the address and the login of a store in a connection"
+            )
         if not file.endswith(FILE_KINDS):
-            raise ValueError(f"'{file}' is not a kind of file that is read: {', '.join(FILE_KINDS)}")
+            shown = file.partition("?")[0] if is_url else file  # what follows may be a signature
+            raise ValueError(f"'{shown}' is not a kind of file that is read: {', '.join(FILE_KINDS)}")
         return file
 
     @property
@@ -248,12 +261,7 @@ class DatabaseOrders(OrderRows):
     @field_validator("connection")
     @classmethod
     def _no_address(cls, name: str) -> str:
-        if not CONNECTION.fullmatch(name):  # not quoted: it may be a URL with a password
-            raise ValueError(
-                "it is not the id of an Airflow connection (letters, digits, _ . -). Keep the address and the "
-                "login in AIRFLOW_CONN_<ID>"
-            )
-        return name
+        return _checked_connection(name)
 
     @field_validator("table")
     @classmethod
@@ -287,11 +295,29 @@ class DatabaseOrders(OrderRows):
 
 
 class Behavior(FileSource):
-    """The mapping of event files. Rows for which `skip_when` holds are no events."""
+    """The mapping of event files. Rows for which `skip_when` holds are no events.
+
+    `file` may be the URL of objects in a store, which `connection` lets in to.
+    """
 
     section: ClassVar[str] = "behavior"
+    stores: ClassVar[tuple[str, ...]] = STORES
     columns: EventColumns
     skip_when: str | None = Field(None, min_length=1)
+    connection: str | None = None
+
+    @field_validator("connection")
+    @classmethod
+    def _no_address(cls, name: str | None) -> str | None:
+        return None if name is None else _checked_connection(name)
+
+    @model_validator(mode="after")
+    def _connection_of_a_store(self) -> "Behavior":
+        if self.connection is not None and "://" not in self.file:
+            raise ValueError(
+                "connection is for files in an object store, such as s3://bucket/events/*.parquet"
+            )
+        return self
 
 
 class Crm(_Section):
@@ -403,6 +429,15 @@ def _checked_zone(name: str) -> str:
     return name
 
 
+def _checked_connection(name: str) -> str:
+    if not CONNECTION.fullmatch(name):  # not quoted: it may be a URL with a password
+        raise ValueError(
+            "it is not the id of an Airflow connection (letters, digits, _ . -). Keep the address and the "
+            "login in AIRFLOW_CONN_<ID>"
+        )
+    return name
+
+
 def _checked_select(query: str) -> str:
     """Return the query without a closing semicolon. The database's own read-only transaction is the other guard."""
     query = query.strip().removesuffix(";").rstrip()
@@ -438,7 +473,7 @@ def _variable(name: str, path: Path) -> str:
 def _anchor(document: dict[str, Any], folder: Path) -> None:
     for kind in (Orders, Behavior):
         given = document.get(kind.section)
-        if isinstance(given, dict) and isinstance(given.get("file"), str):
+        if isinstance(given, dict) and isinstance(given.get("file"), str) and "://" not in given["file"]:
             given["file"] = str(folder / Path(given["file"]).expanduser())
 
 

@@ -26,7 +26,7 @@ STRETCH_GAP_DAYS = 31
 """Days further apart are looked up one after the other, others with all that lies between them."""
 _HELD: LiteralString = """
 insert into held
-select event.*, file.path, day.usage_date
+select event.*, file.path, file.load_seq, day.usage_date
 from raw_files.events as event
 inner join raw_files.event_files as file on file.file_id = event.file_id
 cross join audit.company
@@ -49,7 +49,11 @@ select held.file_id, held.source_row, held.event_id, held.customer_id, held.usag
 from held
 where not exists (select from arrived where {same})
 and (
-    exists (select from fresh where fresh.event_id = held.event_id and fresh.usage_date = held.usage_date)
+    (
+        -- Rows of one id within one load are different events.
+        held.load_seq < {load_seq}
+        and exists (select from fresh where fresh.event_id = held.event_id and fresh.usage_date = held.usage_date)
+    )
     or exists (
         select from replaced
         where replaced.path = held.path and held.event_at between replaced.first_at and replaced.last_at
@@ -87,14 +91,16 @@ def land_rows(load: Load, rows: EventRows) -> None:
     if contested:
         _land_contested(load, rows, kept - sum(day.rows for day in free))
     load.rows_new += sum(day.rows for day in free)
-    load.rows_unattributed = kept - sum(day.attributed for day in days)
-    load.reasons.update(rows.reasons())
-    load.rows_in = kept + load.rows_quarantined
+    load.rows_unattributed += kept - sum(day.attributed for day in days)
+    refused = rows.reasons()
+    load.reasons.update(refused)
+    load.rows_in += kept + sum(refused.values())
 
 
 def _find_contested(load: Load, rows: EventRows) -> None:
     """Fill `contested_days`: days of these rows, or that a changed file covers, of which events are held."""
     load.connection.execute("""
+drop table if exists contested_days, replaced;
 create temp table contested_days (usage_date date) on commit drop;
 create temp table replaced (path text, first_at timestamptz, last_at timestamptz) on commit drop""")
     for reading in rows.readable:
@@ -146,8 +152,9 @@ def _land_contested(load: Load, rows: EventRows, expected: int) -> None:
     """Land what differs from the events held of the same days, and queue exactly the account-days that change."""
     connection = load.connection
     connection.execute(
+        "drop table if exists arrived, held, fresh, gone;"
         "create temp table arrived (like raw_files.events) on commit drop;"
-        "create temp table held (like raw_files.events, path text, usage_date date) on commit drop"
+        "create temp table held (like raw_files.events, path text, load_seq bigint, usage_date date) on commit drop"
     )
     copied = sum(
         copy_arrow(connection, ARRIVED, rows.stream(reading, known_on(load), contested=True), JSONB)
@@ -163,7 +170,7 @@ def _land_contested(load: Load, rows: EventRows, expected: int) -> None:
         "hash_record_extended(row({arrived}), 0) = hash_record_extended(row({held}), 0) "
         "and row({arrived}) is not distinct from row({held})"
     ).format(arrived=_columns(rows, "arrived"), held=_columns(rows, "held"))
-    connection.execute(sql.SQL(_COMPARE).format(same=same))
+    connection.execute(sql.SQL(_COMPARE).format(same=same, load_seq=sql.Literal(load.load_seq)))
     names = [*rows.contract.types, "known_on", "file_id", "source_row", "extras"]
     connection.execute(
         sql.SQL(_LAND).format(
@@ -176,8 +183,9 @@ def _land_contested(load: Load, rows: EventRows, expected: int) -> None:
         "select count(*), count(*) filter (where event_id in (select event_id from gone)), "
         "(select count(*) from gone) from fresh"
     ).fetchall()
-    load.rows_new, load.rows_corrected = fresh - corrected, corrected
-    load.rows_unchanged = copied - fresh
+    load.rows_new += fresh - corrected
+    load.rows_corrected += corrected
+    load.rows_unchanged += copied - fresh
     if gone:
         log.info("%d events held before give way to those of this load.", gone)
 

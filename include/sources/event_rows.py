@@ -123,7 +123,7 @@ class EventRows:
             try:
                 described = self._describe(reading)
             except duckdb.Error as error:
-                self.faults[reading.number] = fault_of(error)
+                self.faults[reading.number] = fault_of(error, reading)
                 continue
             self.columns[reading.number] = [name for name, _ in described]
             self.types |= dict(described)
@@ -146,7 +146,7 @@ class EventRows:
             try:
                 self._judge(reading)
             except duckdb.Error as error:
-                self.faults[reading.number] = fault_of(error)
+                self.faults[reading.number] = fault_of(error, reading)
                 self.engine.execute("delete from judged where number = ?", [reading.number])
         dropped = skipped = 0
         if self._skips:
@@ -238,15 +238,15 @@ select number, local_day, sum(rows)::bigint, sum(attributed)::bigint from (
         found = original_json(self.engine, names)
         return f", case when {given} then replace({found}, '\\u0000', '\\ufffd') end as extras"
 
-    def gather_originals(self, names: dict[int, str]) -> None:
-        """Fill the table `originals` with every refused row as it stood; `names` are the files' by their reading."""
+    def gather_originals(self) -> None:
+        """Fill the table `originals` with every refused row as it stood."""
         for number, fault in self.faults.items():
             self.engine.execute(
                 "insert into originals select ?, ?, null, to_json({'file': ?::varchar, 'fault': ?::varchar})::varchar",
-                [UNREADABLE_FILE, names[number], names[number], fault],
+                [UNREADABLE_FILE, *[self.readings[number - 1].file.name] * 2, fault],
             )
         for reading in self.readable:
-            name = literal(names[reading.number])
+            name = literal(reading.file.name)
             if reading.from_at is None:
                 self.engine.execute(
                     f"insert into originals select '{UNREADABLE_ROW}', {name}, source_row, "  # noqa: S608

@@ -296,8 +296,8 @@ end as row_hash
 from originals
 """)  # noqa: S608
     load.connection.execute(
-        "create temp table refused (row_hash text, reason text, source_file text, source_row bigint, "
-        "original jsonb) on commit drop"
+        "drop table if exists refused; create temp table refused (row_hash text, reason text, source_file text, "
+        "source_row bigint, original jsonb) on commit drop"
     )
     values = {
         "row_hash": "row_hash",

@@ -61,7 +61,7 @@ def fault(error: BaseException, place: str, connection: str | None) -> StratumEr
     login = (
         f"the connection '{connection}'"
         if connection
-        else "behavior.connection, or the vendor's own variables,"
+        else "behavior.connection, or the vendor's own variables"
     )
     if kind == "denied":
         return StratumError(
@@ -74,8 +74,8 @@ def fault(error: BaseException, place: str, connection: str | None) -> StratumEr
         )
     if kind == "lost":
         return TransientError(
-            f"The store of {place} did not answer ({type(error).__name__}), also when asked again. Load the date again; "
-            f"if it stays so, check the address in {login}."
+            f"The connection to the store of {place} was lost or cut off ({type(error).__name__}), also when tried again. "
+            f"Load the date again; where it stays so, check the address in {login}."
         )
     if kind == "full":
         return StratumError(f"The disk of STRATUM_HOME is full: {place} cannot be brought there. Make room.")
