@@ -68,7 +68,8 @@ select file_id, source_row, {load_seq} from gone;
 insert into intermediate.usage_day_queue (load_id, customer_id, usage_date)
 select distinct {load_id}::uuid, customer_id, usage_date
 from (select customer_id, usage_date from fresh union all select customer_id, usage_date from gone) as touched
-where customer_id is not null"""
+where customer_id is not null
+on conflict do nothing"""
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import Any
 from include.connections import LoginConnection, get_login
 from include.errors import StratumError
 
-CONNECT_S, READ_S, ATTEMPTS = 10, 60, 4
+CONNECT_S, READ_S, ATTEMPTS = 10, 60, 2
 """Seconds to reach a store and to wait for its next bytes; how often botocore tries one call."""
 Options = dict[str, Any]
 
@@ -112,15 +112,16 @@ def is_true(text: str | None) -> bool:
     return (text or "").lower() in ("true", "1", "yes")
 
 
+# gcsfs' own choice of a class asks Google over gRPC for the kind of each bucket, wherever the endpoint is.
 VENDORS: dict[str, tuple[str, str, Callable[[LoginConnection | None], Options]]] = {
-    "s3": ("s3", "s3fs", s3),
-    "gs": ("gcs", "gcsfs", gcs),
-    "gcs": ("gcs", "gcsfs", gcs),
-    "az": ("abfs", "adlfs", azure),
-    "abfs": ("abfs", "adlfs", azure),
-    "abfss": ("abfs", "adlfs", azure),
+    "s3": ("s3fs", "S3FileSystem", s3),
+    "gs": ("gcsfs.core", "GCSFileSystem", gcs),
+    "gcs": ("gcsfs.core", "GCSFileSystem", gcs),
+    "az": ("adlfs", "AzureBlobFileSystem", azure),
+    "abfs": ("adlfs", "AzureBlobFileSystem", azure),
+    "abfss": ("adlfs", "AzureBlobFileSystem", azure),
 }
-"""By the scheme of a URL: fsspec's name of the store, the package that speaks to it, and its arguments."""
+"""By the scheme of a URL: the module and the class that speak to the store, and what gives its arguments."""
 
 
 def options_of(scheme: str, connection: str | None) -> Options:

@@ -23,7 +23,7 @@ from include.sources.event_files import ListedFile
 from include.sources.store_faults import fault, kind_of_fault
 from include.sources.store_options import VENDORS, options_of
 
-PAUSES_S = (1, 4, 15)
+PAUSES_S = (1, 4)
 """Before an object is asked for again, where the connection was lost or it came with another size."""
 VERSION_KEYS = ("generation", "ETag", "etag")
 """Under what the stores tell the version of an object; each changes when the content does."""
@@ -39,11 +39,11 @@ class ObjectStore:
     def __init__(self, given: Behavior, sleep: Callable[[float], None] = time.sleep) -> None:
         """Raises StratumError where the package that speaks to it is not there, or the connection cannot be used."""
         scheme, _, rest = given.file.partition("://")
-        protocol, package, _ = VENDORS[scheme]
+        module, name, _ = VENDORS[scheme]
         try:
-            import_module(package)
-            import fsspec
+            kind = getattr(import_module(module), name)
         except ImportError as error:
+            package = module.partition(".")[0]
             raise StratumError(
                 f"{given.file}: {scheme}:// needs the package {package}, which is not installed. Install it beside Stratum: "
                 f".venv/bin/python -m pip install {package}"
@@ -52,7 +52,6 @@ class ObjectStore:
         self._root = f"{scheme}://{rest.partition('/')[0]}/"
         """The bucket or container, with the account where the URL names it."""
         self._sleep = sleep
-        kind = fsspec.get_filesystem_class(protocol)
         options = kind._get_kwargs_from_urls(given.file) | options_of(scheme, given.connection)
         try:
             # A file system of its own, as the login may change, and without a cache, as the objects do.

@@ -3,8 +3,9 @@
 Nothing is written anywhere, and no warehouse is needed.
 """
 
+import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from include.errors import StratumError
 from include.sources.behavior import EVENTS
 from include.sources.bottlecrm import check_access
 from include.sources.bottlecrm_api import BottleCrmApi
-from include.sources.config import Company, Crm, DatabaseOrders, FileSource, Sources, Sync
+from include.sources.config import Behavior, Company, Crm, DatabaseOrders, FileSource, Sources, Sync
 from include.sources.crm_versions import ENTITIES, Entity
 from include.sources.databases import count_rows, declare, reading
 from include.sources.files import REFUSED, SOURCE, lock, open_engine, read_files
@@ -22,6 +23,7 @@ from include.sources.mapping import Contract, check_mapping
 from include.sources.orders import ORDER_LINES
 from include.sources.salesforce_api import OutOfReach, SalesforceApi
 from include.sources.salesforce_versions import Kind, kinds
+from include.sources.stores import ObjectStore, in_store
 from include.sync.hubspot_api import HubSpotApi, NoAnswer, Refused, unreachable
 from include.sync.limits import Alone
 from include.sync.targets.hubspot import OUR_PREFIX
@@ -60,7 +62,9 @@ def survey(sources: Sources) -> Iterator[Seen]:
         yield _seen("orders", "order_lines", sources.orders.origin, _database(sources.orders, company))
     elif sources.orders is not None:
         yield from _files(ORDER_LINES, sources.orders, company)
-    if sources.behavior is not None:
+    if sources.behavior is not None and in_store(sources.behavior):
+        yield _seen("behavior", "events", sources.behavior.file, _objects_of_store(sources.behavior, company))
+    elif sources.behavior is not None:
         yield from _files(EVENTS, sources.behavior, company)
     if sources.crm is not None:
         yield from _crm(sources.crm, company)
@@ -107,6 +111,24 @@ def _file(
             [name for name in columns if name.lower() not in used],
             f"{refused} rows cannot be parsed" if refused else None,
         )
+
+    return look
+
+
+def _objects_of_store(behavior: Behavior, company: Company) -> Callable[[str, str, str], Seen]:
+    """Look at all objects, and into the one that was changed last."""
+
+    def look(source: str, entity: str, place: str) -> Seen:
+        store = ObjectStore(behavior, sleep=lambda seconds: None)
+        files = store.files()
+        newest = max(files, key=lambda file: (file.changed_at is not None, file.changed_at, file.path))
+        with tempfile.TemporaryDirectory(prefix="stratum-") as folder:
+            local = store.bring(newest, Path(folder), 1).readable
+            seen = _file(EVENTS, behavior, company, local)(source, entity, newest.path)
+        size = sum(file.size for file in files)
+        changed = f", changed {_local(newest.changed_at, company)}" if newest.changed_at else ""
+        note = f"{len(files)} objects of {size:,} bytes; rows and columns are those of {newest.path}{changed}"
+        return replace(seen, place=place, note="; ".join(filter(None, [note, seen.note])))
 
     return look
 
