@@ -225,7 +225,7 @@ def test_a_corrupt_object_is_refused_alone_by_its_url_and_a_replay_finds_it(
 def test_objects_are_copied_a_few_at_a_time_and_land_as_if_they_had_come_together(
     warehouse: Warehouse, store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    # Each file repeats the last event of the one before, and has another event of its id: within a load both are events.
+    # Each file repeats an event of the one before, and has other events of the same ids: within a load all are events.
     for n in range(1, 5):
         store.put(
             f"events/{n}.csv",
@@ -233,6 +233,7 @@ def test_objects_are_copied_a_few_at_a_time_and_land_as_if_they_had_come_togethe
                 f"{n},A,page,2024-03-01 09:0{n}",
                 f"{n - 1},A,page,2024-03-01 09:0{n - 1}",
                 f"{n - 1},B,page,2024-03-01 09:0{n}",
+                f"x,C,page,2024-03-01 10:0{n}",
                 f"{n},A,,2024-03-01",
             ),
         )
@@ -260,9 +261,9 @@ def test_objects_are_copied_a_few_at_a_time_and_land_as_if_they_had_come_togethe
             "intermediate.usage_day_queue, quarantine.rows; truncate audit.loads cascade"
         )
     assert held[0] == held[1]
-    assert len(held[0]) == 9
+    assert len(held[0]) == 13
     # What a batch holds already is unchanged, where one batch refuses it as repeated.
-    assert load_counts == [(16, 9, 0, 7), (16, 9, 0, 4)]
+    assert load_counts == [(20, 13, 0, 7), (20, 13, 0, 4)]
 
 
 def test_check_says_what_a_store_has(store: Store, tmp_path: Path) -> None:
@@ -290,3 +291,28 @@ def test_check_says_what_a_store_has(store: Store, tmp_path: Path) -> None:
     code, seen = check("none/*.csv")
     assert (code, seen["is_reachable"]) == (1, False)
     assert "There is no object" in seen["fault"]
+
+
+def test_a_copy_that_is_shorter_than_the_object_is_made_again(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put("events/1.csv", lines("1,A,login,2024-03-01 09:00"))
+    behavior = sources(store).behavior
+    assert behavior is not None
+    found = stores.ObjectStore(behavior, sleep=lambda seconds: None)
+    (file,) = found.files()
+    whole, copies = found._system.get_file, []
+
+    def short(name: str, path: str) -> None:
+        whole(name, path)
+        copies.append(path)
+        if len(copies) <= cut:
+            Path(path).write_bytes(Path(path).read_bytes()[:20])
+
+    monkeypatch.setattr(found._system, "get_file", short)
+    cut = 2
+    assert found.bring(file, tmp_path, 1).readable.stat().st_size == file.size
+    cut = 9
+    with pytest.raises(TransientError, match="was lost or cut off"):
+        found.bring(file, tmp_path, 1)
+    assert len(copies) == 6
