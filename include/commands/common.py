@@ -110,7 +110,8 @@ def read_sources(settings: Settings, path: Path | None, need_files: bool = True)
     """
     from include.simulate.market.scales import DEMO, DEMO_SEED
     from include.simulate.market.write import write_market
-    from include.sources.config import FileSource, load_sources
+    from include.sources.config import load_sources
+    from include.sources.row_sources import FileSource
 
     os.environ["STRATUM_HOME"] = str(settings.home)
     last = last_sources(settings)

@@ -26,7 +26,8 @@ from include.local.airflow_care import building, lost_builds
 from include.local.preparation import POOLS
 from include.local.stack import Stack
 from include.settings import PROJECT_DIR
-from include.sources.config import FileSource, Sources
+from include.sources.config import Sources
+from include.sources.row_sources import FileSource
 from include.warehouse import embedded
 from include.warehouse.connect import OWNER, ROLES, connect, open_connection, variable, with_login
 from include.warehouse.lock import holder_now
@@ -191,7 +192,9 @@ def sources(read_sources: Callable[[], Sources]) -> str:
     found = read_sources()
     parts = []
     for part in (found.orders, found.behavior):
-        if isinstance(part, FileSource):
+        if isinstance(part, FileSource) and "://" in part.file:
+            parts.append(f"{part.section} at {part.file}, which `stratum sources check` looks at")
+        elif isinstance(part, FileSource):
             parts.append(f"{len(part.files())} files of {part.section}")
         elif part is not None:
             database_url(part.connection)

@@ -16,13 +16,14 @@ from include.dates import day_end
 from include.errors import StratumError, TransientError
 from include.sources.bottlecrm_api import BottleCrmApi, Record, Refused
 from include.sources.bottlecrm_versions import KINDS, Kind, Sight, reduced, timeline
-from include.sources.config import Company, Sources
+from include.sources.config import Sources
 from include.sources.crm_landing import Landing, farewell, quarantine
 from include.sources.crm_versions import ENTITIES as HUBSPOT_ENTITIES
 from include.sources.crm_versions import Timeline, Unreadable
 from include.sources.cursors import Position, keep_position, position_of
 from include.sources.loads import Load, bind_company, landing, record_absent
 from include.sources.resolution import resolve_unseen
+from include.sources.row_sources import Company
 from include.warehouse.connect import connect
 
 log = logging.getLogger(__name__)

@@ -5,11 +5,11 @@ from datetime import date, datetime, timedelta
 from psycopg import sql
 
 from include.dates import day_end
-from include.sources.config import Company
 from include.sources.cursors import Position, keep_position
 from include.sources.loads import Load, bind_company, landing
 from include.sources.record_contract import ENTITIES, FILES, SOURCE
 from include.sources.retract import KINDS, Kind
+from include.sources.row_sources import Company
 from include.warehouse.connect import connect
 
 SYSTEMS: dict[str, dict[tuple[str, str], Kind]] = {

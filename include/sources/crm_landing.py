@@ -10,9 +10,9 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from include.dates import zone
-from include.sources.config import Company
 from include.sources.crm_versions import Entity, Timeline, Version, instant
 from include.sources.loads import Load
+from include.sources.row_sources import Company
 
 
 @dataclass(frozen=True)

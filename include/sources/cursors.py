@@ -13,8 +13,8 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from include.errors import TransientError
-from include.sources.config import OrderRows
 from include.sources.loads import Load
+from include.sources.row_sources import OrderRows
 from include.warehouse.connect import connect
 
 

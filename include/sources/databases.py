@@ -30,8 +30,8 @@ from sqlalchemy.pool import NullPool
 
 from include.connections import database_url
 from include.errors import StratumError, TransientError
-from include.sources.config import DatabaseOrders
 from include.sources.files import REFUSED, SOURCE
+from include.sources.row_sources import DatabaseOrders
 
 CHUNK_ROWS = 20_000
 CONNECT_TIMEOUT_S = 10

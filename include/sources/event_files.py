@@ -5,25 +5,42 @@ path, size and stamp; one that has changed is read from its beginning again. doc
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 import psycopg
 
 from include.errors import StratumError
+from include.sources.files import kind_of, names_below
+
+BATCH_BYTES = 2 * 1024**3
+"""Objects of a store are copied to read them, and the rows of csv and jsonl to check them."""
 
 
 @dataclass(frozen=True)
 class ListedFile:
-    """A file that is there now. `stamp` changes when its content does; `local` is where it can be read."""
+    """A file, or an object of a store, that is there now."""
 
     path: str
+    """Its absolute path, or its URL."""
     size: int
     stamp: str
-    local: Path
+    """Changes when the content does."""
+    name: str
+    """Its path below the folder that all files share: what the quarantine calls it."""
+    local: Path | None
+    """Where it can be read; None until it is brought there."""
+    changed_at: datetime | None = None
+
+    @property
+    def readable(self) -> Path:
+        """Where it is read. Raises ValueError where it was not brought yet."""
+        if self.local is None:
+            raise ValueError(f"{self.path} was not brought")
+        return self.local
 
 
 @dataclass
@@ -31,7 +48,7 @@ class Reading:
     """What a load reads of a file: its rows dated from `from_at` (None: all, and those without a date) to `until_at`."""
 
     number: int
-    """Its place in the load: rows of equal content count for the file that comes first."""
+    """Its place in its batch: rows of equal content count for the file that comes first."""
     file: ListedFile
     from_at: datetime | None
     until_at: datetime
@@ -56,15 +73,16 @@ class _Held(NamedTuple):
     rows: int
 
 
-def list_files(paths: Iterable[Path]) -> list[ListedFile]:
+def list_files(paths: Sequence[Path]) -> list[ListedFile]:
     """Return the files of these paths as they are now. Raises StratumError for one that cannot be looked at."""
     found = []
-    for path in paths:
+    for path, name in names_below([path.absolute() for path in paths]).items():
         try:
             stat = path.stat()
         except OSError as error:
             raise StratumError(f"{path} cannot be looked at: {error.strerror}.") from error
-        found.append(ListedFile(str(path.absolute()), stat.st_size, str(stat.st_mtime_ns), path))
+        changed_at = datetime.fromtimestamp(stat.st_mtime, UTC)
+        found.append(ListedFile(str(path), stat.st_size, str(stat.st_mtime_ns), name, path, changed_at))
     return found
 
 
@@ -93,6 +111,26 @@ def plan(
         from_at, rows = (done[-1].until_at, sum(h.rows for h in done)) if done else (None, 0)
         readings.append(Reading(len(readings) + 1, file, from_at, until, rows, changed))
     return readings
+
+
+def batches(readings: Sequence[Reading]) -> Iterator[list[Reading]]:
+    """Yield readings that are made together, numbered from 1: what has to be copied for them to be read is bounded.
+
+    It is BATCH_BYTES as the files count, or one file that is larger. A parquet file on this disk is read where it is.
+    """
+    batch: list[Reading] = []
+    size = 0
+    for reading in readings:
+        file = reading.file
+        copied = 0 if file.local is not None and kind_of(file.local) == "parquet" else file.size
+        if batch and size + copied > BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+        size += copied
+        batch.append(reading)
+        reading.number = len(batch)
+    if batch:
+        yield batch
 
 
 def _read_through(held: list[_Held]) -> list[_Held]:

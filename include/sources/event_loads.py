@@ -20,12 +20,13 @@ from include.sources.file_loads import known_on
 from include.sources.loads import Load
 
 EVENTS = sql.Identifier("raw_files", "events")
+JSONB = ("properties", "extras")
 ARRIVED = sql.Identifier("arrived")
 STRETCH_GAP_DAYS = 31
 """Days further apart are looked up one after the other, others with all that lies between them."""
 _HELD: LiteralString = """
 insert into held
-select event.*, file.path, day.usage_date
+select event.*, file.path, file.load_seq, day.usage_date
 from raw_files.events as event
 inner join raw_files.event_files as file on file.file_id = event.file_id
 cross join audit.company
@@ -48,7 +49,11 @@ select held.file_id, held.source_row, held.event_id, held.customer_id, held.usag
 from held
 where not exists (select from arrived where {same})
 and (
-    exists (select from fresh where fresh.event_id = held.event_id and fresh.usage_date = held.usage_date)
+    (
+        -- Rows of one id within one load are different events.
+        held.load_seq < {load_seq}
+        and exists (select from fresh where fresh.event_id = held.event_id and fresh.usage_date = held.usage_date)
+    )
     or exists (
         select from replaced
         where replaced.path = held.path and held.event_at between replaced.first_at and replaced.last_at
@@ -63,7 +68,8 @@ select file_id, source_row, {load_seq} from gone;
 insert into intermediate.usage_day_queue (load_id, customer_id, usage_date)
 select distinct {load_id}::uuid, customer_id, usage_date
 from (select customer_id, usage_date from fresh union all select customer_id, usage_date from gone) as touched
-where customer_id is not null"""
+where customer_id is not null
+on conflict do nothing"""
 
 log = logging.getLogger(__name__)
 
@@ -86,14 +92,16 @@ def land_rows(load: Load, rows: EventRows) -> None:
     if contested:
         _land_contested(load, rows, kept - sum(day.rows for day in free))
     load.rows_new += sum(day.rows for day in free)
-    load.rows_unattributed = kept - sum(day.attributed for day in days)
-    load.reasons.update(rows.reasons())
-    load.rows_in = kept + load.rows_quarantined
+    load.rows_unattributed += kept - sum(day.attributed for day in days)
+    refused = rows.reasons()
+    load.reasons.update(refused)
+    load.rows_in += kept + sum(refused.values())
 
 
 def _find_contested(load: Load, rows: EventRows) -> None:
     """Fill `contested_days`: days of these rows, or that a changed file covers, of which events are held."""
     load.connection.execute("""
+drop table if exists contested_days, replaced;
 create temp table contested_days (usage_date date) on commit drop;
 create temp table replaced (path text, first_at timestamptz, last_at timestamptz) on commit drop""")
     for reading in rows.readable:
@@ -122,7 +130,7 @@ def _land_free(load: Load, rows: EventRows, days: Sequence[DayRows]) -> None:
     for reading in rows.readable:
         if expected[reading.number]:
             stream = rows.stream(reading, known_on(load), contested=False)
-            written = copy_arrow(load.connection, EVENTS, stream)
+            written = copy_arrow(load.connection, EVENTS, stream, JSONB)
             _require_equal(reading.file.path, written, expected[reading.number])
     with load.connection.cursor() as cursor:
         file_ids = {reading.number: reading.file_id for reading in rows.readable}
@@ -145,11 +153,12 @@ def _land_contested(load: Load, rows: EventRows, expected: int) -> None:
     """Land what differs from the events held of the same days, and queue exactly the account-days that change."""
     connection = load.connection
     connection.execute(
+        "drop table if exists arrived, held, fresh, gone;"
         "create temp table arrived (like raw_files.events) on commit drop;"
-        "create temp table held (like raw_files.events, path text, usage_date date) on commit drop"
+        "create temp table held (like raw_files.events, path text, load_seq bigint, usage_date date) on commit drop"
     )
     copied = sum(
-        copy_arrow(connection, ARRIVED, rows.stream(reading, known_on(load), contested=True))
+        copy_arrow(connection, ARRIVED, rows.stream(reading, known_on(load), contested=True), JSONB)
         for reading in rows.readable
     )
     _require_equal("contested days", copied, expected)
@@ -162,8 +171,8 @@ def _land_contested(load: Load, rows: EventRows, expected: int) -> None:
         "hash_record_extended(row({arrived}), 0) = hash_record_extended(row({held}), 0) "
         "and row({arrived}) is not distinct from row({held})"
     ).format(arrived=_columns(rows, "arrived"), held=_columns(rows, "held"))
-    connection.execute(sql.SQL(_COMPARE).format(same=same))
-    names = [*rows.contract.types, "known_on", "file_id", "source_row"]
+    connection.execute(sql.SQL(_COMPARE).format(same=same, load_seq=sql.Literal(load.load_seq)))
+    names = [*rows.contract.types, "known_on", "file_id", "source_row", "extras"]
     connection.execute(
         sql.SQL(_LAND).format(
             columns=sql.SQL(", ").join(map(sql.Identifier, names)),
@@ -175,8 +184,9 @@ def _land_contested(load: Load, rows: EventRows, expected: int) -> None:
         "select count(*), count(*) filter (where event_id in (select event_id from gone)), "
         "(select count(*) from gone) from fresh"
     ).fetchall()
-    load.rows_new, load.rows_corrected = fresh - corrected, corrected
-    load.rows_unchanged = copied - fresh
+    load.rows_new += fresh - corrected
+    load.rows_corrected += corrected
+    load.rows_unchanged += copied - fresh
     if gone:
         log.info("%d events held before give way to those of this load.", gone)
 

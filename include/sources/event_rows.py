@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 import duckdb
 
 from include.settings import get_settings
-from include.sources.config import FileSource
 from include.sources.event_files import Reading
 from include.sources.event_text import REFUSED_LINES, Staged, fault_of, literal, stage
-from include.sources.file_loads import original_json
+from include.sources.file_loads import original_json, source_column
 from include.sources.files import SOURCE, lock, open_engine
+from include.sources.fixed_offsets import instant, local_day
 from include.sources.mapping import Contract, check_mapping, computed_sql, reasons
+from include.sources.row_sources import FileSource
 
 MEMORY = "400MB"
 THREADS = 4
@@ -93,6 +94,10 @@ class EventRows:
         self.contract = contract
         self.given = given
         self.timezone = timezone
+        self.mapped = [name for name in contract.types if name in given.columns.expressions()]
+        """The columns of the contract that have a value: no other is compared or written."""
+        self.extras: list[str] = []
+        """Columns of the files that are kept beside, as JSON, though no expression reads them."""
         self.readings = readings
         self.faults = staged.faults
         self.columns: dict[int, list[str]] = {}
@@ -102,6 +107,7 @@ class EventRows:
         self.days: list[DayRows] = []
         """Once they are judged, the kept rows of each reading and day."""
         self._origins = staged.origins
+        self._types: dict[tuple[int, str], str] = {}
         self._kept_from: date | None = None
         self._has_contested = False
 
@@ -117,20 +123,22 @@ class EventRows:
             try:
                 described = self._describe(reading)
             except duckdb.Error as error:
-                self.faults[reading.number] = fault_of(error)
+                self.faults[reading.number] = fault_of(error, reading)
                 continue
             self.columns[reading.number] = [name for name, _ in described]
             self.types |= dict(described)
+            self._types |= {(reading.number, name): kind for name, kind in described}
             if (columns := tuple(described)) not in checked:
                 check_mapping(
                     self.engine, self.contract, self.given, self.columns[reading.number], reading.file.path
                 )
                 checked.add(columns)
 
-    def judge(self, kept_from: date | None, never_dropped: str) -> int:
+    def judge(self, kept_from: date | None, never_dropped: str) -> tuple[int, int]:
         """Decide of every row of the readings whether it is kept, and count the rows of each reading.
 
-        Rows dated before `kept_from` are left out, but for those refused as `never_dropped`; returns how many.
+        Rows dated before `kept_from` are left out, but for those refused as `never_dropped`; so are those that the
+        section says are none. Returns how many of each.
         """
         self._kept_from = kept_from
         names = [name for name, _ in reasons(self.contract, self.given)]
@@ -138,9 +146,13 @@ class EventRows:
             try:
                 self._judge(reading)
             except duckdb.Error as error:
-                self.faults[reading.number] = fault_of(error)
+                self.faults[reading.number] = fault_of(error, reading)
                 self.engine.execute("delete from judged where number = ?", [reading.number])
-        dropped = 0
+        dropped = skipped = 0
+        if self._skips:
+            ((skipped,),) = self.engine.execute(
+                "delete from judged where reason = ?", [names.index(str(self.contract.left_out))]
+            ).fetchall()
         if kept_from is not None:
             ((dropped,),) = self.engine.execute(
                 "delete from judged where local_day < ? and reason is distinct from ?",
@@ -153,7 +165,7 @@ class EventRows:
         )
         self._refuse_repeated()
         self.days = self._kept_days()
-        return int(dropped)
+        return int(dropped), int(skipped)
 
     def rows_later(self) -> int:
         """Return how many rows of the files are dated after the readings' end."""
@@ -199,29 +211,42 @@ select number, local_day, sum(rows)::bigint, sum(attributed)::bigint from (
     def stream(self, reading: Reading, known_on: str, contested: bool) -> Any:
         """Return the kept rows of a reading, of contested days or of the others, as a pyarrow.RecordBatchReader.
 
-        Its columns are the contract's, known_on (SQL over local_day), file_id and source_row.
+        Its columns are the contract's that are mapped, known_on (SQL over local_day), file_id and source_row; and extras,
+        as JSON text, where there are any.
         """
         conditions = self._conditions(reading)
         if self._has_contested:
             conditions.append(f"local_day {'in' if contested else 'not in'} (from contested)")
         where = f" where {' and '.join(conditions)}" if conditions else ""
         everything = reading.from_at is None and not self._later(reading)
+        extras = self._extras(reading)
         return self._query(
             reading,
             "true" if everything else self._window(reading),
-            f"select {', '.join(self.contract.types)}, {known_on} as known_on, {reading.file_id}::bigint as file_id, "  # noqa: S608
-            f"stratum_row as source_row from computed{where}",
+            f"select {', '.join(self.mapped)}, {known_on} as known_on, {reading.file_id}::bigint as file_id, "  # noqa: S608
+            f"stratum_row as source_row{', extras' if extras else ''} from computed{where}",
+            extras,
         ).to_arrow_reader(BATCH_ROWS)
 
-    def gather_originals(self, names: dict[int, str]) -> None:
-        """Fill the table `originals` with every refused row as it stood; `names` are the files' by their reading."""
+    def _extras(self, reading: Reading) -> str:
+        """Return the SQL, to be selected beside stratum_row, of the extras of a reading's file; empty without any."""
+        names = [name for name in self.columns[reading.number] if name in self.extras]
+        if not names:
+            return ""
+        self._describe(reading)
+        given = " or ".join(f"{source_column(name)} is not null" for name in names)
+        found = original_json(self.engine, names)
+        return f", case when {given} then replace({found}, '\\u0000', '\\ufffd') end as extras"
+
+    def gather_originals(self) -> None:
+        """Fill the table `originals` with every refused row as it stood."""
         for number, fault in self.faults.items():
             self.engine.execute(
                 "insert into originals select ?, ?, null, to_json({'file': ?::varchar, 'fault': ?::varchar})::varchar",
-                [UNREADABLE_FILE, names[number], names[number], fault],
+                [UNREADABLE_FILE, *[self.readings[number - 1].file.name] * 2, fault],
             )
         for reading in self.readable:
-            name = literal(names[reading.number])
+            name = literal(reading.file.name)
             if reading.from_at is None:
                 self.engine.execute(
                     f"insert into originals select '{UNREADABLE_ROW}', {name}, source_row, "  # noqa: S608
@@ -252,7 +277,7 @@ select number, local_day, sum(rows)::bigint, sum(attributed)::bigint from (
             f"insert into judged {self._with(reading, self._window(reading))} "  # noqa: S608
             f"select {reading.number}, stratum_row, local_day, customer_id is not null, "
             f"(case {cases} end)::utinyint as refused_for, "
-            f"case when refused_for is null then hash({', '.join(self.contract.types)}) end "
+            f"case when refused_for is null then hash({', '.join(self.mapped)}) end "
             "from computed"
         )
         reading.rows = self._count(f"select count(*) from judged where number = {reading.number}")  # noqa: S608
@@ -271,7 +296,7 @@ create table suspects as
 select number, source_row, local_day, is_attributed from judged where content in (
     select content from judged where content is not null group by content having count(*) > 1
 )""")
-        columns = ", ".join(self.contract.types)
+        columns = ", ".join(self.mapped)
         candidates = " union all ".join(
             f"select suspects.*, {columns} from ({computed}) "  # noqa: S608
             f"join suspects on suspects.number = {number} and suspects.source_row = stratum_row"
@@ -285,7 +310,7 @@ select number, source_row, local_day, is_attributed from judged where content in
 
     def _conditions(self, reading: Reading) -> list[str]:
         """Return what tells the kept rows of a reading from those that are not: nothing, where all are."""
-        found = []
+        found = [f"not rule_{self.contract.left_out}"] if self._skips else []
         if self._count(f"select count(*) from refused where number = {reading.number}"):  # noqa: S608
             found.append(
                 f"stratum_row not in (select source_row from refused where number = {reading.number})"  # noqa: S608
@@ -318,12 +343,26 @@ select number, source_row, local_day, is_attributed from judged where content in
             return f"({self._at} is null or not isfinite({self._at}) or {before})"
         return f"{self._at} >= {_instant(reading.from_at)} and {before}"
 
-    def _with(self, reading: Reading, window: str = "true") -> str:
-        origin, timezone = self._origins[reading.number], literal(self.timezone)
-        return computed_sql(self.contract, self.given, origin, "stratum_row", timezone, window)
+    @property
+    def _skips(self) -> bool:
+        return self.contract.left_out is not None and getattr(self.given, self.contract.left_out) is not None
 
-    def _query(self, reading: Reading, window: str, select: str) -> Any:
-        return self.engine.sql(f"{self._with(reading, window)} {select}")
+    def _with(self, reading: Reading, window: str = "true", beside: str = "") -> str:
+        origin, timezone = f"{self._origins[reading.number]} as source", literal(self.timezone)
+        until, at = reading.until_at, self._at
+        day = local_day(at, self.timezone, until, f"timezone({timezone}, {at})::date")
+        moment = None
+        text = self.given.columns.expressions()[at]
+        if self._types.get((reading.number, text.strip('"'))) == "TIMESTAMP":
+            moment = instant(
+                f"t_{at}", self.given.timezone or self.timezone, until, f"try_cast(t_{at} as timestamptz)"
+            )
+        return computed_sql(
+            self.contract, self.given, origin, f"stratum_row{beside}", timezone, window, moment, day
+        )
+
+    def _query(self, reading: Reading, window: str, select: str, beside: str = "") -> Any:
+        return self.engine.sql(f"{self._with(reading, window, beside)} {select}")
 
     def _from_beginning(self) -> str:
         numbers = [reading.number for reading in self.readable if reading.from_at is None]

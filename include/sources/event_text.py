@@ -49,44 +49,46 @@ def stage(
         f"create table {REFUSED_LINES} (number integer, source_row bigint, line varchar, fault varchar)"
     )
     staged = Staged()
-    header: tuple[Path, list[str]] | None = None
+    header: tuple[str, list[str]] | None = None
     for reading in readings:
-        path, kind = reading.file.local, kind_of(reading.file.local)
+        path, kind = reading.file.readable, kind_of(reading.file.readable)
         try:
             if kind == "csv":
                 names = header_of(path, delimiter)
-                header = header or (path, names)
+                header = header or (reading.file.path, names)
                 _stage_lines(engine, reading, folder, dict.fromkeys(names, "VARCHAR"), delimiter)
             elif kind == "jsonl":
                 names = []
                 _stage_lines(engine, reading, folder, {"line": "VARCHAR"}, "")
         except (duckdb.Error, StratumError) as error:
-            staged.faults[reading.number] = fault_of(error)
+            staged.faults[reading.number] = fault_of(error, reading)
             continue
         if kind == "csv" and header is not None and names != header[1]:
             raise StratumError(
-                f"{path} has the columns {', '.join(names)}, but {header[0]} has {', '.join(header[1])}."
+                f"{reading.file.path} has the columns {', '.join(names)}, but {header[0]} has {', '.join(header[1])}."
             )
         staged.paths[reading.number] = path if kind == "parquet" else _target(folder, reading.number)
     _parse_json(
         engine,
-        [n for n in staged.paths if kind_of(readings[n - 1].file.local) == "jsonl"],
+        [n for n in staged.paths if kind_of(readings[n - 1].file.readable) == "jsonl"],
         folder,
         known_keys,
     )
     for number, path in staged.paths.items():
-        is_json = kind_of(readings[number - 1].file.local) == "jsonl"
+        is_json = kind_of(readings[number - 1].file.readable) == "jsonl"
         staged.origins[number] = f"(from read_parquet({literal(path)}))" if is_json else _numbered(path)
     return staged
 
 
-def fault_of(error: Exception) -> str:
-    """Return why a file cannot be read, in one line. Raises the error again where it is no file's fault."""
+def fault_of(error: Exception, reading: Reading) -> str:
+    """Return why the file of a reading cannot be read, in one line. Raises the error again where it is no file's fault."""
     if isinstance(error, StratumError):
-        return str(error)
-    if isinstance(error, OF_FILES) or type(error) is duckdb.Error:  # of a broken header within the file
-        return f"{first_line(error)}."
-    raise error
+        told = str(error)
+    elif isinstance(error, OF_FILES) or type(error) is duckdb.Error:  # of a broken header within the file
+        told = f"{first_line(error)}."
+    else:
+        raise error
+    return told.replace(str(reading.file.readable), reading.file.path)
 
 
 def literal(value: object) -> str:
@@ -112,7 +114,7 @@ def _stage_lines(
     quote = '"' if delimiter else ""
     types = ", ".join(f"{literal(name)}: {literal(kind)}" for name, kind in columns.items())
     engine.execute(
-        f"copy (from read_csv({literal(reading.file.local)}, columns = {{{types}}}, delim = {literal(delimiter)}, "  # noqa: RUF100, S608
+        f"copy (from read_csv({literal(reading.file.readable)}, columns = {{{types}}}, delim = {literal(delimiter)}, "  # noqa: RUF100, S608
         f"quote = '{quote}', escape = '{quote}', header = {bool(delimiter)}, auto_detect = false, nullstr = '', "
         f"store_rejects = true, rejects_limit = 0)) to {literal(_target(folder, reading.number))} (format parquet)"
     )

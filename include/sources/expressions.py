@@ -2,12 +2,12 @@
 
 The text is parsed by DuckDB itself and its tree is walked, so the guard and the engine read it alike. A
 scalar expression may use the file's columns, constants, operators, CASE, casts and functions whose value
-depends on their arguments alone: no sub-select, no aggregate or window, no function that reads files, the
-settings or the clock.
+depends on their arguments alone (a lambda or a list comprehension is an argument like another, and is looked
+through): no sub-select, no aggregate or window, no function that reads files, the settings or the clock.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import duckdb
@@ -24,6 +24,7 @@ SCALAR_CLASSES = {
     "CONJUNCTION",
     "CONSTANT",
     "FUNCTION",
+    "LAMBDA",
     "OPERATOR",
     "TYPE",
 }
@@ -32,7 +33,6 @@ NAMES = {
     "SUBQUERY": "a sub-select",
     "WINDOW": "a window function",
     "STAR": "*",
-    "LAMBDA": "a lambda",
     "PARAMETER": "a parameter",
 }
 
@@ -72,10 +72,11 @@ class Guard:
         sources.yml), where it may not.
         """
         used = set()
-        for node in _expressions(self._parsed(place, text)):
-            self._check_node(place, text, node)
-            if node["class"] == "COLUMN_REF":
-                used.add(node["column_names"][0].lower())
+        for node, parameters in _expressions(self._parsed(place, text)):
+            if not _names_one_of(node, parameters):
+                self._check_node(place, text, node)
+                if node["class"] == "COLUMN_REF":
+                    used.add(node["column_names"][0].lower())
         try:
             ((_, kind, *_),) = self._engine.execute(
                 f"describe select ({text}\n) from {self._table}"  # noqa: S608 - parsed and walked above
@@ -95,8 +96,8 @@ class Guard:
         """Return the names, in small letters, of the columns that an expression reads, be they there or not."""
         return {
             node["column_names"][0].lower()
-            for node in _expressions(self._parsed(place, text))
-            if node["class"] == "COLUMN_REF"
+            for node, parameters in _expressions(self._parsed(place, text))
+            if node["class"] == "COLUMN_REF" and not _names_one_of(node, parameters)
         }
 
     def _parsed(self, place: str, text: str) -> Any:
@@ -132,6 +133,11 @@ class Guard:
                 f"{place}: the expression {text!r} holds {NAMES.get(kind, kind.lower())}; "
                 "only scalar expressions over the columns of the row are allowed."
             )
+        if kind == "LAMBDA" and node["syntax_type"] != "LAMBDA_KEYWORD":
+            raise StratumError(
+                f"{place}: the expression {text!r} holds ->, which is read as a lambda. Write lambda x: ..., and for a "
+                "value of JSON ->> or json_extract()."
+            )
         if kind == "COLUMN_REF" and node["column_names"][0].lower() in self._binary:
             raise StratumError(
                 f"{place}: the expression {text!r} names the column '{node['column_names'][0]}', which holds "
@@ -165,8 +171,8 @@ class Guard:
         return all(
             node["class"] in SCALAR_CLASSES
             and (node["class"] != "FUNCTION" or self._is_pure(node["function_name"].lower()))
-            and (node["class"] != "COLUMN_REF" or node["column_names"][0].lower() in known)
-            for node in _expressions(self._parsed("a function of DuckDB", definition))
+            and (node["class"] != "COLUMN_REF" or _names_one_of(node, known | bound))
+            for node, bound in _expressions(self._parsed("a function of DuckDB", definition))
         )
 
 
@@ -175,12 +181,27 @@ def first_line(error: Exception) -> str:
     return str(error).splitlines()[0].partition("Error: ")[2].rstrip(".") or str(error).splitlines()[0]
 
 
-def _expressions(tree: Any) -> Iterator[dict[str, Any]]:
+def _expressions(
+    tree: Any, parameters: frozenset[str] = frozenset()
+) -> Iterator[tuple[dict[str, Any], frozenset[str]]]:
+    """Yield each expression of a tree with the parameters, in small letters, of the lambdas around it."""
     if isinstance(tree, dict):
         if "class" in tree:
-            yield tree
+            yield tree, parameters
+        if tree.get("class") == "LAMBDA":
+            own = {
+                node["column_names"][0].lower()
+                for node, _ in _expressions(tree["lhs"])
+                if "column_names" in node
+            }
+            yield from _expressions(tree["expr"], parameters | own)
+            return
         for child in tree.values():
-            yield from _expressions(child)
+            yield from _expressions(child, parameters)
     elif isinstance(tree, list):
         for child in tree:
-            yield from _expressions(child)
+            yield from _expressions(child, parameters)
+
+
+def _names_one_of(node: dict[str, Any], names: Collection[str]) -> bool:
+    return node["class"] == "COLUMN_REF" and node["column_names"][0].lower() in names

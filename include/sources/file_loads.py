@@ -16,7 +16,6 @@ from psycopg import sql
 
 from include.errors import StratumError
 from include.sources.columns import SourceColumns, check_columns, column_types, record_columns
-from include.sources.config import Company, FileSource
 from include.sources.files import (
     REFUSED,
     REFUSED_FILES,
@@ -30,6 +29,7 @@ from include.sources.files import (
 from include.sources.loads import Load, bind_company, landing
 from include.sources.mapping import MAPPED, Contract, check_mapping, named_columns
 from include.sources.resolution import resolve_files
+from include.sources.row_sources import Company, FileSource
 
 BATCH_ROWS = 50_000
 KEPT = f"{MAPPED} where reason is null and not is_later"
@@ -302,8 +302,8 @@ end as row_hash
 from originals
 """)  # noqa: S608
     load.connection.execute(
-        "create temp table refused (row_hash text, reason text, source_file text, source_row bigint, "
-        "original jsonb) on commit drop"
+        "drop table if exists refused; create temp table refused (row_hash text, reason text, source_file text, "
+        "source_row bigint, original jsonb) on commit drop"
     )
     values = {
         "row_hash": "row_hash",
@@ -324,25 +324,32 @@ from originals
 
 
 def original_json(engine: duckdb.DuckDBPyConnection, columns: list[str]) -> str:
-    """Return the SQL of a row of SOURCE (as `source`) as JSON text; a float that JSON cannot hold (NaN, infinity) is written as text."""  # noqa: E501
+    """Return the SQL of a row of SOURCE (as `source`) as JSON text.
+
+    A float that JSON cannot hold (NaN, infinity) is written as text, and so is a value that has one within.
+    """
     types = {row[0]: row[1] for row in engine.execute(f"describe {SOURCE}").fetchall()}
     fields = []
     for name in columns:
-        column = _column(name)
+        column = source_column(name)
         value = column
         if types[name] in ("FLOAT", "DOUBLE"):
             value = f"case when isfinite({column}) then to_json({column}) else to_json({column}::varchar) end"
+        elif "FLOAT" in types[name] or "DOUBLE" in types[name]:
+            unfit = f"regexp_matches(to_json({column})::varchar, '[:,[](NaN|-?Infinity)[]}},]')"
+            value = f"case when {unfit} then to_json({column}::varchar) else to_json({column}) end"
         fields.append(f"'{name.replace(chr(39), chr(39) * 2)}': {value}")
     return f"to_json({{{', '.join(fields)}}})::varchar"
 
 
-def _column(name: str) -> str:
+def source_column(name: str) -> str:
+    """Return the SQL of a column of SOURCE (as `source`)."""
     return f'source."{name.replace(chr(34), chr(34) * 2)}"'
 
 
 def _find_extras(engine: duckdb.DuckDBPyConnection, names: list[str]) -> None:
     """Fill EXTRAS for the rows in which one of the columns has a value."""
-    given = " or ".join(f"{_column(name)} is not null" for name in names)
+    given = " or ".join(f"{source_column(name)} is not null" for name in names)
     engine.execute(
         f"create table {EXTRAS} as select rowid as row_no, "  # noqa: S608
         f"replace({original_json(engine, names)}, '\\u0000', '\\ufffd') as extras from {SOURCE} as source where {given}"

@@ -17,7 +17,7 @@ from psycopg import sql
 from include.connections import ApiConnection, get_connection
 from include.dates import day_end
 from include.errors import StratumError
-from include.sources.config import Company, Sources
+from include.sources.config import Sources
 from include.sources.crm_landing import Landing, farewell, quarantine
 from include.sources.crm_versions import (
     COMPANIES,
@@ -35,6 +35,7 @@ from include.sources.cursors import Position, keep_position, position_of
 from include.sources.limits import limit
 from include.sources.loads import Load, bind_company, landing, record_absent
 from include.sources.resolution import resolve_records, resolve_unseen
+from include.sources.row_sources import Company
 from include.sync.hubspot_api import HubSpotApi, NoAnswer, Refused, hubspot, unreachable
 from include.warehouse.connect import connect
 

@@ -12,9 +12,9 @@ from datetime import date
 import duckdb
 
 from include.dates import day_end
-from include.sources.config import OrderRows, RowSource
 from include.sources.expressions import Guard
 from include.sources.files import SOURCE
+from include.sources.row_sources import OrderRows, RowSource
 
 PLAIN = re.compile(r'[A-Za-z_]\w*|"[^"]+"')
 MAPPED = "mapped"
@@ -22,6 +22,13 @@ MAPPED = "mapped"
 local_day (in the company's time zone), row_key, row_hash, is_later, reason (null where the row is kept)."""
 BLANKS = "' ' || chr(9) || chr(10) || chr(13)"
 YEARS = "between timestamptz '0001-01-01 00:00:00+00' and timestamptz '9999-12-31 00:00:00+00'"
+# What DuckDB takes for JSON and PostgreSQL's jsonb does not: NaN and infinity, a comma too many, numbers beyond its range,
+# and the character NUL. The first looks at it with a 0 for each text and word.
+BEYOND_JSONB = (
+    r"""regexp_matches(regexp_replace({0}::varchar, '"([^"\\]|\\.)*"|true|false|null', '0', 'g'), """
+    r"""'[a-df-zA-DF-Z"]|[eE][+-]?[0-9]{{4,}}|[0-9]{{1000,}}|,\s*[\]}}]') """
+    r"""or regexp_matches({0}::varchar, '(^|[^\\])(\\\\)*\\u0000')"""
+)
 # The kept rows that equal an earlier one in every column.
 REPEATS = """
     select row_no from (
@@ -56,6 +63,8 @@ class Contract:
     """Columns more, whose value is SQL over the contract's columns and the flags rule_<name> of `rules`."""
     rules: tuple[str, ...] = ()
     """Keys of the section that hold a condition of the user; without one, rule_<name> is false."""
+    left_out: str | None = None
+    """The one of `rules` whose rows are none of the entity's: it stands before every reason to refuse one."""
     refused: tuple[tuple[str, str], ...] = ()
     refused_last: tuple[tuple[str, str], ...] = ()
     """(reason, SQL condition) pairs, before and after the user's own quarantine rules."""
@@ -151,13 +160,21 @@ order by row_no
 
 
 def computed_sql(
-    contract: Contract, given: RowSource, origin: str, carried: str, timezone: str, window: str = "true"
+    contract: Contract,
+    given: RowSource,
+    origin: str,
+    carried: str,
+    timezone: str,
+    window: str = "true",
+    instant: str | None = None,
+    day: str | None = None,
 ) -> str:
     """Return the WITH clause of `computed`: the rows of `origin` as the contract has them.
 
     Its columns are `carried` (SQL over the origin), the contract's, local_day (in `timezone`, SQL of the company's),
     and what the conditions of `reasons` read. `window` is a condition on the contract's instant: rows outside it are
-    left out before the other columns are made.
+    left out before the other columns are made. `instant` and `day` are SQL, of the same values as without them, of the
+    contract's instant (over t_<its name>) and of its day (over itself).
     """
     mapped = given.columns.expressions()
     # try() is null where the expression fails on the row; a struct around it keeps that apart from a null value.
@@ -165,6 +182,9 @@ def computed_sql(
     tried |= {f"rule_{name}": f"try({{'v': ({text}\n)}})" for name, text in _rules(contract, given).items()}
     typed = {name: f"{_typed(contract, name, mapped)} as {name}" for name in contract.types}
     dated = typed.pop(contract.at)
+    if instant is not None:
+        dated = f"{instant} as {contract.at}"
+    day = day or f"timezone({timezone}, {contract.at})::date"
     flags = [f"coalesce(t_{name}.v, false) as {name}" for name in tried if name.startswith("rule_")]
     flags += [f"false as rule_{name}" for name in contract.rules if f"rule_{name}" not in tried]
     computed = [
@@ -182,7 +202,7 @@ with tried as (
     select {", ".join(("*", *typed.values(), *flags))} from dated where {window}
 ), computed as (
     select * {f"replace ({', '.join(computed)})" if computed else ""},
-        case when {contract.at} {YEARS} then timezone({timezone}, {contract.at})::date end as local_day
+        case when {contract.at} {YEARS} then {day} end as local_day
     from typed
 )"""  # noqa: S608
 
@@ -224,7 +244,8 @@ def reasons(contract: Contract, given: RowSource) -> list[tuple[str, str]]:
     ]
     missing = [(f"missing_{name}", f"{name} is null") for name in contract.required if name in mapped]
     own = [(rule.reason, f"rule_{rule.reason}") for rule in given.quarantine]
-    return [*unreadable, *missing, *contract.refused, *own, *contract.refused_last]
+    left_out = [(name, f"rule_{name}") for name in _rules(contract, given) if name == contract.left_out]
+    return [*left_out, *unreadable, *missing, *contract.refused, *own, *contract.refused_last]
 
 
 def _unreadable(contract: Contract, name: str, mapped: dict[str, str]) -> str:
@@ -234,6 +255,11 @@ def _unreadable(contract: Contract, name: str, mapped: dict[str, str]) -> str:
         return f"{failed} or not regexp_full_match({name}, '{contract.forms[name]}')"
     if kind == "text":
         return f"{failed} or contains({name}, chr(0))"  # PostgreSQL's text holds no NUL
+    if kind == "json":
+        return (
+            f"{failed} or ({value} is not null and ({name} is null or json_type({name}) <> 'OBJECT' "
+            f"or {BEYOND_JSONB.format(name)}))"
+        )
     if kind == "timestamptz":
         return f"{failed} or ({value} is not null and coalesce({name} not {YEARS}, true))"
     return f"{failed} or ({value} is not null and {name} is null)"

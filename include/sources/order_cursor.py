@@ -12,10 +12,10 @@ from typing import Any
 import duckdb
 
 from include.errors import StratumError
-from include.sources.config import DatabaseOrders
 from include.sources.cursors import Position
 from include.sources.files import SOURCE
 from include.sources.mapping import MAPPED
+from include.sources.row_sources import DatabaseOrders
 
 COMPARABLE = {
     "number": "decimal(38, 9)",

@@ -9,7 +9,7 @@ import duckdb
 from include.errors import StratumError
 from include.settings import PROJECT_DIR
 from include.sources.columns import SourceColumns, check_columns, column_types
-from include.sources.config import Company, DatabaseOrders, OrderColumns, Orders, Sources
+from include.sources.config import Sources
 from include.sources.cursors import Position, keep_position, mapping_id, position_of
 from include.sources.databases import read_database, reading
 from include.sources.file_loads import land, require_kept, source_rows, timed
@@ -18,6 +18,7 @@ from include.sources.loads import Load, record_absent
 from include.sources.mapping import MAPPED, Contract, check_mapping, map_rows, named_columns
 from include.sources.order_cursor import check_kinds, kind_of_cursor, next_position, read_from
 from include.sources.plausible import plausible
+from include.sources.row_sources import Company, DatabaseOrders, OrderColumns, Orders
 
 RATES = PROJECT_DIR / "dbt_project" / "seeds" / "policy" / "exchange_rates.csv"
 MEMORY = "500MB"

@@ -7,13 +7,13 @@ from datetime import datetime
 import duckdb
 from psycopg import sql
 
-from include.sources.config import Company
 from include.sources.file_loads import copy_rows, count_refused, csv_text
 from include.sources.files import REFUSED, REFUSED_FILES
 from include.sources.loads import Load
 from include.sources.mapping import MAPPED
 from include.sources.record_contract import FILES, Entity
 from include.sources.record_mapping import VERSIONS, last_moment
+from include.sources.row_sources import Company
 
 log = logging.getLogger(__name__)
 

@@ -9,12 +9,12 @@ from datetime import date, datetime, timedelta
 import duckdb
 
 from include.dates import day_end
-from include.sources.config import Company, RecordFile
 from include.sources.files import SOURCE
 from include.sources.mapping import MAPPED, Contract, computed_sql, reasons
 from include.sources.plausible import IMPLAUSIBLE, earliest_date
 from include.sources.record_contract import IS_ARCHIVED, MODIFIED_AT, Entity
 from include.sources.record_contract import SOURCE as RECORDS
+from include.sources.row_sources import Company, RecordFile
 
 VERSIONS = "record_versions"
 """One row per version that the kept rows make: row_no, record_id, valid_from, is_dated (its row says since when it is

@@ -6,7 +6,7 @@ import duckdb
 
 from include.dates import day_end
 from include.errors import StratumError
-from include.sources.config import Company, RecordFile, Sources
+from include.sources.config import Sources
 from include.sources.file_loads import land, require_kept, source_rows, timed
 from include.sources.files import REFUSED
 from include.sources.loads import Load, record_absent
@@ -15,6 +15,7 @@ from include.sources.orders import RATES, load_rates
 from include.sources.record_contract import ENTITIES, SOURCE, Entity
 from include.sources.record_loads import land_records
 from include.sources.record_mapping import contract_of, make_versions, map_records
+from include.sources.row_sources import Company, RecordFile
 
 
 def ingest_records(sources: Sources, as_of: date) -> dict[str, Load]:

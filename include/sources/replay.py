@@ -17,7 +17,7 @@ from psycopg import sql
 
 from include.errors import StratumError
 from include.sources.behavior import EVENTS
-from include.sources.config import FileSource, OrderRows, Sources
+from include.sources.config import Sources
 from include.sources.expressions import first_line
 from include.sources.file_loads import UNREADABLE_FILE, land_kept
 from include.sources.files import REFUSED, SOURCE, lock, open_engine
@@ -28,6 +28,7 @@ from include.sources.plausible import plausible
 from include.sources.record_contract import SOURCE as RECORDS
 from include.sources.replay_events import replay_events
 from include.sources.resolution import resolve
+from include.sources.row_sources import FileSource, OrderRows
 from include.warehouse.connect import connect
 
 UNREADABLE_ROW = "unreadable_row"

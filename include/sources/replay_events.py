@@ -9,9 +9,8 @@ from datetime import date
 from typing import NamedTuple
 
 from include.errors import StratumError
-from include.sources.behavior import EVENTS, load_files
+from include.sources.behavior import EVENTS, find_files, load_files
 from include.sources.config import Sources
-from include.sources.files import names_below
 from include.sources.loads import Load, landing
 
 
@@ -60,10 +59,10 @@ def _replay_into(load: Load, sources: Sources, reason: str | None) -> Outcome:
         raise StratumError(
             f"{len(taken)} refused events cannot be replayed: the sources have no 'behavior' to map them by."
         )
-    names = names_below([path.absolute() for path in sources.behavior.files()])
     wanted = {row[1] for row in taken}
-    there = {path: name for path, name in names.items() if name in wanted}
-    gone = sum(row[1] not in there.values() for row in taken)
+    there = [file for file in find_files(sources.behavior) if file.name in wanted]
+    names = {file.name for file in there}
+    gone = sum(row[1] not in names for row in taken)
     if not there:
         return Outcome(None, len(taken), 0, {}, gone)
     load_files(load, sources.behavior, sources.company, there, again=True)
@@ -72,7 +71,7 @@ def _replay_into(load: Load, sources: Sources, reason: str | None) -> Outcome:
             load.connection.execute(
                 "select reason, count(*) from quarantine.rows where source = %s and entity = %s "
                 "and row_hash = any(%s) and source_file = any(%s) and resolved_load_id is null group by reason",
-                [load.source, load.entity, [row[0] for row in taken], list(there.values())],
+                [load.source, load.entity, [row[0] for row in taken], sorted(names)],
             ).fetchall()
         )
     )

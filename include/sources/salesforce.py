@@ -12,13 +12,14 @@ from operator import itemgetter
 from include.connections import get_login
 from include.dates import day_end
 from include.errors import StratumError
-from include.sources.config import Company, Sources
+from include.sources.config import Sources
 from include.sources.crm_landing import Landing, quarantine
 from include.sources.crm_versions import ENTITIES as HUBSPOT_ENTITIES
 from include.sources.crm_versions import Timeline, Unreadable, instant
 from include.sources.cursors import Position, keep_position, position_of
 from include.sources.loads import Load, bind_company, landing, record_absent
 from include.sources.resolution import resolve_records
+from include.sources.row_sources import Company
 from include.sources.salesforce_api import OutOfReach, SalesforceApi
 from include.sources.salesforce_versions import HISTORY_FIELDS, Kind, Past, Row, kinds, timeline
 

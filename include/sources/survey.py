@@ -3,8 +3,9 @@
 Nothing is written anywhere, and no warehouse is needed.
 """
 
+import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from include.sources.bottlecrm_api import BottleCrmApi
 from include.sources.bottlecrm_api import Refused as Rejected
 from include.sources.bottlecrm_versions import KINDS
 from include.sources.bottlecrm_versions import Kind as BottleCrmKind
-from include.sources.config import Company, Crm, DatabaseOrders, FileSource, Sources, Sync
+from include.sources.config import Crm, Sources, Sync
 from include.sources.crm_versions import ENTITIES, Entity
 from include.sources.databases import count_rows, declare, reading
 from include.sources.files import REFUSED, SOURCE, lock, open_engine, read_files
@@ -27,9 +28,11 @@ from include.sources.orders import ORDER_LINES
 from include.sources.record_contract import ENTITIES as ENTITIES_OF_FILES
 from include.sources.record_contract import FILES, MODIFIED_AT
 from include.sources.record_mapping import contract_of
+from include.sources.row_sources import Behavior, Company, DatabaseOrders, FileSource
 from include.sources.salesforce import condition
 from include.sources.salesforce_api import OutOfReach, SalesforceApi
 from include.sources.salesforce_versions import Kind, kinds
+from include.sources.stores import ObjectStore, in_store
 from include.sync.hubspot_api import HubSpotApi, NoAnswer, Refused, unreachable
 from include.sync.limits import Alone
 from include.sync.targets.hubspot import OUR_PREFIX
@@ -68,7 +71,9 @@ def survey(sources: Sources) -> Iterator[Seen]:
         yield _seen("orders", "order_lines", sources.orders.origin, _database(sources.orders, company))
     elif sources.orders is not None:
         yield from _files(ORDER_LINES, sources.orders, company)
-    if sources.behavior is not None:
+    if sources.behavior is not None and in_store(sources.behavior):
+        yield _seen("behavior", "events", sources.behavior.file, _objects_of_store(sources.behavior, company))
+    elif sources.behavior is not None:
         yield from _files(EVENTS, sources.behavior, company)
     for name, given in sources.record_files.items():
         yield from _files(contract_of(ENTITIES_OF_FILES[name], date.max), given, company)
@@ -123,6 +128,24 @@ def _file(
             [name for name in columns if name.lower() not in used],
             f"{refused} rows cannot be parsed" if refused else None,
         )
+
+    return look
+
+
+def _objects_of_store(behavior: Behavior, company: Company) -> Callable[[str, str, str], Seen]:
+    """Look at all objects, and into the one that was changed last."""
+
+    def look(source: str, entity: str, place: str) -> Seen:
+        store = ObjectStore(behavior, sleep=lambda seconds: None)
+        files = store.files()
+        newest = max(files, key=lambda file: (file.changed_at is not None, file.changed_at, file.path))
+        with tempfile.TemporaryDirectory(prefix="stratum-") as folder:
+            local = store.bring(newest, Path(folder), 1).readable
+            seen = _file(EVENTS, behavior, company, local)(source, entity, newest.path)
+        size = sum(file.size for file in files)
+        changed = f", changed {_local(newest.changed_at, company)}" if newest.changed_at else ""
+        note = f"{len(files)} objects of {size:,} bytes; rows and columns are those of {newest.path}{changed}"
+        return replace(seen, place=place, note="; ".join(filter(None, [note, seen.note])))
 
     return look
 

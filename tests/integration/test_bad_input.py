@@ -10,9 +10,10 @@ import pytest
 
 from include.errors import StratumError
 from include.settings import PROJECT_DIR
-from include.sources.config import Company, Orders, Sources
+from include.sources.config import Sources
 from include.sources.orders import ingest_orders
 from include.sources.replay import replay
+from include.sources.row_sources import Company, Orders
 from tests.conftest import Warehouse
 from tests.fixtures.books import counts
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from include.sources.config import Company
 from include.sources.crm_change import retire_others
 from include.sources.retract import retract
+from include.sources.row_sources import Company
 from tests.conftest import Warehouse
 from tests.integration.sandbox_fixture import account, reach, record_id, running_sandbox
 from tests.integration.test_ingest_crm_changes import (

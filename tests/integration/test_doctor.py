@@ -14,7 +14,8 @@ from include.local import condition, doctor
 from include.local.doctor import FAIL, OK, SKIP, examine
 from include.local.stack import Stack
 from include.settings import Settings
-from include.sources.config import Company, Sources
+from include.sources.config import Sources
+from include.sources.row_sources import Company
 from include.warehouse.lock import begin_run
 from tests.conftest import PASSWORDS, Warehouse, embedded, free_port
 

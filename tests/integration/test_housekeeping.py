@@ -10,7 +10,8 @@ from psycopg.types.json import Jsonb
 from include.dbt import build
 from include.errors import StratumError, TransientError
 from include.sources.behavior import ingest_behavior
-from include.sources.config import Behavior, Company, Sources
+from include.sources.config import Sources
+from include.sources.row_sources import Behavior, Company
 from include.warehouse import housekeeping
 from include.warehouse.connect import connect
 from include.warehouse.housekeeping import Removed, is_month_end, keep, tidy_warehouse, vacuum_and_analyze

@@ -15,8 +15,9 @@ from include.simulate.market.scales import Scale
 from include.simulate.market.write import write_market
 from include.sources import behavior
 from include.sources.behavior import ingest_behavior
-from include.sources.config import Behavior, Company, Sources, load_sources
+from include.sources.config import Sources, load_sources
 from include.sources.loads import Load
+from include.sources.row_sources import Behavior, Company
 from tests.conftest import Warehouse
 from tests.fixtures.books import counts
 

@@ -9,8 +9,9 @@ import pytest
 from include.errors import StratumError
 from include.sources import file_loads, orders
 from include.sources.behavior import ingest_behavior
-from include.sources.config import Company, Orders, Sources
+from include.sources.config import Sources
 from include.sources.orders import ingest_orders
+from include.sources.row_sources import Company, Orders
 from tests.conftest import Warehouse
 from tests.fixtures.books import counts
 

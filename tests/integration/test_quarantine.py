@@ -14,7 +14,7 @@ from include.errors import StratumError
 from include.sources import orders as orders_module
 from include.sources import replay as replay_module
 from include.sources.behavior import ingest_behavior
-from include.sources.config import Behavior, Company, Orders, Sources
+from include.sources.config import Sources
 from include.sources.crm_versions import COMPANIES
 from include.sources.loads import bind_company, landing, ungated_loads
 from include.sources.orders import ingest_orders
@@ -22,6 +22,7 @@ from include.sources.quarantine import counts_in_lines, list_refused, row_in_lin
 from include.sources.replay import Replayed, replay
 from include.sources.resolution import resolve_unseen
 from include.sources.retract import list_loads, retract
+from include.sources.row_sources import Behavior, Company, Orders
 from include.warehouse.connect import connect
 from tests.conftest import Warehouse
 from tests.fixtures.books import counts

@@ -10,10 +10,11 @@ from psycopg.types.json import Jsonb
 from include.commands.loads import stretches
 from include.dbt import build
 from include.errors import StratumError, TransientError
-from include.sources.config import Company, Orders, Sources
+from include.sources.config import Sources
 from include.sources.loads import bind_company, landing
 from include.sources.orders import ingest_orders
 from include.sources.retract import Retracted, in_words, list_loads, retract
+from include.sources.row_sources import Company, Orders
 from include.warehouse.connect import connect
 from include.warehouse.lock import begin_run, fail_run
 from tests.conftest import Warehouse, embedded, fresh_warehouse

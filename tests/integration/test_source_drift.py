@@ -13,9 +13,10 @@ from include.local import condition
 from include.local.summary import _load, _load_lines
 from include.sources.behavior import ingest_behavior
 from include.sources.columns import accept_column, is_wider
-from include.sources.config import Behavior, Company, Orders, Sources
+from include.sources.config import Sources
 from include.sources.orders import ingest_orders
 from include.sources.retract import retract
+from include.sources.row_sources import Behavior, Company, Orders
 from include.warehouse.connect import connect
 from tests.conftest import Warehouse
 

@@ -6,7 +6,8 @@ import pytest
 
 from include.errors import StratumError
 from include.settings import PROJECT_DIR, get_settings
-from include.sources.config import DatabaseOrders, Sources, load_sources
+from include.sources.config import Sources, load_sources
+from include.sources.row_sources import DatabaseOrders
 
 ORDERS = """
 orders:
@@ -264,3 +265,49 @@ def test_a_crm_is_reached_by_the_connection_of_its_system_unless_another_is_name
         found = load(tmp_path, f"company: {{name: x}}\ncrm: {crm}").crm
         assert found is not None
         assert (found.connection, found.account_number_field) == (connection, field)
+
+
+EVENTS_AT = "company: {name: x}\nbehavior: {file: 'FILE', columns: {event_name: a, event_at: b}MORE}"
+
+
+def test_events_may_lie_in_a_store_as_the_url_says(tmp_path: Path) -> None:
+    for url in (
+        "s3://bucket/a/**/*.parquet",
+        "gs://bucket/1.csv.gz",
+        "gcs://bucket/1.jsonl",
+        "az://box/a?.csv",
+        "abfss://box@account.dfs.core.windows.net/a/*.parquet",
+    ):
+        text = EVENTS_AT.replace("FILE", url).replace("MORE", ", connection: store")
+        behavior = load(tmp_path, text).behavior
+        assert behavior is not None
+        assert (behavior.file, behavior.connection) == (url, "store")
+
+
+@pytest.mark.parametrize(
+    ("file", "more", "said"),
+    [
+        ("s3://key:hidden-word@bucket/*.csv", "", "it names no bucket or container alone"),
+        ("az://box/a.csv?sig=hidden-word", "", "'az://box/a.csv' is not a kind of file"),
+        ("https://hidden-word@host/a.csv", "", "files at https:// are not read here"),
+        ("events.csv", ", connection: store", "connection is for files in an object store"),
+        (
+            "s3://box/1.csv",
+            ", connection: 's3://k:hidden-word@h'",
+            "it is not the id of an Airflow connection",
+        ),
+    ],
+)
+def test_what_is_no_place_of_events_is_refused_without_its_secret(
+    tmp_path: Path, file: str, more: str, said: str
+) -> None:
+    with pytest.raises(StratumError, match=said) as fault:
+        load(tmp_path, EVENTS_AT.replace("FILE", file).replace("MORE", more))
+    assert "hidden-word" not in str(fault.value)
+
+
+def test_orders_are_not_read_from_a_store(tmp_path: Path) -> None:
+    names = ("order_id", "customer_id", "product_id", "quantity", "unit_price", "currency", "ordered_at")
+    columns = ", ".join(f"{name}: a" for name in names)
+    with pytest.raises(StratumError, match="object stores are read for events alone, from s3://, gs://"):
+        load(tmp_path, f"company: {{name: x}}\norders: {{file: 's3://box/1.csv', columns: {{{columns}}}}}")

@@ -23,6 +23,11 @@ GOOD = [
     "upper(kind) -- a comment",
     "price between 1 and 2",
     "json_extract_string(kind, '$.a')",
+    "kind ->> '$.\"$a b\"'",
+    "list_filter(string_split(kind, ','), lambda part: part = qty)[1]",
+    "list_transform(string_split(kind, ','), lambda part, place: part || place || qty)",
+    "[upper(part) for part in string_split(kind, ',') if part <> qty]",
+    "to_json({'a': qty, 'b': [kind, day]})",
 ]
 
 BAD = {
@@ -50,6 +55,24 @@ BAD = {
     "the settings": ("current_setting('threads')", r"current_setting\(\)"),
     "a function that is not there": ("launder(qty)", r"launder\(\)"),
     "a parameter": ("$1", "a parameter"),
+    "a sub-select in a lambda": (
+        "list_transform([qty], lambda x: (from read_text('/etc/passwd')))",
+        "a sub-select",
+    ),
+    "the clock in a lambda": ("list_transform([1], lambda x: now())", r"now\(\)"),
+    "the settings in a comprehension": ("[getvariable(x) for x in [kind]]", r"getvariable\(\)"),
+    "a missing column in a lambda": (
+        "list_filter([1], lambda x: x = quantity)",
+        "names the column 'quantity'",
+    ),
+    "the parameter of a lambda outside it": (
+        "list_filter([1], lambda other: true)[1] + other::int",
+        "names the column 'other'",
+    ),
+    "an arrow, which is taken for a lambda": (
+        "kind -> '$.a'",
+        "Write lambda x: ..., and for a value of JSON ->>",
+    ),
     "types that do not fit": ("qty * 2", "does not fit orders.csv"),
     "a column that is not there": (
         "Qantity + 1",

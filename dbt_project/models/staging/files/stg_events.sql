@@ -9,6 +9,8 @@ select
     events.event_name,
     events.feature,
     events.duration_s,
+    events.flow_step,
+    events.properties,
     events.event_at,
     {{ local_date('events.event_at') }} as usage_date,
     events.known_on
