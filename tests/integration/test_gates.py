@@ -326,6 +326,7 @@ def test_good_marts_pass(warehouse: Warehouse, run_id: str) -> None:
         ("delete from marts.account_rfm where account_id = 'A00003'", r"account_rfm: .*same accounts.*A00003"),
         ("update marts.account_tiers set tier = 'D' where account_id = 'A00003'", r"account_tiers\.tier: .*\"D\""),
         ("update marts.account_tiers set tier = 'B' where tier_rank between 2 and 6", "shares of the policy tier_shares"),
+        ("update marts.account_tiers set calibrated_for = '2026-01-01' where tier = 'S'", "A calibration that cut"),
     ],
 )  # fmt: skip
 def test_bad_marts_stop_the_marts_gate(warehouse: Warehouse, run_id: str, break_it: str, told: str) -> None:
@@ -350,6 +351,7 @@ def test_every_expectation_of_the_marts_suite_can_fail(warehouse: Warehouse, run
         "update {tiers} set tier = null where account_id = 'A00002'",
         "update {tiers} set tier = 'D' where tier_rank between 3 and 6",
         "update {tiers} set tier = 'B' where account_id = 'A00040'",
+        "update {tiers} set calibrated_for = '2026-01-01' where account_id = 'A00001'",
         "update {lifecycle} set age_stage = null where account_id = 'A00003'",
         "update {lifecycle} set age_stage = 'old' where account_id = 'A00004'",
         "insert into {lifecycle} select * from {lifecycle} where account_id = 'A00005'",
