@@ -28,6 +28,8 @@ from pydantic_core import ErrorDetails
 from include.dates import zone
 from include.errors import StratumError
 from include.settings import get_settings
+from include.sources.record_contract import ENTITIES, FILES
+from include.sources.record_models import records_model
 
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 CURRENCY = re.compile(r"[A-Z]{3}")
@@ -291,14 +293,23 @@ class Behavior(FileSource):
     columns: EventColumns
 
 
+class RecordFile(FileSource):
+    """The mapping of files to the records of one entity. With `snapshot` a record that is gone from them is archived."""
+
+    snapshot: bool = False
+
+
+Records: Any = records_model(_Section, RecordFile, Columns)
+
+
 class Crm(_Section):
-    """The CRM that is pulled: its system and the Airflow connection that reaches it.
+    """The CRM that is pulled: its system and the Airflow connection that reaches it, or `files`.
 
     `account_number_field` holds the orders' customer number: a field of Salesforce's Account, or the key of a custom
     field of BottleCRM's accounts.
     """
 
-    system: Literal["hubspot", "salesforce", "bottlecrm"]
+    system: Literal["hubspot", "salesforce", "bottlecrm", "files"]
     connection: str = Field("", min_length=1, validate_default=True)
     account_number_field: str = Field("", pattern=CRM_FIELD)
 
@@ -308,6 +319,8 @@ class Crm(_Section):
         if not isinstance(given, dict) or not isinstance(given.get("system"), str):
             return given
         system = given["system"]
+        if system == FILES and len(given) > 1:
+            raise ValueError("of files it names the system alone: the files stand in 'records'")
         if system == "hubspot" and "account_number_field" in given:
             raise ValueError("account_number_field is a key of salesforce and bottlecrm, not of hubspot")
         defaults = {"connection": f"{system}_default"}
@@ -343,7 +356,34 @@ class Sources(_Section):
     orders: OrdersOfAKind | None = None
     crm: Crm | None = None
     behavior: Behavior | None = None
+    records: Records | None = None
     sync: Sync | None = None
+
+    @property
+    def record_files(self) -> dict[str, RecordFile]:
+        """The entities whose records are read from files, in the order of the contract."""
+        given = {name: getattr(self.records, name, None) for name in ENTITIES}
+        return {name: files for name, files in given.items() if files is not None}
+
+    @model_validator(mode="after")
+    def _one_crm(self) -> "Sources":
+        system = self.crm.system if self.crm else None
+        of_crm = [name for name in self.record_files if ENTITIES[name].is_crm]
+        if system == FILES and "accounts" not in of_crm:
+            raise ValueError(
+                "crm.system is files, and records.accounts is missing: they say whose its records are"
+            )
+        if system != FILES and of_crm:
+            raise ValueError(
+                f"records.{of_crm[0]} is a record of the CRM, and crm.system is {system or 'not given'}: write "
+                "crm: {system: files}, or leave it out"
+            )
+        for name, files in self.record_files.items():
+            if system is None and "account_id" in files.columns.expressions():
+                raise ValueError(
+                    f"records.{name}.columns.account_id is an id of the CRM's, and there is no crm"
+                )
+        return self
 
     @field_validator("orders", mode="before")
     @classmethod
@@ -433,8 +473,9 @@ def _variable(name: str, path: Path) -> str:
 
 
 def _anchor(document: dict[str, Any], folder: Path) -> None:
-    for kind in (Orders, Behavior):
-        given = document.get(kind.section)
+    records = document.get("records")
+    mapped = list(records.values()) if isinstance(records, dict) else []
+    for given in (document.get(Orders.section), document.get(Behavior.section), *mapped):
         if isinstance(given, dict) and isinstance(given.get("file"), str):
             given["file"] = str(folder / Path(given["file"]).expanduser())
 
@@ -447,7 +488,7 @@ def _fault(error: ErrorDetails) -> str:
         return f"the key '{place}' is missing."
     if error["type"] == "value_error":
         message = str(error["ctx"]["error"])
-        return f"{place}: {message}" + ("" if message.endswith(".") else ".")
+        return (f"{place}: " if place else "") + message + ("" if message.endswith(".") else ".")
     return f"{place}: {_one_line(error['msg'])}, but it is {error['input']!r}."
 
 

@@ -92,11 +92,12 @@ def land(
     files: Sequence[Path | str],
     columns: SourceColumns,
     finish: Callable[[Load], None] | None = None,
+    keep: Callable[[duckdb.DuckDBPyConnection, Contract, Load], None] | None = None,
 ) -> Load:
     """Land the rows of MAPPED dated up to the end of `as_of` and return the books of the load.
 
-    All is written in one transaction, and `finish` is called within it, at the end. Raises StratumError where
-    the warehouse holds another company.
+    All is written in one transaction; `keep` lands the rows that are not refused (`land_kept` where it is not given),
+    and `finish` is called at the end. Raises StratumError where the warehouse holds another company.
     """
     with landing(contract.source, contract.entity, as_of) as load:
         bind_company(load.connection, company.name, company.timezone, company.currency)
@@ -104,7 +105,7 @@ def land(
         extras = record_columns(load, columns)
         if extras:
             _find_extras(engine, extras)
-        land_kept(engine, contract, load)
+        (keep or land_kept)(engine, contract, load)
         with timed(contract, f"wrote {load.rows_quarantined} refused rows"):
             _quarantine(engine, load, list(columns.types))
             # What reads a database reads no row twice, so it settles none.
@@ -131,6 +132,12 @@ def _count(engine: duckdb.DuckDBPyConnection, load: Load) -> None:
         f"count(*) filter (where is_later) from {MAPPED}"
     ).fetchall()[0]
     load.rows_unattributed, load.rows_later = unattributed, later
+    count_refused(engine, load)
+    load.rows_in = kept + load.rows_quarantined
+
+
+def count_refused(engine: duckdb.DuckDBPyConnection, load: Load) -> None:
+    """Count the refused rows of MAPPED, and the lines and files that cannot be read, in the books of the load."""
     load.reasons.update(
         dict(
             engine.execute(
@@ -140,7 +147,6 @@ def _count(engine: duckdb.DuckDBPyConnection, load: Load) -> None:
             ).fetchall()
         )
     )
-    load.rows_in = kept + load.rows_quarantined
 
 
 def _find_changes(engine: duckdb.DuckDBPyConnection, contract: Contract, load: Load) -> None:
@@ -163,11 +169,11 @@ def _compare(engine: duckdb.DuckDBPyConnection, contract: Contract, load: Load) 
     load.connection.execute(
         "create temp table seen (row_no bigint, row_key text, row_hash text) on commit drop"
     )
-    _copy(
+    copy_rows(
         engine,
         load,
         "seen (row_no, row_key, row_hash)",
-        {"row_no": "row_no", "row_key": _quoted("row_key"), "row_hash": "row_hash"},
+        {"row_no": "row_no", "row_key": csv_text("row_key"), "row_hash": "row_hash"},
         KEPT,
     )
     load.connection.execute("analyze seen")
@@ -216,25 +222,25 @@ def _land_rows(engine: duckdb.DuckDBPyConnection, contract: Contract, load: Load
         "load_seq": str(load.load_seq),
         "loaded_at": f"'{load.started_at.isoformat()}'",
         "known_on": known_on(load),
-        "source_file": _quoted("stratum_file"),
+        "source_file": csv_text("stratum_file"),
         "source_row": "stratum_row",
-        "row_key": _quoted("row_key"),
+        "row_key": csv_text("row_key"),
         "row_hash": "row_hash",
     }
-    values |= {name: _quoted(name) if kind == "text" else name for name, kind in contract.types.items()}
-    values |= {name: _quoted(name) for name in contract.derived}
+    values |= {name: csv_text(name) if kind == "text" else name for name, kind in contract.types.items()}
+    values |= {name: csv_text(name) for name in contract.derived}
     values[contract.at] = f"strftime(timezone('UTC', {contract.at}), '%Y-%m-%d %H:%M:%S.%f+00')"
     changed = f"{MAPPED} join changes using (row_no)"
     if _has_extras(engine):
-        values["extras"] = _quoted("extras")
+        values["extras"] = csv_text("extras")
         changed += f" left join {EXTRAS} using (row_no)"
-    _copy(engine, load, f"{contract.table} ({', '.join(values)})", values, f"{changed} order by row_no")
+    copy_rows(engine, load, f"{contract.table} ({', '.join(values)})", values, f"{changed} order by row_no")
     load.connection.execute("create temp table places (customer_id text, day date) on commit drop")
-    _copy(
+    copy_rows(
         engine,
         load,
         "places (customer_id, day)",
-        {"customer_id": _quoted("customer_id"), "day": "local_day"},
+        {"customer_id": csv_text("customer_id"), "day": "local_day"},
         f"(select distinct coalesce(customer_id, '') as customer_id, local_day from {changed})",  # noqa: S608
     )
     _queue(contract, load, sql.SQL("select customer_id, day from places"))
@@ -302,11 +308,11 @@ from originals
     values = {
         "row_hash": "row_hash",
         "reason": "reason",
-        "source_file": _quoted("stratum_file"),
+        "source_file": csv_text("stratum_file"),
         "source_row": "stratum_row",
-        "original": _quoted("original"),
+        "original": csv_text("original"),
     }
-    _copy(engine, load, f"refused ({', '.join(values)})", values, "quarantined")
+    copy_rows(engine, load, f"refused ({', '.join(values)})", values, "quarantined")
     load.connection.execute(
         "insert into quarantine.rows (source, entity, row_hash, reason, source_file, source_row, original, "
         "first_load_id, last_load_id) select %s, %s, row_hash, reason, source_file, source_row, original, "
@@ -351,11 +357,12 @@ def _name(table: str) -> sql.Identifier:
     return sql.Identifier(*table.split("."))
 
 
-def _quoted(value: str) -> str:
+def csv_text(value: str) -> str:
+    """Return the SQL of a text, given by SQL, as a quoted field of csv."""
     return f"""'"' || replace({value}, '"', '""') || '"'"""
 
 
-def _copy(
+def copy_rows(
     engine: duckdb.DuckDBPyConnection, load: Load, target: str, values: dict[str, str], origin: str
 ) -> None:
     """COPY a DuckDB query into a PostgreSQL table within the load's transaction.
