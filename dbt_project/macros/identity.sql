@@ -58,15 +58,6 @@
 {%- endmacro %}
 
 
-{#- What people have decided and not undone. -#}
-{% macro decisions_in_force() -%}
-    select decisions.*
-    from {{ source('identity', 'decisions') }} as decisions
-    left join {{ source('identity', 'decisions') }} as undoings on decisions.decision_id = undoings.undoes
-    where decisions.action <> 'undo' and undoings.decision_id is null
-{%- endmacro %}
-
-
 {#- The days an account is made of: those of one customer (tenant) as they stand in the rollup, or of several together.
     A series is named by the customer's own number; int_account_spans names those of several. -#}
 {% macro order_series() -%}

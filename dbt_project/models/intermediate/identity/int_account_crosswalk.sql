@@ -13,7 +13,7 @@ with recursive
 
 decisions as (
 
-    {{ decisions_in_force() }}
+    select * from {{ source('identity', 'decisions_in_force') }}
 
 ),
 
@@ -57,15 +57,15 @@ numbers as (
 
 ),
 
-record_decisions as (
+tenant_decisions as (
 
     select *
     from (
         select
             *,
-            row_number() over (partition by source_system, source_account_id order by decision_id desc) as newness
+            row_number() over (partition by source_account_id order by decision_id desc) as newness
         from decisions
-        where action in ('link', 'separate')
+        where action in ('link', 'separate') and source_system = 'behavior'
     ) as ranked
     where newness = 1
 
@@ -76,28 +76,23 @@ own_mappings as (
 
     select
         'orders' as source_system,
-        order_customers.customer_id as source_account_id,
-        case when record_decisions.action = 'link' then record_decisions.account_id else order_customers.customer_id end
-            as account_id,
-        case when record_decisions.action is null then 'own_id' else 'decision' end as matched_by,
+        customer_id as source_account_id,
+        customer_id as account_id,
+        'own_id' as matched_by,
         {{ beginning() }} as from_date,
         {{ end_of_time() }} as until_date
     from order_customers
-    left join record_decisions
-        on
-            record_decisions.source_system = 'orders'
-            and order_customers.customer_id = record_decisions.source_account_id
     union all
     select
         'behavior' as source_system,
         tenants.tenant_id as source_account_id,
         case
-            when record_decisions.action = 'link' then record_decisions.account_id
-            when record_decisions.action = 'separate' then 'behavior:' || tenants.tenant_id
+            when tenant_decisions.action = 'link' then tenant_decisions.account_id
+            when tenant_decisions.action = 'separate' then 'behavior:' || tenants.tenant_id
             else tenants.tenant_id
         end as account_id,
         case
-            when record_decisions.action is not null then 'decision'
+            when tenant_decisions.action is not null then 'decision'
             when numbers.account_id is not null then 'account_number'
             else 'own_id'
         end as matched_by,
@@ -105,10 +100,7 @@ own_mappings as (
         {{ end_of_time() }} as until_date
     from tenants
     left join numbers on tenants.tenant_id = numbers.account_id
-    left join record_decisions
-        on
-            record_decisions.source_system = 'behavior'
-            and tenants.tenant_id = record_decisions.source_account_id
+    left join tenant_decisions on tenants.tenant_id = tenant_decisions.source_account_id
     union all
     select
         source_system,
@@ -184,7 +176,6 @@ mappings as (
     select
         own_mappings.source_system,
         own_mappings.source_account_id,
-        own_mappings.account_id as own_account_id,
         coalesce(merge_periods.reached_id, own_mappings.account_id) as account_id,
         case
             when merge_periods.reached_id <> own_mappings.account_id then 'merge'
@@ -327,7 +318,6 @@ dated_mappings as (
     select
         mappings.source_system,
         mappings.source_account_id,
-        mappings.own_account_id,
         mappings.account_id,
         mappings.matched_by,
         coalesce(greatest(mappings.from_date, internal_periods.from_date), mappings.from_date) as from_date,

@@ -3,7 +3,7 @@ with recursive
 
 decisions as (
 
-    {{ decisions_in_force() }}
+    select * from {{ source('identity', 'decisions_in_force') }}
 
 ),
 

@@ -51,7 +51,7 @@ legal_forms as (
 
 decisions as (
 
-    {{ decisions_in_force() }}
+    select * from {{ source('identity', 'decisions_in_force') }}
 
 ),
 
@@ -133,7 +133,7 @@ internal_records as (
 
 ),
 
--- A customer that was merged away is known by what identifies it as the one it was merged into.
+-- A customer that was merged away and the one it was merged into are no two candidates.
 stated_merges as (
 
     select
@@ -186,7 +186,8 @@ account_keys as (
     select distinct
         keys.rule,
         keys.key,
-        coalesce(stated_merges.into_account_id, keys.account_id) as account_id
+        keys.account_id,
+        coalesce(stated_merges.into_account_id, keys.account_id) as survivor_id
     from (
         {%- for rule in ['tax_id', 'domain', 'name'] %}
         select
@@ -233,7 +234,8 @@ matches as (
         record_keys.record_id,
         record_keys.rule,
         record_keys.key,
-        account_keys.account_id
+        account_keys.account_id,
+        account_keys.survivor_id
     from record_keys
     inner join account_keys
         on
@@ -250,8 +252,10 @@ rule_matches as (
         matches.record_id,
         matches.rule,
         matches.key,
-        count(*) as candidates,
-        min(matches.account_id) as account_id,
+        count(distinct matches.survivor_id) as candidates,
+        min(matches.survivor_id) as survivor_id,
+        case when count(distinct matches.account_id) = 1 then min(matches.account_id) else min(matches.survivor_id) end
+            as account_id,
         {{ joined_texts('matches.account_id', ', ') }} as candidate_ids
     from matches
     inner join rules on matches.rule = rules.rule
@@ -294,7 +298,7 @@ contradictions as (
             where
                 matches.record_id = best_matches.record_id
                 and matches.rule = others.rule
-                and matches.account_id = best_matches.account_id
+                and matches.survivor_id = best_matches.survivor_id
         )
     union all
     select
@@ -315,14 +319,14 @@ contradictions as (
         exists (
             select 1
             from account_keys
-            where account_keys.rule = rules.rule and account_keys.account_id = best_matches.account_id
+            where account_keys.rule = rules.rule and account_keys.survivor_id = best_matches.survivor_id
         )
         and not exists (
             select 1
             from account_keys
             where
                 account_keys.rule = rules.rule
-                and account_keys.account_id = best_matches.account_id
+                and account_keys.survivor_id = best_matches.survivor_id
                 and account_keys.key = record_keys.key
         )
 

@@ -35,6 +35,13 @@ create table identity.decisions (
 );
 comment on column identity.decisions.effective_from is
     'First day the decision is true of; null: it was always true, and what stood before was a mistake.';
+
+create view identity.decisions_in_force as
+select decision_id, action, source_system, source_account_id, account_id, into_account_id, effective_from, why,
+       decided_by, decided_at
+from identity.decisions as decision
+where action <> 'undo'
+  and not exists (select from identity.decisions as undoing where undoing.undoes = decision.decision_id);
 """)
     # The crosswalk moves here from intermediate and is made anew; the old one goes where this role may drop it.
     op.execute("""
