@@ -52,12 +52,12 @@ attributed_sums as (
 excluded_customers as (
 
     select
-        account_id,
-        source_account_id as customer_id
+        mappings.account_id,
+        mappings.source_account_id as customer_id
     from {{ ref('int_account_crosswalk') }} as mappings
     where
-        source_system = 'orders'
-        and is_internal
+        mappings.source_system = 'orders'
+        and mappings.is_internal
         and {{ holds_on('mappings', as_of_date()) }}
 
 ),

@@ -5,7 +5,6 @@
         full_refresh=false,
         on_schema_change='append_new_columns',
         indexes=[{'columns': ['source_system', 'source_account_id']}, {'columns': ['account_id']}],
-        post_hook="analyze {{ this }}",
     )
 }}
 
@@ -126,12 +125,12 @@ merge_steps as (
     union all
     select
         merge_steps.account_id,
-        merges.into_account_id as reached_id,
-        greatest(merge_steps.from_date, merges.merged_on) as from_date,
+        account_merges.into_account_id as reached_id,
+        greatest(merge_steps.from_date, account_merges.merged_on) as from_date,
         merge_steps.steps + 1 as steps
     from merge_steps
-    inner join {{ ref('int_account_merges') }} as merges on merge_steps.reached_id = merges.account_id
-    where merges.verdict = 'merged' and merge_steps.steps < 30
+    inner join {{ ref('int_account_merges') }} as account_merges on merge_steps.reached_id = account_merges.account_id
+    where account_merges.verdict = 'merged' and merge_steps.steps < 30
 
 ),
 
@@ -188,7 +187,7 @@ mappings as (
         on
             own_mappings.account_id = merge_periods.account_id
             and own_mappings.from_date < merge_periods.until_date
-            and merge_periods.from_date < own_mappings.until_date
+            and own_mappings.until_date > merge_periods.from_date
 
 ),
 
@@ -328,7 +327,7 @@ dated_mappings as (
         on
             mappings.account_id = internal_periods.account_id
             and mappings.from_date < internal_periods.until_date
-            and internal_periods.from_date < mappings.until_date
+            and mappings.until_date > internal_periods.from_date
 
 ),
 

@@ -66,10 +66,14 @@ record_merges as (
 account_merges_of_records as (
 
     select
-        case when merged.account_id <> merged.record_id and kept.account_id = kept.record_id then kept.account_id
-            else merged.account_id end as account_id,
-        case when merged.account_id <> merged.record_id and kept.account_id = kept.record_id then merged.account_id
-            else kept.account_id end as into_account_id,
+        case
+            when merged.account_id <> merged.record_id and kept.account_id = kept.record_id then kept.account_id
+            else merged.account_id
+        end as account_id,
+        case
+            when merged.account_id <> merged.record_id and kept.account_id = kept.record_id then merged.account_id
+            else kept.account_id
+        end as into_account_id,
         record_merges.merged_on,
         merged.source_system as stated_by
     from record_merges

@@ -13,10 +13,10 @@ crosswalk as (
 parent_ids as (
 
     select
-        crm_system as source_system,
-        source_record_id as source_account_id,
-        parent_record_id,
-        is_archived,
+        companies.crm_system as source_system,
+        companies.source_record_id as source_account_id,
+        companies.parent_record_id,
+        companies.is_archived,
         {{ version_days('companies') }}
     from {{ ref('int_crm_companies') }} as companies
 
@@ -45,7 +45,11 @@ statements as (
         parent_record_id,
         valid_from_date as from_date,
         coalesce(valid_until_date, {{ end_of_time() }}) as until_date
-    from (select * from parent_ids union all select * from customer_parents) as versions
+    from (
+        select * from parent_ids
+        union all
+        select * from customer_parents
+    ) as versions
     where parent_record_id is not null and not is_archived
 
 ),

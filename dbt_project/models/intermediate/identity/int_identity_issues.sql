@@ -81,17 +81,18 @@ refused_merges as (
 
     select
         coalesce(links.source_system, 'orders') as source_system,
-        coalesce(links.source_account_id, merges.account_id) as source_account_id,
-        merges.into_account_id,
-        merges.stated_by || ' merges it into ' || merges.into_account_id || ' from ' || {{ as_text('merges.merged_on') }}
-        || case merges.verdict
+        coalesce(links.source_account_id, account_merges.account_id) as source_account_id,
+        account_merges.into_account_id,
+        account_merges.stated_by || ' merges it into ' || account_merges.into_account_id
+        || ' from ' || {{ as_text('account_merges.merged_on') }}
+        || case account_merges.verdict
             when 'disagrees' then ', which is not the only account it is said to be'
             when 'tax_ids_differ' then ', whose tax id in the order system is another'
             else ', from where merges lead back to it'
         end as evidence
-    from {{ ref('int_account_merges') }} as merges
-    left join links on merges.account_id = links.record_id
-    where merges.verdict in ('disagrees', 'tax_ids_differ', 'in_a_circle')
+    from {{ ref('int_account_merges') }} as account_merges
+    left join links on account_merges.account_id = links.record_id
+    where account_merges.verdict in ('disagrees', 'tax_ids_differ', 'in_a_circle')
 
 ),
 
@@ -219,7 +220,8 @@ contradictory as (
         tenants.source_account_id,
         'id_means_two_accounts' as kind,
         tenants.account_id || ', ' || order_customers.account_id as candidate_ids,
-        'the tenant is ' || tenants.account_id || ', the customer of the same id ' || order_customers.account_id as evidence
+        'the tenant is ' || tenants.account_id || ', the customer of the same id ' || order_customers.account_id
+            as evidence
     from crosswalk as tenants
     inner join crosswalk as order_customers on tenants.source_account_id = order_customers.source_account_id
     where

@@ -27,14 +27,15 @@ rules as (
     from (
         select
             rule_periods.valid_from_date,
-            policy.rule,
-            policy.priority,
-            policy.is_on,
+            dated_rules.rule,
+            dated_rules.priority,
+            dated_rules.is_on,
             row_number() over (
-                partition by rule_periods.valid_from_date, policy.rule order by policy.effective_from desc
+                partition by rule_periods.valid_from_date, dated_rules.rule order by dated_rules.effective_from desc
             ) as newness
         from rule_periods
-        inner join {{ ref('identity_rules') }} as policy on rule_periods.effective_from >= policy.effective_from
+        inner join {{ ref('identity_rules') }} as dated_rules
+            on rule_periods.effective_from >= dated_rules.effective_from
     ) as dated
     where newness = 1
 
@@ -78,7 +79,7 @@ companies as (
         companies.is_archived,
         coalesce(companies.is_internal, false) as is_flagged,
         lower(companies.account_name) as lower_name,
-        {{ normal_name('companies.account_name', 'legal_forms.words', 'legal_forms.endings') }} as name,
+        {{ normal_name('companies.account_name', 'legal_forms.words', 'legal_forms.endings') }} as plain_name,
         {{ normal_domain('companies.domain') }} as domain,
         {{ normal_tax_id('companies.tax_id') }} as tax_id,
         case
@@ -101,7 +102,7 @@ customers as (
 
     select
         customers.customer_id,
-        {{ normal_name('customers.customer_name', 'legal_forms.words', 'legal_forms.endings') }} as name,
+        {{ normal_name('customers.customer_name', 'legal_forms.words', 'legal_forms.endings') }} as plain_name,
         {{ normal_domain('customers.domain') }} as domain,
         {{ normal_tax_id('customers.tax_id') }} as tax_id
     from {{ ref('stg_customers') }} as customers
@@ -151,7 +152,7 @@ stated_merges as (
             into_account_id
         from decisions
         where action = 'merge'
-    ) as merges
+    ) as merge_statements
     group by account_id
     having count(distinct into_account_id) = 1
 
@@ -161,14 +162,14 @@ known_parties as (
 
     select
         customer_id as account_id,
-        name,
+        plain_name,
         domain,
         tax_id
     from customers
     union all
     select
         companies.exact_account_id as account_id,
-        companies.name,
+        companies.plain_name,
         companies.domain,
         companies.tax_id
     from companies
@@ -184,24 +185,24 @@ known_parties as (
 account_keys as (
 
     select distinct
-        keys.rule,
-        keys.key,
-        keys.account_id,
-        coalesce(stated_merges.into_account_id, keys.account_id) as survivor_id
+        party_keys.rule,
+        party_keys.key_text,
+        party_keys.account_id,
+        coalesce(stated_merges.into_account_id, party_keys.account_id) as survivor_id
     from (
-        {%- for rule in ['tax_id', 'domain', 'name'] %}
+        {%- for rule, column in {'tax_id': 'tax_id', 'domain': 'domain', 'name': 'plain_name'}.items() %}
         select
             '{{ rule }}' as rule,
-            {{ rule }} as key,
+            {{ column }} as key_text,
             account_id
         from known_parties
         {% if not loop.last %}union all{% endif %}
         {%- endfor %}
-    ) as keys
-    left join stated_merges on keys.account_id = stated_merges.account_id
+    ) as party_keys
+    left join stated_merges on party_keys.account_id = stated_merges.account_id
     left join {{ ref('free_mail_domains') }} as free_mail_domains
-        on keys.rule = 'domain' and keys.key = free_mail_domains.domain
-    where keys.key is not null and free_mail_domains.domain is null
+        on party_keys.rule = 'domain' and party_keys.key_text = free_mail_domains.domain
+    where party_keys.key_text is not null and free_mail_domains.domain is null
 
 ),
 
@@ -216,13 +217,13 @@ unknown_records as (
 
 record_keys as (
 
-    {%- for rule in ['tax_id', 'domain', 'name'] %}
+    {%- for rule, column in {'tax_id': 'tax_id', 'domain': 'domain', 'name': 'plain_name'}.items() %}
     select
         record_id,
         '{{ rule }}' as rule,
-        {{ rule }} as key
+        {{ column }} as key_text
     from unknown_records
-    where {{ rule }} is not null
+    where {{ column }} is not null
     {% if not loop.last %}union all{% endif %}
     {%- endfor %}
 
@@ -233,14 +234,14 @@ matches as (
     select
         record_keys.record_id,
         record_keys.rule,
-        record_keys.key,
+        record_keys.key_text,
         account_keys.account_id,
         account_keys.survivor_id
     from record_keys
     inner join account_keys
         on
             record_keys.rule = account_keys.rule
-            and record_keys.key = account_keys.key
+            and record_keys.key_text = account_keys.key_text
 
 ),
 
@@ -251,7 +252,7 @@ rule_matches as (
         rules.priority,
         matches.record_id,
         matches.rule,
-        matches.key,
+        matches.key_text,
         count(distinct matches.survivor_id) as candidates,
         min(matches.survivor_id) as survivor_id,
         case when count(distinct matches.account_id) = 1 then min(matches.account_id) else min(matches.survivor_id) end
@@ -260,7 +261,7 @@ rule_matches as (
     from matches
     inner join rules on matches.rule = rules.rule
     where rules.is_on
-    group by rules.valid_from_date, rules.priority, matches.record_id, matches.rule, matches.key
+    group by rules.valid_from_date, rules.priority, matches.record_id, matches.rule, matches.key_text
 
 ),
 
@@ -283,21 +284,21 @@ contradictions as (
     select
         best_matches.valid_from_date,
         best_matches.record_id,
-        others.candidate_ids as other_ids,
-        others.rule || ' ' || others.key || ' is that of ' || others.candidate_ids as evidence
+        other_matches.candidate_ids as other_ids,
+        other_matches.rule || ' ' || other_matches.key_text || ' is that of ' || other_matches.candidate_ids as evidence
     from best_matches
-    inner join rule_matches as others
+    inner join rule_matches as other_matches
         on
-            best_matches.valid_from_date = others.valid_from_date
-            and best_matches.record_id = others.record_id
-            and best_matches.rule <> others.rule
+            best_matches.valid_from_date = other_matches.valid_from_date
+            and best_matches.record_id = other_matches.record_id
+            and best_matches.rule <> other_matches.rule
     where
         not exists (
             select 1
             from matches
             where
                 matches.record_id = best_matches.record_id
-                and matches.rule = others.rule
+                and matches.rule = other_matches.rule
                 and matches.survivor_id = best_matches.survivor_id
         )
     union all
@@ -305,7 +306,7 @@ contradictions as (
         best_matches.valid_from_date,
         best_matches.record_id,
         null as other_ids,
-        record_keys.rule || ' ' || record_keys.key || ' is not that of ' || best_matches.account_id as evidence
+        record_keys.rule || ' ' || record_keys.key_text || ' is not that of ' || best_matches.account_id as evidence
     from best_matches
     inner join rules
         on
@@ -327,7 +328,7 @@ contradictions as (
             where
                 account_keys.rule = rules.rule
                 and account_keys.survivor_id = best_matches.survivor_id
-                and account_keys.key = record_keys.key
+                and account_keys.key_text = record_keys.key_text
         )
 
 ),
@@ -357,7 +358,7 @@ verdicts as (
             else 'linked'
         end as verdict,
         best_matches.candidate_ids || coalesce(', ' || contradicted.other_ids, '') as candidate_ids,
-        best_matches.rule || ' ' || best_matches.key || ' is that of ' || best_matches.candidate_ids
+        best_matches.rule || ' ' || best_matches.key_text || ' is that of ' || best_matches.candidate_ids
         || coalesce('; ' || contradicted.evidence, '') as evidence
     from best_matches
     left join contradicted

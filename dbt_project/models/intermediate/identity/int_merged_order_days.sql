@@ -1,4 +1,4 @@
-{{ config(indexes=[{'columns': ['series_id', 'order_date'], 'unique': true}], post_hook="analyze {{ this }}") }}
+{{ config(indexes=[{'columns': ['series_id', 'order_date'], 'unique': true}]) }}
 
 with
 

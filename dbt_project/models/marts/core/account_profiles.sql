@@ -9,10 +9,10 @@ account_features as (
 
 account_crosswalk as (
 
-    select * from {{ ref('int_account_crosswalk') }} as mappings
+    select mappings.* from {{ ref('int_account_crosswalk') }} as mappings
     where
-        source_system not in ('orders', 'behavior')
-        and not is_internal
+        mappings.source_system not in ('orders', 'behavior')
+        and not mappings.is_internal
         and {{ holds_on('mappings', as_of_date()) }}
 
 ),
@@ -77,9 +77,11 @@ account_parents as (
     select *
     from (
         select
-            account_id,
-            parent_account_id,
-            row_number() over (partition by account_id order by preference, parent_account_id) as place_in_account
+            parents.account_id,
+            parents.parent_account_id,
+            row_number() over (
+                partition by parents.account_id order by parents.preference, parents.parent_account_id
+            ) as place_in_account
         from {{ ref('int_account_parents') }} as parents
         where {{ holds_on('parents', as_of_date()) }}
     ) as placed
