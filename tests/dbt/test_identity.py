@@ -9,6 +9,10 @@ from psycopg.types.json import Jsonb
 
 from include.dbt import build
 from include.errors import StratumError
+from include.simulate.market.crm import accounts_table
+from include.simulate.market.orders import labels
+from include.simulate.market.population import populate
+from include.simulate.market.scales import scale_of
 from include.sources import identities
 from include.sources.loads import bind_company, landing
 from include.warehouse import embedded
@@ -362,3 +366,34 @@ def test_a_decision_against_an_earlier_one_is_refused(undecided: Warehouse) -> N
 def test_before_the_first_build_the_command_says_so(warehouse: Warehouse) -> None:
     with pytest.raises(StratumError, match="they are made by a build"):
         identities.show_identities(None, 1)
+
+
+def test_of_a_simulated_market_every_link_by_a_rule_is_right_and_none_of_a_double_is_missed(
+    warehouse: Warehouse,
+) -> None:
+    """The market doubles records, leaves numbers out, and knows which company each record is."""
+    made = populate(scale_of("S"), 7, 0, 0, 1_500)
+    codes = labels("C", made.number, 7)
+    records = accounts_table(made, codes, 7, 0).to_pylist()
+    number = {record["crm_id"]: (int(record["crm_id"]) - 1_000_000) // 2 for record in records}
+    customers = {n: code for n, code in enumerate(codes.to_pylist()) if made.converts[n]}
+    keys = {number[each["crm_id"]]: {"tax_id": each["tax_id"], "domain": each["domain"]} for each in records}
+    land_customers(AS_OF, *[(code, JANUARY, keys[n]) for n, code in customers.items()])
+    versions = [
+        Version(
+            each["crm_id"], each["account_no"], at(JANUARY), {"name": each["name"], "domain": each["domain"]}
+        )
+        for each in records
+    ]
+    land_versions(AS_OF, "companies", versions)
+    build("staging", AS_OF, "run-market")
+    found = dict(
+        warehouse.rows(
+            "select source_account_id, account_id from identity.int_identity_links "
+            "where matched_by in ('tax_id', 'domain', 'name')"
+        )
+    )
+    unnumbered = [each["crm_id"] for each in records if each["account_no"] is None]
+    known = {record: customers[number[record]] for record in unnumbered if number[record] in customers}
+    assert sum(int(record) % 2 for record in known) > 5  # doubled ones
+    assert found == known
