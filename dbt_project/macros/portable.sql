@@ -160,3 +160,19 @@
 {% macro default__as_text(value) -%}
     cast({{ value }} as text)
 {%- endmacro %}
+
+
+{#- A text with everything that a pattern matches replaced; the pattern is written out. -#}
+{% macro regex_replace(text, pattern, replacement) -%}
+    {{ return(adapter.dispatch('regex_replace_by')(text, "'" ~ pattern ~ "'", replacement)) }}
+{%- endmacro %}
+
+
+{#- The same by a pattern that is an expression. -#}
+{% macro regex_replace_by(text, pattern, replacement) -%}
+    {{ return(adapter.dispatch('regex_replace_by')(text, pattern, replacement)) }}
+{%- endmacro %}
+
+{% macro default__regex_replace_by(text, pattern, replacement) -%}
+    regexp_replace({{ text }}, {{ pattern }}, '{{ replacement }}', 'g')
+{%- endmacro %}

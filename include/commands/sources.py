@@ -7,9 +7,13 @@ from dataclasses import asdict
 import typer
 
 from include.commands.common import AsJson, SourcesFile, read_sources, say
+from include.commands.identities import identities_app
 from include.settings import get_settings
 
-sources_app = typer.Typer(no_args_is_help=True, help="What the configured sources have.")
+sources_app = typer.Typer(
+    no_args_is_help=True, help="What the configured sources have, and who is who in them."
+)
+sources_app.add_typer(identities_app, name="identities")
 
 
 @sources_app.command("check")

@@ -160,7 +160,9 @@ def _text(value: Any) -> str | None:
 KINDS = (
     Kind(
         Entity(
-            "accounts", ("name", "industry", "country", "assigned_to", "account_number"), "account_number"
+            "accounts",
+            ("name", "industry", "country", "website", "assigned_to", "account_number"),
+            "account_number",
         ),
         Listing(
             "accounts/",

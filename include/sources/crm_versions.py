@@ -28,7 +28,19 @@ class Entity:
         return self.number is not None
 
 
-COMPANIES = Entity("companies", ("name", "industry", "country", "account_number"), "account_number")
+COMPANIES = Entity(
+    "companies",
+    (
+        "name",
+        "industry",
+        "country",
+        "account_number",
+        "domain",
+        "hs_parent_company_id",
+        "hs_merged_object_ids",
+    ),
+    "account_number",
+)
 ENTITIES = (
     COMPANIES,
     Entity("contacts", ("jobtitle", "hs_buying_role", "hs_email_optout")),

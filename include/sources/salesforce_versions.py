@@ -20,8 +20,9 @@ Row = dict[str, str]
 SYSTEM_FIELDS = ("Id", "IsDeleted", "CreatedDate", "SystemModstamp")
 HISTORY_FIELDS = ("Field", "OldValue", "NewValue")
 NUMBERS = ("currency", "double", "int", "long", "percent")
-USER_ID = re.compile(r"00[5G][0-9A-Za-z]{12}([0-9A-Za-z]{3})?")
-"""An id of a user or a queue. A change of owner is kept twice: with the ids, and with the names, which we leave."""
+LOOKED_UP_ID = re.compile(r"00[15G][0-9A-Za-z]{12}([0-9A-Za-z]{3})?")
+"""An id of an account, a user or a queue. A change of a lookup is kept twice: with the ids, and with the names, which
+we leave."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Kind:
 
 def kinds(account_number_field: str) -> tuple[Kind, ...]:
     """Return what is pulled, accounts first. No name and no address of a person is."""
-    companies = ("Name", "Industry", "BillingCountry", "OwnerId")
+    companies = ("Name", "Industry", "BillingCountry", "OwnerId", "Website", "ParentId", "MasterRecordId")
     number = account_number_field
     return (
         Kind(
@@ -193,7 +194,7 @@ def _is_of(row: Row, name: str, types: dict[str, str]) -> bool:
     if types.get(name) != "reference":
         return row["Field"] == name
     ids = [text for text in (row["OldValue"], row["NewValue"]) if text]
-    return row["Field"] == name.removesuffix("Id") and bool(ids) and all(map(USER_ID.fullmatch, ids))
+    return row["Field"] == name.removesuffix("Id") and bool(ids) and all(map(LOOKED_UP_ID.fullmatch, ids))
 
 
 def _value(types: dict[str, str], name: str, row: Row) -> str | None:

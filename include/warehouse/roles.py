@@ -23,6 +23,7 @@ SCHEMA_GRANTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("transformer", "raw_bottlecrm"): READ,
     ("transformer", "staging"): OWN,
     ("transformer", "intermediate"): OWN,
+    ("transformer", "identity"): OWN,
     ("transformer", "marts"): OWN,
     ("transformer", "candidate"): OWN,
     ("scorer", "ml"): APPEND,
@@ -52,6 +53,7 @@ TABLE_GRANTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("loader", "intermediate.usage_day_queue"): APPEND,
     ("loader", "intermediate.restatement_queue"): APPEND,
     ("loader", "sync.call_windows"): ("select", "insert", "update"),
+    ("transformer", "identity.decisions_in_force"): READ,
     ("transformer", "audit.company"): READ,
     ("transformer", "audit.loads"): READ,
     ("transformer", "audit.load_reasons"): READ,
@@ -81,6 +83,8 @@ TABLE_GRANTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("publisher", "published.current_run"): ("select", "insert", "update"),
     ("publisher", "published.history_run"): CHANGE,
     ("syncer", "published.current_run"): READ,
+    ("housekeeper", "identity.decisions"): APPEND,
+    ("housekeeper", "identity.decisions_in_force"): READ,
     ("housekeeper", "audit.company"): READ,
     ("housekeeper", "audit.loads"): ("select", "update"),
     ("housekeeper", "audit.accepted_columns"): APPEND,
@@ -101,6 +105,8 @@ TABLE_GRANTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("housekeeper", "published.current_run"): READ,
     ("housekeeper", "published.history_run"): READ,
     ("bi_reader", "published.current_run"): READ,
+    ("auditor", "identity.decisions"): READ,
+    ("auditor", "identity.decisions_in_force"): READ,
     ("auditor", "published.current_run"): READ,
     ("auditor", "published.history_run"): READ,
 }
@@ -110,6 +116,7 @@ TABLE_GRANTS: dict[tuple[str, str], tuple[str, ...]] = {
 DEFAULT_READERS: dict[tuple[str, str], tuple[str, ...]] = {
     ("transformer", "marts"): ("scorer",),
     ("transformer", "candidate"): ("publisher",),
+    ("transformer", "identity"): ("housekeeper", "auditor"),
 }
 
 

@@ -66,6 +66,7 @@ def test_unit_tests_of_every_ruled_model_pass(built: Warehouse) -> None:
     tested = {result.node_id.split(".")[2] for result in results}
     assert tested >= {"stg_order_lines", "int_account_days", "account_features", "account_profiles"}
     assert tested >= {"account_rfm", "account_tiers", "account_lifecycle", "int_account_crosswalk"}
+    assert tested >= {"int_identity_links", "int_account_merges", "int_identity_issues"}
     assert tested >= {"int_usage_days", "stg_events", "stg_hubspot_tickets", "account_next_orders"}
     assert {result.status for result in results} == {"pass"}
 
@@ -87,7 +88,7 @@ def test_every_column_of_every_table_is_described_and_no_other(built: Warehouse)
         schema = "candidate" if entry["name"].startswith("published_") else "%"
         found = built.rows(
             "select column_name from information_schema.columns where table_name = %s and table_schema like %s "
-            "and table_schema in ('staging', 'intermediate', 'marts', 'candidate') "
+            "and table_schema in ('staging', 'intermediate', 'identity', 'marts', 'candidate') "
             "and (table_schema = 'candidate') = %s",
             table,
             schema,

@@ -82,7 +82,7 @@ def test_a_first_pull_lands_all_and_a_second_one_nothing_new(world: World) -> No
         "where record_id = %s order by valid_from",
         world.accounts[3],
     )
-    nothing = dict.fromkeys(("name", "industry", "country", "assigned_to", "account_number"))
+    nothing = dict.fromkeys(("name", "industry", "country", "website", "assigned_to", "account_number"))
     made = {"createdate": JANUARY.isoformat()}
     assert landed[0] == (None, JANUARY, JANUARY.date(), False, nothing | made)
     last_moment = datetime(2026, 3, 1, 15, 59, 59, 999999, tzinfo=UTC)
@@ -95,6 +95,7 @@ def test_a_first_pull_lands_all_and_a_second_one_nothing_new(world: World) -> No
             "name": "Account 3",
             "industry": "SOFTWARE",
             "country": "NO",
+            "website": None,
             "assigned_to": "p1",
             "account_number": "A3",
         }

@@ -48,6 +48,9 @@ def test_all_companies_land_with_their_record_ids_once(stage: Stage) -> None:
                 "industry": "Retail",
                 "country": "Norway",
                 "account_number": "A0007",
+                "domain": None,
+                "hs_parent_company_id": None,
+                "hs_merged_object_ids": None,
                 "createdate": created.isoformat(),
             },
         )

@@ -68,6 +68,9 @@ def test_a_first_pull_lands_all_and_a_second_one_nothing_new(
         "Industry": "Retail",
         "BillingCountry": "Norway",
         "OwnerId": world.ids.users[0],
+        "Website": None,
+        "ParentId": None,
+        "MasterRecordId": None,
         "AccountNumber": "A3",
         "createdate": JANUARY.isoformat(),
     }

@@ -95,6 +95,7 @@ def test_of_a_record_only_ids_dates_and_the_pulled_fields_are_kept() -> None:
             "name": "Account",
             "industry": "SOFTWARE",
             "country": "NO",
+            "website": None,
             "assigned_to": "1a2b;7d0c",
             "account_number": "A1",
         },

@@ -4,13 +4,38 @@ with
 
 final as (
 
-    {%- set systems = {
-        'hubspot': ref('stg_hubspot_companies'),
-        'salesforce': ref('stg_salesforce_accounts'),
-        'bottlecrm': ref('stg_bottlecrm_accounts'),
-        'files': ref('stg_files_accounts'),
+    {#- What a system tells of a company's identity beyond its number; what it does not is null. -#}
+    {%- set identity = {
+        'domain': 'text', 'tax_id': 'text', 'parent_record_id': 'text', 'merged_into_record_id': 'text',
+        'merged_record_ids': 'text', 'is_internal': 'boolean',
     } %}
-    {%- for system, model in systems.items() %}
+    {%- set systems = {
+        'hubspot': {
+            'model': ref('stg_hubspot_companies'),
+            'domain': 'domain',
+            'parent_record_id': "'hubspot:' || parent_record_id",
+            'merged_record_ids': 'merged_record_ids',
+        },
+        'salesforce': {
+            'model': ref('stg_salesforce_accounts'),
+            'domain': 'website',
+            'parent_record_id': "'salesforce:' || parent_record_id",
+            'merged_into_record_id': "'salesforce:' || merged_into_record_id",
+        },
+        'bottlecrm': {
+            'model': ref('stg_bottlecrm_accounts'),
+            'domain': 'website',
+        },
+        'files': {
+            'model': ref('stg_files_accounts'),
+            'domain': 'domain',
+            'tax_id': 'tax_id',
+            'parent_record_id': 'parent_record_id',
+            'merged_into_record_id': 'merged_into_record_id',
+            'is_internal': 'is_internal',
+        },
+    } %}
+    {%- for system, columns in systems.items() %}
     {% if not loop.first %}union all{% endif %}
     select
         '{{ system }}' as crm_system,
@@ -24,8 +49,11 @@ final as (
         account_name,
         industry,
         country,
+        {%- for column, type in identity.items() %}
+        cast({{ columns.get(column, 'null') }} as {{ type }}) as {{ column }},
+        {%- endfor %}
         is_latest
-    from {{ model }}
+    from {{ columns['model'] }}
     {%- endfor %}
 
 )

@@ -61,6 +61,8 @@ order_lines as (
         on
             account_crosswalk.source_system = 'orders'
             and lines_as_known.customer_id = account_crosswalk.source_account_id
+            and not account_crosswalk.is_internal
+            and {{ holds_on('account_crosswalk', 'calibration.input_date') }}
     {%- if not is_due %}
     where false
     {%- endif %}
@@ -126,12 +128,14 @@ companies as (
             partition by account_crosswalk.account_id
             order by
                 case when company_versions.is_archived then 1 else 0 end asc,
+                {{ directness('account_crosswalk.matched_by') }} asc,
                 company_versions.valid_from desc,
                 company_versions.record_id asc
         ) as place_in_account
     from (
         select
             versions.*,
+            calibration.input_date,
             row_number() over (
                 partition by versions.record_id order by versions.valid_from desc, versions.load_seq desc
             ) as newness
@@ -145,6 +149,8 @@ companies as (
         on
             company_versions.crm_system = account_crosswalk.source_system
             and company_versions.source_record_id = account_crosswalk.source_account_id
+            and not account_crosswalk.is_internal
+            and {{ holds_on('account_crosswalk', 'company_versions.input_date') }}
     where company_versions.newness = 1
 
 ),

@@ -48,6 +48,31 @@ attributed_sums as (
 
 ),
 
+-- What the company's own and test accounts ordered is in the company's totals, and in no account.
+excluded_customers as (
+
+    select
+        mappings.account_id,
+        mappings.source_account_id as customer_id
+    from {{ ref('int_account_crosswalk') }} as mappings
+    where
+        mappings.source_system = 'orders'
+        and mappings.is_internal
+        and {{ holds_on('mappings', as_of_date()) }}
+
+),
+
+excluded_sums as (
+
+    select
+        count(distinct case when account_days.orders > 0 then excluded_customers.account_id end) as accounts,
+        coalesce(sum(account_days.order_lines), 0) as order_lines,
+        coalesce(sum(account_days.net_revenue), 0) as net_revenue
+    from excluded_customers
+    inner join account_days on excluded_customers.customer_id = account_days.account_id
+
+),
+
 unattributed_sums as (
 
     select
@@ -74,11 +99,15 @@ final as (
             attributed_sums.non_product_lines + unattributed_sums.non_product_lines as bigint
         ) as order_lines_non_product,
         cast(attributed_sums.net_revenue + unattributed_sums.net_revenue as numeric(18, 2)) as net_revenue_total,
-        cast(unattributed_sums.net_revenue as numeric(18, 2)) as net_revenue_unattributed
+        cast(unattributed_sums.net_revenue as numeric(18, 2)) as net_revenue_unattributed,
+        excluded_sums.accounts as accounts_excluded,
+        cast(excluded_sums.order_lines as bigint) as order_lines_excluded,
+        cast(excluded_sums.net_revenue as numeric(18, 2)) as net_revenue_excluded
     from company
     cross join customer_sums
     cross join attributed_sums
     cross join unattributed_sums
+    cross join excluded_sums
 
 )
 

@@ -38,6 +38,7 @@ order_sums as (
     select
         pairs.as_of_date,
         pairs.account_id,
+        pairs.order_series_id,
         pairs.first_order_date,
         frequency_windows.window_days as frequency_window_days,
         sums.*
@@ -67,9 +68,9 @@ order_sums as (
             sum(case when {{ order_days_ago }} < 180 then account_days.net_revenue else 0 end) as net_revenue_180d,
             sum(case when {{ order_days_ago }} < frequency_windows.window_days then account_days.orders else 0 end)
                 as orders_in_frequency_window
-        from {{ ref('int_account_days') }} as account_days
+        from {{ order_series() }} as account_days
         where
-            account_days.account_id = pairs.account_id
+            account_days.series_id = pairs.order_series_id
             and account_days.order_date <= pairs.as_of_date
     ) as sums
 
@@ -87,15 +88,15 @@ order_rhythm as (
     from order_sums
     left join lateral (
         select max(account_days.order_date) as order_date
-        from {{ ref('int_account_days') }} as account_days
+        from {{ order_series() }} as account_days
         where
-            account_days.account_id = order_sums.account_id
+            account_days.series_id = order_sums.order_series_id
             and account_days.order_date < order_sums.last_order_date
             and account_days.orders > 0
     ) as previous_days on true
-    left join {{ ref('int_account_days') }} as countries
+    left join {{ order_series() }} as countries
         on
-            order_sums.account_id = countries.account_id
+            order_sums.order_series_id = countries.series_id
             and order_sums.country_date = countries.order_date
 
 ),
@@ -118,9 +119,9 @@ usage_sums as (
             {%- endfor %}
             count(case when {{ usage_days_ago }} < 30 then 1 end) as active_days_30d,
             sum(case when {{ usage_days_ago }} < 90 then usage_days.sessions else 0 end) as sessions_90d
-        from {{ ref('int_usage_days') }} as usage_days
+        from {{ usage_series() }} as usage_days
         where
-            usage_days.account_id = pairs.account_id
+            usage_days.series_id = pairs.usage_series_id
             and usage_days.usage_date <= pairs.as_of_date
             and usage_days.usage_date > {{ days_before('pairs.as_of_date', 180) }}
     ) as sums
@@ -136,9 +137,9 @@ last_logins as (
     from {{ ref('account_features_due') }} as pairs
     cross join lateral (
         select max(usage_days.usage_date) as last_login_date
-        from {{ ref('int_usage_days') }} as usage_days
+        from {{ usage_series() }} as usage_days
         where
-            usage_days.account_id = pairs.account_id
+            usage_days.series_id = pairs.usage_series_id
             and usage_days.usage_date <= pairs.as_of_date
             and usage_days.logins > 0
     ) as logins
@@ -155,7 +156,8 @@ pair_companies as (
     inner join {{ ref('int_account_crosswalk') }} as account_crosswalk
         on
             pairs.account_id = account_crosswalk.account_id
-            and account_crosswalk.source_system <> 'orders'
+            and account_crosswalk.source_system not in ('orders', 'behavior')
+            and {{ holds_on('account_crosswalk', 'pairs.as_of_date') }}
 
 ),
 

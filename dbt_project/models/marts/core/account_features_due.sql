@@ -3,7 +3,7 @@
         materialized='table',
         pre_hook=[
             "{{ claim_restatements() }}",
-            "{{ resolve_claimed_companies() }}",
+            "{{ resolve_claimed_ids() }}",
         ],
     )
 }}
@@ -17,11 +17,42 @@ with
 first_orders as (
 
     select
-        account_id,
+        series_id,
         min(order_date) as first_order_date
-    from {{ ref('int_account_days') }}
+    from {{ order_series() }} as order_days
     where orders > 0
-    group by account_id
+    group by series_id
+
+),
+
+-- Which series of days an account is, and when: for most their own id's, always.
+accounts as (
+
+    select
+        first_orders.series_id as account_id,
+        first_orders.series_id as order_series_id,
+        first_orders.series_id as usage_series_id,
+        first_orders.first_order_date,
+        first_orders.first_order_date as from_date,
+        {{ end_of_time() }} as until_date
+    from first_orders
+    where
+        first_orders.series_id not like ' %'
+        and not exists (
+            select 1
+            from {{ ref('int_account_spans') }} as spans
+            where spans.account_id = first_orders.series_id
+        )
+    union all
+    select
+        spans.account_id,
+        spans.order_series_id,
+        spans.usage_series_id,
+        first_orders.first_order_date,
+        greatest(first_orders.first_order_date, spans.valid_from_date) as from_date,
+        coalesce(spans.valid_until_date, {{ end_of_time() }}) as until_date
+    from {{ ref('int_account_spans') }} as spans
+    inner join first_orders on spans.order_series_id = first_orders.series_id
 
 ),
 
@@ -93,22 +124,30 @@ final as (
 
     select
         whole_dates.as_of_date,
-        first_orders.account_id,
-        first_orders.first_order_date
+        accounts.account_id,
+        accounts.order_series_id,
+        accounts.usage_series_id,
+        accounts.first_order_date
     from whole_dates
-    inner join first_orders on whole_dates.as_of_date >= first_orders.first_order_date
+    inner join accounts
+        on
+            whole_dates.as_of_date >= accounts.from_date
+            and whole_dates.as_of_date < accounts.until_date
     {% if not every_date %}
     union all
     select
         kept_dates.as_of_date,
-        first_orders.account_id,
-        first_orders.first_order_date
+        accounts.account_id,
+        accounts.order_series_id,
+        accounts.usage_series_id,
+        accounts.first_order_date
     from restatements
-    inner join first_orders on restatements.account_id = first_orders.account_id
+    inner join accounts on restatements.account_id = accounts.account_id
     inner join kept_dates
         on
             restatements.from_date <= kept_dates.as_of_date
-            and first_orders.first_order_date <= kept_dates.as_of_date
+            and accounts.from_date <= kept_dates.as_of_date
+            and accounts.until_date > kept_dates.as_of_date
             and kept_dates.as_of_date <> {{ as_of_date() }}
     {% endif %}
 

@@ -7,6 +7,7 @@ final as (
         'industry': 'industry',
         'country': 'country',
         'owner_ids': 'assigned_to',
+        'website': 'website',
     }) }}
 
 )

@@ -6,6 +6,9 @@ final as (
         'account_name': 'name',
         'industry': 'industry',
         'country': 'country',
+        'domain': 'domain',
+        'parent_record_id': 'hs_parent_company_id',
+        'merged_record_ids': 'hs_merged_object_ids',
     }) }}
 
 )

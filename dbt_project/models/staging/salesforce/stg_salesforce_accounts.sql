@@ -7,6 +7,9 @@ final as (
         'industry': 'Industry',
         'country': 'BillingCountry',
         'owner_id': 'OwnerId',
+        'website': 'Website',
+        'parent_record_id': 'ParentId',
+        'merged_into_record_id': 'MasterRecordId',
     }) }}
 
 )
