@@ -64,21 +64,32 @@ def test_every_entity_lands_and_its_books_add_up(market: Market) -> None:
             assert load.rows_in > 0, load.entity
 
 
+ACCOUNT_OF_RECORD = """
+    select crm_id,
+        coalesce(account_no, case when not is_test then coalesce(by_tax.customer_no, by_domain.customer_no) end,
+            'files:' || crm_id) as account_no
+    from accounts
+    left join customers as by_tax using (tax_id)
+    left join customers as by_domain on accounts.domain = by_domain.domain"""
+"""Which account a record of the CRM is: by its number, else by its customer's tax id, else by the domain."""
+
+
 @pytest.mark.parametrize("as_of", [JUNE, END])
 def test_features_of_the_crm_equal_the_files(market: Market, as_of: date) -> None:
     expected = market.files(
-        """
-        with mine as (select crm_id, account_no from accounts where account_no is not null),
+        f"""
+        with mine as ({ACCOUNT_OF_RECORD}),
         of_day as (
-            select account_no,
-                (select count(*) from contacts c where c.crm_id = mine.crm_id and created_at <= $as_of) as contacts,
-                (select count(*) from tickets t where t.crm_id = mine.crm_id and opened_at <= $as_of
-                    and (resolved_at is null or resolved_at > $as_of)) as open_tickets,
-                (select count(*) from opportunities o where o.crm_id = mine.crm_id and created_at <= $as_of
-                    and (closed_at is null or closed_at > $as_of)) as open_deals,
-                (select arg_max(score, answered_at) from survey_answers s where s.crm_id = mine.crm_id
-                    and answered_at <= $as_of) as nps
-            from mine
+            select mine.account_no,
+                (select count(*) from contacts c join mine m using (crm_id) where m.account_no = mine.account_no
+                    and c.created_at <= $as_of) as contacts,
+                (select count(*) from tickets t join mine m using (crm_id) where m.account_no = mine.account_no
+                    and opened_at <= $as_of and (resolved_at is null or resolved_at > $as_of)) as open_tickets,
+                (select count(*) from opportunities o join mine m using (crm_id) where m.account_no = mine.account_no
+                    and o.created_at <= $as_of and (closed_at is null or closed_at > $as_of)) as open_deals,
+                (select arg_max(score, answered_at) from survey_answers s join mine m using (crm_id)
+                    where m.account_no = mine.account_no and answered_at <= $as_of) as nps
+            from (select distinct account_no from mine where account_no not like 'files:%') as mine
         )
         select * from of_day order by account_no""",
         as_of,
@@ -157,12 +168,9 @@ def test_reference_rows_are_those_of_the_files(market: Market) -> None:
 
 def test_accounts_of_files_are_accounts_of_their_numbers(market: Market) -> None:
     rows = market.warehouse.rows(
-        "select source_account_id, account_id from intermediate.int_account_crosswalk where source_system = 'files'"
+        "select source_account_id, account_id from identity.int_account_crosswalk where source_system = 'files'"
     )
-    expected = market.files(
-        "select crm_id, coalesce(account_no, 'files:' || crm_id) from accounts where created_at <= $as_of",
-        END,
-    )
+    expected = market.files(f"{ACCOUNT_OF_RECORD} where created_at <= $as_of", END)
     assert sorted(rows) == sorted(expected)
     assert market.warehouse.value(
         "select count(*) from staging.stg_files_accounts where parent_record_id like 'files:%' and is_latest"
