@@ -138,11 +138,11 @@ def lines(summary: dict[str, Any]) -> list[str]:
     """Return the summary as lines for a terminal."""
     shown = [f"As of {summary['as_of_date']}, run {summary['run_id']}", "", "Rows"]
     for load in summary["loads"]:
-        name = f"  {load['source'] + '.' + load['entity']:<25}"
-        if load["status"] == "absent":
-            shown.append(f"{name} absent: this source is not configured")
-            continue
-        shown += _load_lines(name, load)
+        if load["status"] != "absent":
+            shown += _load_lines(f"  {load['source'] + '.' + load['entity']:<30}", load)
+    absent = [f"{load['source']}.{load['entity']}" for load in summary["loads"] if load["status"] == "absent"]
+    if absent:
+        shown.append(f"  absent, since not configured: {', '.join(absent)}")
     shown += ["", "Tiers      accounts   share  target   action"]
     for tier in summary["tiers"]:
         target = f"{tier['target_share']:>5.1%}   {tier['action']}" if "target_share" in tier else ""
