@@ -108,7 +108,8 @@ def _many_accounts(wanted: int) -> str:
         run_id = str(row[0]) if row else ""
         copy_rows("published.customer_360_by_run", wanted, "run_id = %(run_id)s", {"run_id": run_id})
         owner.execute(
-            "update published.customer_360_by_run as account set crm_record_id = numbered.record_id from ("
+            "update published.customer_360_by_run as account "
+            "set crm_system = 'hubspot', crm_record_id = numbered.record_id from ("
             "select account_id, (%s + (row_number() over (order by account_id) - 1) * %s)::text as record_id "
             "from published.customer_360_by_run where run_id = %s) as numbered "
             "where numbered.account_id = account.account_id and account.run_id = %s",

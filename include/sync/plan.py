@@ -97,6 +97,8 @@ def make_plan(
 ) -> Plan:
     """Compare published.customer_360 with the ledger of `target`; `fields` maps CRM property → column.
 
+    `target` is <system>:<connection>; an account whose CRM record is of another system is not in this one.
+
     Raises StratumError where a column is not there or of a type that cannot be told, or where another run
     was published meanwhile. Rows come in the order of account_id; memory grows with the changes only.
     """
@@ -108,7 +110,7 @@ def make_plan(
         plan = Plan(run_id, as_of, kinds, unresolved=_unresolved(connection, target))
         with connection.cursor(name="plan") as rows:
             rows.itersize = READ_AT_ONCE
-            rows.execute(_query(fields), [target, target])
+            rows.execute(_query(fields), [target.partition(":")[0], target, target])
             for row in rows:
                 _add(plan, list(fields), row)
     return plan
@@ -150,18 +152,23 @@ def _query(fields: dict[str, str]) -> sql.Composed:
     return sql.SQL("""
         select
             account.account_id,
-            nullif(account.crm_record_id, ''),
+            account.own_record_id,
             count(*) over (partition by account.account_id),
-            count(*) over (partition by nullif(account.crm_record_id, '')),
+            count(*) over (partition by account.own_record_id),
             failure.dead_at is not null,
             ledger.confirmed
             {columns}
-        from published.customer_360 as account
+        from (
+            select
+                customer.*,
+                case when customer.crm_system = %s then nullif(customer.crm_record_id, '') end as own_record_id
+            from published.customer_360 as customer
+        ) as account
         left join sync.ledger as ledger
-            on ledger.target = %s and ledger.record_id = account.crm_record_id
+            on ledger.target = %s and ledger.record_id = account.own_record_id
         left join sync.failures as failure
-            on failure.target = %s and failure.record_id = account.crm_record_id
-        order by account.account_id, account.crm_record_id
+            on failure.target = %s and failure.record_id = account.own_record_id
+        order by account.account_id, account.own_record_id
     """).format(columns=columns)
 
 

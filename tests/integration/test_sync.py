@@ -47,12 +47,15 @@ class Stage:
             }
         )
 
-    def publish(self, *rows: tuple) -> None:
+    def publish(self, *rows: tuple, crm_system: str = "hubspot") -> None:
         """Replace what is published: (account_id, crm_record_id, tier, net_revenue_365d, is_dormant)."""
         with psycopg.connect(self.warehouse.owner_url) as connection:
             connection.execute("truncate published.customer_360")
             with connection.cursor() as cursor:
-                cursor.executemany("insert into published.customer_360 values (%s, %s, %s, %s, %s)", rows)
+                cursor.executemany(
+                    "insert into published.customer_360 values (%s, %s, %s, %s, %s, %s)",
+                    [(*row, crm_system) for row in rows],
+                )
 
     def sync(self, **options: object) -> SyncResult:
         result = sync_crm(self.sources, AS_OF, clock=lambda: self.time.now, sleep=self.time.sleep, **options)
@@ -100,7 +103,8 @@ def row(
 def stage(warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     warehouse.rows("""
         create table published.customer_360 (
-            account_id text, crm_record_id text, tier text, net_revenue_365d numeric(18, 2), is_dormant boolean
+            account_id text, crm_record_id text, tier text, net_revenue_365d numeric(18, 2), is_dormant boolean,
+            crm_system text
         );
         grant usage on schema published to stratum_syncer;
         grant select on published.customer_360 to stratum_syncer;
@@ -113,6 +117,14 @@ def stage(warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         stage = Stage(warehouse, crm)
         stage.publish(*(row(n) for n in range(IN_CRM)), ("B1", None, "C", "1", True))
         yield stage
+
+
+def test_a_record_id_of_another_crm_is_never_sent(stage: Stage) -> None:
+    stage.publish(*(row(n) for n in range(IN_CRM)), crm_system="salesforce")
+    result = stage.sync()
+    assert (result.queried, result.sent, result.held) == (IN_CRM, 0, IN_CRM)
+    assert result.reasons == {"not_in_crm": IN_CRM}
+    assert stage.crm.writes == 0
 
 
 def test_the_first_sync_sends_all_and_the_second_calls_nobody(stage: Stage) -> None:

@@ -30,6 +30,20 @@ account_tiers as (
 
 ),
 
+account_segments as (
+
+    select * from {{ ref('account_segments') }}
+    where as_of_date = {{ as_of_date() }}
+
+),
+
+account_memberships as (
+
+    select * from {{ ref('account_memberships') }}
+    where as_of_date = {{ as_of_date() }}
+
+),
+
 account_lifecycle as (
 
     select * from {{ ref('account_lifecycle') }}
@@ -97,6 +111,9 @@ final as (
         account_tiers.tier,
         account_tiers.tier_rank,
         coalesce(next_actions.action, tier_actions.action) as next_action,
+        account_segments.segment,
+        account_segments.segment_action,
+        account_memberships.membership_level,
         account_lifecycle.age_stage,
         account_features.logins_30d,
         account_features.days_since_last_login,
@@ -117,6 +134,8 @@ final as (
     left join account_features on account_profiles.account_id = account_features.account_id
     left join account_rfm on account_profiles.account_id = account_rfm.account_id
     left join account_tiers on account_profiles.account_id = account_tiers.account_id
+    left join account_segments on account_profiles.account_id = account_segments.account_id
+    left join account_memberships on account_profiles.account_id = account_memberships.account_id
     left join account_lifecycle on account_profiles.account_id = account_lifecycle.account_id
     left join churn_scores on account_profiles.account_id = churn_scores.account_id
     left join risk_bands
