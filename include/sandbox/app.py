@@ -103,8 +103,11 @@ class Sandbox:
                     self.calls.by_endpoint[endpoint.__name__] += 1
                     await self._misbehave()
                 answer = endpoint(self, request, _parse(await request.body()))
-                if counted and (reads or request.method == "GET") and self.faults.take("cut_answer"):
+                only_reads = reads or request.method == "GET"
+                if counted and only_reads and self.faults.take("cut_answer"):
                     return cut_off()
+                if counted and not only_reads and self.faults.take("hang_after"):
+                    await asyncio.sleep(self.faults.hang_s)
                 return answer
             except Failure as failure:
                 return failure.response()

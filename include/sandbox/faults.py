@@ -47,6 +47,10 @@ class Faults(Switches):
     """The next n calls of any kind answer 503."""
     drop_answer: int = 0
     """The next n batch updates and merges write and then cut the connection."""
+    hang_after: int = 0
+    """The next n calls that write are carried out, and the answer comes after `hang_s`."""
+    hang_s: float = 30.0
+    """How long a call that hangs is without an answer."""
     cut_answer: int = 0
     """The next n answers to anything that only reads break off in the middle."""
     slow_s: float = 0.0

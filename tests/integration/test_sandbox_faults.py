@@ -100,3 +100,13 @@ def test_an_answer_of_success_can_have_done_nothing(crm: Running) -> None:
     answer, status, _ = update(crm, (record_id(0), {"industry": "Steel"}))
     assert (status, answer.status, answer.results) == (200, "COMPLETE", [])
     assert industries(crm) == ["Retail"] * 4
+
+
+def test_a_client_that_waits_no_longer_may_have_written_all_the_same(crm: Running) -> None:
+    crm.fault(hang_after=1, hang_s=1.5)
+    inputs = UpdateBatch(inputs=[UpdateInput(id=record_id(1), properties={"industry": "Steel"})])
+    with pytest.raises(urllib3.exceptions.HTTPError):
+        crm.client.crm.companies.batch_api.update(inputs, _request_timeout=0.4)
+    assert industries(crm) == ["Retail", "Steel", "Retail", "Retail"]
+    # The fault is spent.
+    assert update(crm, (record_id(1), {"industry": "Retail"}))[1] == 200
