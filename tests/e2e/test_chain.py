@@ -26,6 +26,8 @@ def slice_of_company(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sources = yaml.safe_load((PROJECT_DIR / "include" / "simulate" / "sources.yml").read_text())
     sources["orders"]["file"] = "orders.csv"
     sources["behavior"]["file"] = "events.csv"
+    for given in sources["records"].values():
+        given["file"] = given["file"].replace("${STRATUM_HOME}/simulated", "whole")
     (folder / "sources.yml").write_text(yaml.safe_dump(sources))
     return folder / "sources.yml"
 
