@@ -218,6 +218,7 @@ def test_a_changed_definition_rebuilds_all_kept_dates_and_an_unchanged_one_only_
     assert module_warehouse.value("select count(*) from marts.account_next_orders") == len(before)
 
 
+@pytest.mark.extended
 def test_dates_built_in_any_order_while_rows_arrive_hold_the_same_features(warehouse: Warehouse) -> None:
     """Loads in the order of their days, builds shuffled between them; pandas knows nothing of either."""
     company = Company(seed=5)
@@ -237,6 +238,7 @@ def test_dates_built_in_any_order_while_rows_arrive_hold_the_same_features(wareh
     _assert_every_kept_date_equals_pandas(warehouse)
 
 
+@pytest.mark.extended
 def test_a_failed_build_of_features_leaves_them_and_the_queue_for_the_next(warehouse: Warehouse) -> None:
     orders = Orders()
     orders.land(AS_OF, [Line("1", "o1", "c1", at(AS_OF - timedelta(days=60)))])

@@ -144,6 +144,7 @@ def test_a_date_is_blind_to_lines_dated_after_it(warehouse: Warehouse) -> None:
     assert {table: _mart(warehouse, table, as_of) for table in MARTS} == before
 
 
+@pytest.mark.extended
 def test_an_account_that_lost_its_last_order_leaves_the_marts_of_a_date_built_again(
     warehouse: Warehouse,
 ) -> None:

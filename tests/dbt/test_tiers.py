@@ -202,6 +202,7 @@ def test_what_is_learned_later_changes_no_calibration_whenever_it_is_made(
     assert made[0]
 
 
+@pytest.mark.extended
 def test_a_calibration_that_is_taken_away_is_made_anew_from_what_is_there_then(
     cluster, template: str, tmp_path: Path
 ) -> None:

@@ -73,6 +73,7 @@ def test_it_holds_every_file_that_belongs_to_the_product(built: Image) -> None:
     assert [path for path in there if not (built.project / path).exists()] == []
 
 
+@pytest.mark.extended
 def test_init_prepares_an_empty_server_and_may_run_again(built: Image) -> None:
     data = built.root / "servers"
     data.mkdir()

@@ -108,6 +108,7 @@ def _random_line(chance: random.Random, row_key: str) -> Line:
     )
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("seed", [1, 2])
 def test_any_sequence_of_new_late_and_corrected_lines_equals_a_full_rebuild(
     warehouse: Warehouse, seed: int
@@ -205,6 +206,7 @@ def test_a_failed_build_leaves_the_table_and_the_queue_as_they_were(warehouse: W
     assert _table(warehouse) == _computed(orders)
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("failing", ["int_account_days", "int_unattributed_days"])
 def test_a_failed_table_keeps_its_own_part_of_the_queue_and_the_other_takes_only_its_own(
     warehouse: Warehouse, failing: str
@@ -239,6 +241,7 @@ def test_a_failed_table_keeps_its_own_part_of_the_queue_and_the_other_takes_only
     assert _queue(warehouse) == []
 
 
+@pytest.mark.extended
 def test_a_changed_definition_rebuilds_the_table_and_an_unchanged_one_does_not(
     warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -338,6 +341,7 @@ def test_a_build_before_any_load_says_so_in_one_line(warehouse: Warehouse) -> No
         build("staging", AS_OF, "run-1")
 
 
+@pytest.mark.extended
 def test_usage_days_follow_new_late_and_corrected_events_like_order_days(warehouse: Warehouse) -> None:
     Orders().land(AS_OF, [Line("1", "o1", "c1", at(FIRST_DAY))])
     events = Events()

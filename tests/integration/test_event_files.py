@@ -337,6 +337,7 @@ def build_days(full_refresh: bool = False) -> None:
     fail_run(DAY_3, "end of the test's build")
 
 
+@pytest.mark.extended
 def test_days_follow_new_late_corrected_and_retracted_events_as_a_full_build_has_them(
     warehouse: Warehouse, tmp_path: Path
 ) -> None:
