@@ -119,7 +119,13 @@ def read_sources(settings: Settings, path: Path | None, need_files: bool = True)
         path = Path(last.read_text())
     chosen = (path or settings.sources).resolve()
     if chosen == SIMULATED_SOURCES:
-        write_market(settings.home / "simulated", DEMO, DEMO_SEED)
+        try:
+            write_market(settings.home / "simulated", DEMO, DEMO_SEED)
+        except StratumError as error:
+            raise StratumError(
+                f"{settings.home} holds the simulated company of another version of Stratum. Begin anew with `make clean`, "
+                "or name another folder by STRATUM_HOME."
+            ) from error
     sources = load_sources(chosen)
     if need_files:
         for given in (sources.orders, *sources.record_files.values()):
