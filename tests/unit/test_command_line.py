@@ -25,6 +25,6 @@ def test_a_home_with_an_older_versions_company_is_told_what_to_do(
     monkeypatch.setenv("STRATUM_HOME", str(tmp_path))
     (tmp_path / "simulated").mkdir()
     (tmp_path / "simulated" / "orders.csv").write_text("order_no\n")
-    with pytest.raises(StratumError, match="another version of Stratum. Begin anew with `make clean`"):
+    with pytest.raises(StratumError, match=r"another version of Stratum\. Begin anew with `make clean`"):
         read_sources(Settings(), None)
     assert (tmp_path / "simulated" / "orders.csv").exists()
