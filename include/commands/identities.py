@@ -112,7 +112,8 @@ def identities_undo(
 def tell(decision_id: int) -> None:
     """Say that a decision stands, and from when on it is seen."""
     say(
-        f"Decision {decision_id} is written down. It takes effect with the next build: stratum run --as-of DATE"
+        f"Decision {decision_id} is written down. The next build takes it up. What is published "
+        "changes when its date is run again (`stratum publish list` names it): stratum run --as-of DATE"
     )
 
 
