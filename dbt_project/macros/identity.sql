@@ -58,6 +58,24 @@
 {%- endmacro %}
 
 
+{#- Which customers (system `orders`) or tenants (`behavior`) the series of merged accounts are made of, as a query;
+    `series` is the column of int_account_spans that names them. -#}
+{% macro members_of_series(series, system) -%}
+    select
+        merged_spans.account_id,
+        merged_spans.{{ series }} as series_id,
+        crosswalk.source_account_id
+    from {{ ref('int_account_spans') }} as merged_spans
+    inner join {{ ref('int_account_crosswalk') }} as crosswalk
+        on
+            merged_spans.account_id = crosswalk.account_id
+            and {{ holds_on('crosswalk', "coalesce(merged_spans.valid_from_date, " ~ beginning() ~ ")") }}
+    where
+        merged_spans.{{ series }} like ' %'
+        and crosswalk.source_system = '{{ system }}'
+{%- endmacro %}
+
+
 {#- The days an account is made of: those of one customer (tenant) as they stand in the rollup, or of several together.
     A series is named by the customer's own number; int_account_spans names those of several. -#}
 {% macro order_series() -%}

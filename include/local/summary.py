@@ -153,7 +153,7 @@ def lines(summary: dict[str, Any]) -> list[str]:
         shown.append(
             f"  {company['accounts']:,} accounts = {company['accounts_ordered']:,} that have ordered, in tiers + "
             f"{company['accounts'] - company['accounts_ordered']:,} known to the CRM alone; "
-            f"C is the {company['accounts_dormant']:,} dormant ones"
+            f"C is what is dormant: {company['accounts_dormant']:,}"
         )
     shown += _score_lines(summary)
     shown += ["", "Gates"]
@@ -219,9 +219,10 @@ def _score_lines(summary: dict[str, Any]) -> list[str]:
             if account["account_name"]
             else account["account_id"]
         )
+        at_risk = account["churn_probability"] * account["yearly_net_spend"]
         shown.append(
-            f"  {account['churn_probability']:>6.1%}  {account['yearly_net_spend']:>14,.2f} {account['currency']}  "
-            f"tier {account['tier']}  {name}: {account['next_action']}"
+            f"  {at_risk:>14,.2f} {account['currency']} = {account['churn_probability']:.1%} of "
+            f"{account['yearly_net_spend']:,.2f}  tier {account['tier']}  {name}: {account['next_action']}"
         )
         shown += [f"            {account[f'churn_reason_{place}']}" for place in (1, 2, 3)]
     return shown

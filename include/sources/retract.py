@@ -53,20 +53,22 @@ from (
 cross join audit.company
 on conflict do nothing"""
 
-_CRM_CHILD = """
+# Records that name whose they are: a CRM's by their company's id, which stands behind the system's name; files' by a key.
+_OWNED = """
 insert into intermediate.restatement_queue (load_id, account_key, from_date)
-select %(load_id)s::uuid, %(system)s::text || ':' || places.company_record_id,
-    min((gone.valid_from at time zone company.timezone)::date)
+select %(load_id)s::uuid, {prefix}places.{owner}, min((gone.valid_from at time zone company.timezone)::date)
 from gone
 cross join audit.company
 cross join lateral (
-    select gone.company_record_id
+    select gone.{owner}
     union
-    select remaining.company_record_id from remaining where remaining.record_id = gone.record_id
+    select remaining.{owner} from remaining where remaining.record_id = gone.record_id
 ) as places
-where places.company_record_id is not null
-group by places.company_record_id
+where places.{owner} is not null
+group by places.{owner}
 on conflict do nothing"""
+_CRM_CHILD = _OWNED.format(owner="company_record_id", prefix="%(system)s::text || ':' || ")
+_KEYED = _OWNED.format(owner="account_key", prefix="")
 
 # A company says which account all its records belong to, on every day: both accounts are made anew from its first.
 _CRM_COMPANY = """
@@ -81,21 +83,6 @@ cross join (
     select %(system)s::text || ':' || record_id, valid_from from remaining
     union all
     select account_number, valid_from from remaining
-) as places
-where places.account_key is not null
-group by places.account_key
-on conflict do nothing"""
-
-# Records of files that name an account by its key.
-_KEYED = """
-insert into intermediate.restatement_queue (load_id, account_key, from_date)
-select %(load_id)s::uuid, places.account_key, min((gone.valid_from at time zone company.timezone)::date)
-from gone
-cross join audit.company
-cross join lateral (
-    select gone.account_key
-    union
-    select remaining.account_key from remaining where remaining.record_id = gone.record_id
 ) as places
 where places.account_key is not null
 group by places.account_key

@@ -167,6 +167,7 @@ def test_month_ends_and_the_date_equal_an_independent_computation(
         assert values > 1, column
 
 
+@pytest.mark.extended
 def test_late_corrected_and_moved_rows_restate_every_kept_date_from_their_day_on(
     module_warehouse: Warehouse, company: Company
 ) -> None:

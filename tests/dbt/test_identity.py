@@ -275,6 +275,7 @@ def undecided(built: Warehouse) -> Warehouse:
     return built
 
 
+@pytest.mark.extended
 def test_a_decided_merge_restates_from_its_day_and_is_undone_without_a_trace(undecided: Warehouse) -> None:
     """A build that knows it, one from scratch, and one after the undo: in any order of dates."""
     before = features(undecided)

@@ -218,6 +218,7 @@ def test_each_node_is_logged_as_it_ends(built: Warehouse, caplog: pytest.LogCapt
     assert [line for line in caplog.messages if line.startswith("seed.stratum.thresholds success in ")]
 
 
+@pytest.mark.extended
 def test_policy_and_views_are_made_once_and_again_where_one_is_gone_or_failed(built: Warehouse) -> None:
     def made(run_id: str) -> set[str]:
         return {node.resource_type for node in build("staging", AS_OF, run_id)}

@@ -1,5 +1,6 @@
 """A company whose CRM is pulled in tests: what a load brought, and what a reader of a day sees of it."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from datetime import date
 
@@ -11,7 +12,7 @@ Counts = tuple[int, int, int, int]
 """Records that are new, corrected, unchanged, quarantined."""
 
 
-class CrmStage:
+class CrmStage(ABC):
     """A company with one CRM, and a warehouse to ingest it into; `system` and `entities` are the raw tables'."""
 
     system: str
@@ -31,9 +32,9 @@ class CrmStage:
             }
         )
 
+    @abstractmethod
     def pull(self, as_of: date) -> Mapping[str, Load]:
         """Ingest all entities, without waiting where it would."""
-        raise NotImplementedError
 
     def ingest(self, as_of: date) -> dict[str, Counts]:
         """Ingest all, check the books, and return the counts by entity."""

@@ -28,6 +28,15 @@ JANUARY, FEBRUARY = datetime(2026, 1, 10, 4, tzinfo=UTC), datetime(2026, 2, 10, 
 TRACKED = {"Account": {"Industry", "OwnerId"}, "Case": {"Priority"}}
 MANY = 7
 ENTITIES = ("accounts", "contacts", "contact_roles", "opportunities", "cases")
+DAY_1, DAY_2, DAY_3 = date(2026, 3, 1), date(2026, 3, 2), date(2026, 3, 3)
+FIRST_LOAD = {
+    "accounts": (MANY, 0, 0, 0),
+    "contacts": (2, 0, 0, 0),
+    "contact_roles": (1, 0, 0, 0),
+    "opportunities": (1, 0, 0, 0),
+    "cases": (1, 0, 0, 0),
+}
+"""Of the first load of the org: new, corrected, unchanged, quarantined."""
 
 
 class Running:

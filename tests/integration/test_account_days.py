@@ -184,6 +184,7 @@ def test_an_order_over_two_days_counts_on_its_first_day_even_when_that_day_leave
     assert warehouse.rows(counted) == [(second_day, 1), (third_day, 0)]
 
 
+@pytest.mark.extended
 def test_a_failed_build_leaves_the_table_and_the_queue_as_they_were(warehouse: Warehouse) -> None:
     orders = Orders()
     orders.land(AS_OF, [Line("1", "o1", "c1", at(FIRST_DAY))])

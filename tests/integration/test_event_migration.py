@@ -15,7 +15,7 @@ from include.warehouse.connect import OWNER, variable, with_database
 from include.warehouse.migrate import MIGRATIONS, migrate
 from tests.conftest import PASSWORDS, Warehouse, embedded
 from tests.fixtures.books import counts
-from tests.integration.test_event_files import CURRENT, sources, write
+from tests.integration.event_stage import CURRENT, sources, write
 
 AS_OF = date(2024, 3, 2)
 EVENTS_BEFORE = """

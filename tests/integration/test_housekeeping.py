@@ -214,6 +214,7 @@ def build_days(full_refresh: bool = False) -> None:
     fail_run(DAY, "end of the test's build")
 
 
+@pytest.mark.extended
 def test_events_are_dropped_once_rolled_up_and_their_days_outlive_them(
     warehouse: Warehouse, policy, tmp_path: Path
 ) -> None:

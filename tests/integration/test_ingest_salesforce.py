@@ -16,7 +16,11 @@ from include.sources.replay import crm_rows_open
 from include.sources.retract import retract
 from tests.conftest import Warehouse
 from tests.integration.salesforce_fixture import (
+    DAY_1,
+    DAY_2,
+    DAY_3,
     FEBRUARY,
+    FIRST_LOAD,
     JANUARY,
     MANY,
     SECRET,
@@ -26,15 +30,6 @@ from tests.integration.salesforce_fixture import (
 )
 
 pytestmark = pytest.mark.extended
-
-DAY_1, DAY_2, DAY_3 = date(2026, 3, 1), date(2026, 3, 2), date(2026, 3, 3)
-FIRST_LOAD = {
-    "accounts": (MANY, 0, 0, 0),
-    "contacts": (2, 0, 0, 0),
-    "contact_roles": (1, 0, 0, 0),
-    "opportunities": (1, 0, 0, 0),
-    "cases": (1, 0, 0, 0),
-}
 
 
 @pytest.fixture

@@ -78,6 +78,7 @@ def contents(warehouse: Warehouse) -> dict[str, list[tuple]]:
     return found
 
 
+@pytest.mark.extended
 def test_a_retracted_load_and_a_build_equal_never_having_loaded_it(
     cluster: embedded.Cluster, template: str, tmp_path: Path
 ) -> None:

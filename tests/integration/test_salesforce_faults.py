@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterator
-from datetime import date
 from pathlib import Path
 
 import pytest
@@ -11,22 +10,14 @@ from include.errors import StratumError, TransientError
 from include.sources import salesforce_api
 from tests.conftest import Warehouse
 from tests.integration.salesforce_fixture import (
-    MANY,
+    DAY_1,
+    FIRST_LOAD,
     World,
     reach,
     salesforce_world,
 )
 
 pytestmark = pytest.mark.extended
-
-DAY_1, DAY_2, DAY_3 = date(2026, 3, 1), date(2026, 3, 2), date(2026, 3, 3)
-FIRST_LOAD = {
-    "accounts": (MANY, 0, 0, 0),
-    "contacts": (2, 0, 0, 0),
-    "contact_roles": (1, 0, 0, 0),
-    "opportunities": (1, 0, 0, 0),
-    "cases": (1, 0, 0, 0),
-}
 
 
 @pytest.fixture

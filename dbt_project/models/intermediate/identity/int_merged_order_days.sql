@@ -2,25 +2,9 @@
 
 with
 
-merged_spans as (
-
-    select * from {{ ref('int_account_spans') }}
-    where order_series_id like ' %'
-
-),
-
 members as (
 
-    select
-        merged_spans.account_id,
-        merged_spans.order_series_id as series_id,
-        crosswalk.source_account_id as customer_id
-    from merged_spans
-    inner join {{ ref('int_account_crosswalk') }} as crosswalk
-        on
-            merged_spans.account_id = crosswalk.account_id
-            and {{ holds_on('crosswalk', "coalesce(merged_spans.valid_from_date, " ~ beginning() ~ ")") }}
-    where crosswalk.source_system = 'orders'
+    {{ members_of_series('order_series_id', 'orders') }}
 
 ),
 
@@ -34,11 +18,11 @@ placed_days as (
             partition by members.series_id, account_days.order_date
             order by
                 case when account_days.country is null then 1 else 0 end asc,
-                case when members.customer_id = members.account_id then 0 else 1 end asc,
-                members.customer_id asc
+                case when members.source_account_id = members.account_id then 0 else 1 end asc,
+                members.source_account_id asc
         ) as place_in_day
     from members
-    inner join {{ ref('int_account_days') }} as account_days on members.customer_id = account_days.account_id
+    inner join {{ ref('int_account_days') }} as account_days on members.source_account_id = account_days.account_id
 
 ),
 

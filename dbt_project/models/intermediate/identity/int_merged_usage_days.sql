@@ -2,24 +2,9 @@
 
 with
 
-merged_spans as (
-
-    select * from {{ ref('int_account_spans') }}
-    where usage_series_id like ' %'
-
-),
-
 members as (
 
-    select
-        merged_spans.usage_series_id as series_id,
-        crosswalk.source_account_id as tenant_id
-    from merged_spans
-    inner join {{ ref('int_account_crosswalk') }} as crosswalk
-        on
-            merged_spans.account_id = crosswalk.account_id
-            and {{ holds_on('crosswalk', "coalesce(merged_spans.valid_from_date, " ~ beginning() ~ ")") }}
-    where crosswalk.source_system = 'behavior'
+    {{ members_of_series('usage_series_id', 'behavior') }}
 
 ),
 
@@ -33,7 +18,7 @@ final as (
         {%- endfor %}
         cast(sum(usage_days.active_minutes) as numeric(12, 2)) as active_minutes
     from members
-    inner join {{ ref('int_usage_days') }} as usage_days on members.tenant_id = usage_days.account_id
+    inner join {{ ref('int_usage_days') }} as usage_days on members.source_account_id = usage_days.account_id
     group by members.series_id, usage_days.usage_date
 
 )
