@@ -93,11 +93,11 @@
 {% macro usage_series() -%}
     (
         select
-            account_id as series_id, usage_date, logins, sessions, core_feature_uses
+            account_id as series_id, usage_date, logins, sessions, core_feature_uses, core_feature_mask, active_minutes
         from {{ ref('int_usage_days') }}
         union all
         select
-            series_id, usage_date, logins, sessions, core_feature_uses
+            series_id, usage_date, logins, sessions, core_feature_uses, core_feature_mask, active_minutes
         from {{ ref('int_merged_usage_days') }}
     )
 {%- endmacro %}

@@ -1,11 +1,17 @@
-{#- Order lines as they stand, or as they stood with what was known by a day: of each line the newest version of those
-    known by then (`known_until`, a date expression). Amounts in the reporting currency; null without a rate. -#}
-{% macro order_lines_as_known(known_until=none) -%}
+{#- Order lines as they stand, or as they stood with what was known by each of several days: of each line the newest version
+    of those known by then (`calibrations` has quarter_start, known_until, input_date and input_until, the instant it ends; the
+    lines up to then carry the first and the third). Amounts in the reporting currency; null without a rate. -#}
+{% macro order_lines_as_known(calibrations=none) -%}
     select
+        {%- if calibrations %}
+        calibrations.quarter_start,
+        calibrations.input_date,
+        {%- endif %}
         versions.row_key,
         versions.order_id,
         versions.customer_id,
         versions.product_id,
+        nullif(trim(versions.product_category), '') as product_category,
         versions.country,
         versions.quantity,
         versions.line_type,
@@ -16,14 +22,27 @@
             when versions.currency = '{{ var("reporting_currency") }}' then versions.amount
             else cast(versions.amount * exchange_rates.rate as numeric(18, 2))
         end as amount
+    {%- if calibrations %}
+    from (
+        select
+            *,
+            min(known_on) over (
+                partition by row_key order by load_seq rows between 1 following and unbounded following
+            ) as superseded_on
+        from {{ source('raw_files', 'order_lines') }}
+    ) as versions
+    inner join {{ calibrations }} as calibrations
+        on
+            versions.known_on <= calibrations.known_until
+            and versions.ordered_at < calibrations.input_until
+            and (versions.superseded_on > calibrations.known_until or versions.superseded_on is null)
+    {%- else %}
     from {{ source('raw_files', 'order_lines') }} as versions
     left join {{ source('raw_files', 'order_lines') }} as newer_versions
         on
             versions.row_key = newer_versions.row_key
             and versions.load_seq < newer_versions.load_seq
-            {%- if known_until %}
-            and newer_versions.known_on <= {{ known_until }}
-            {%- endif %}
+    {%- endif %}
     left join {{ ref('stg_exchange_rates') }} as exchange_rates
         on
             versions.currency = exchange_rates.currency
@@ -32,11 +51,9 @@
                 {{ local_date('versions.ordered_at') }} < exchange_rates.effective_until
                 or exchange_rates.effective_until is null
             )
-    where
-        newer_versions.row_key is null
-        {%- if known_until %}
-        and versions.known_on <= {{ known_until }}
-        {%- endif %}
+    {%- if not calibrations %}
+    where newer_versions.row_key is null
+    {%- endif %}
 {%- endmacro %}
 
 

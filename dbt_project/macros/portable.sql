@@ -77,6 +77,16 @@
 {%- endmacro %}
 
 
+{#- Whether a day is the last of its month. -#}
+{% macro is_month_end(day) -%}
+    {{ return(adapter.dispatch('is_month_end')(day)) }}
+{%- endmacro %}
+
+{% macro default__is_month_end(day) -%}
+    extract(day from {{ day }} + 1) = 1
+{%- endmacro %}
+
+
 {#- Every day from one to another, both included, as a lateral relation of `calendar_day`. -#}
 {% macro days_of(first_day, last_day) -%}
     {{ return(adapter.dispatch('days_of')(first_day, last_day)) }}
@@ -109,6 +119,16 @@
 
 {% macro default__months_after(day, months) -%}
     cast({{ day }} + interval '1 month' * {{ months }} as date)
+{%- endmacro %}
+
+
+{#- The first day of the calendar month of a day. -#}
+{% macro month_start(day) -%}
+    {{ return(adapter.dispatch('month_start')(day)) }}
+{%- endmacro %}
+
+{% macro default__month_start(day) -%}
+    cast(date_trunc('month', cast({{ day }} as timestamp)) as date)
 {%- endmacro %}
 
 
@@ -175,4 +195,75 @@
 
 {% macro default__regex_replace_by(text, pattern, replacement) -%}
     regexp_replace({{ text }}, {{ pattern }}, '{{ replacement }}', 'g')
+{%- endmacro %}
+
+
+{#- A set of small numbers (0 to 62) as the bits of a bigint: the set of one number alone. -#}
+{% macro bit_mask(number) -%}
+    {{ return(adapter.dispatch('bit_mask')(number)) }}
+{%- endmacro %}
+
+{% macro default__bit_mask(number) -%}
+    cast(1 as bigint) << cast({{ number }} as integer)
+{%- endmacro %}
+
+
+{#- The union of such sets, as an aggregate; null without one. -#}
+{% macro bit_union(mask) -%}
+    {{ return(adapter.dispatch('bit_union')(mask)) }}
+{%- endmacro %}
+
+{% macro default__bit_union(mask) -%}
+    bit_or({{ mask }})
+{%- endmacro %}
+
+
+{#- How many numbers such a set holds, as a bigint. -#}
+{% macro bit_count(mask) -%}
+    {{ return(adapter.dispatch('bit_count')(mask)) }}
+{%- endmacro %}
+
+{% macro default__bit_count(mask) -%}
+    bit_count(cast({{ mask }} as bit(64)))
+{%- endmacro %}
+
+
+{#- Hours from one instant to another, with their fraction. -#}
+{% macro hours_between(earlier, later) -%}
+    {{ return(adapter.dispatch('hours_between')(earlier, later)) }}
+{%- endmacro %}
+
+{% macro default__hours_between(earlier, later) -%}
+    cast(extract(epoch from {{ later }} - {{ earlier }}) / 3600 as numeric(18, 4))
+{%- endmacro %}
+
+
+{#- The texts of a group one behind the other, in an order. -#}
+{% macro joined_in_order(text, sign, order_by) -%}
+    {{ return(adapter.dispatch('joined_in_order')(text, sign, order_by)) }}
+{%- endmacro %}
+
+{% macro default__joined_in_order(text, sign, order_by) -%}
+    string_agg({{ text }}, '{{ sign }}' order by {{ order_by }})
+{%- endmacro %}
+
+
+{#- Where a text falls between 0 and 1 by its md5: the same on every engine and every day, and by chance. -#}
+{% macro hash_share(text) -%}
+    {{ return(adapter.dispatch('hash_share')(text)) }}
+{%- endmacro %}
+
+{% macro default__hash_share(text) -%}
+    cast(cast(cast('x' || substr(md5({{ text }}), 1, 8) as bit(32)) as bigint) as numeric(20, 0)) / 4294967296
+{%- endmacro %}
+
+
+{#- Whether a relation is there, by the database's own word and not dbt's cache. -#}
+{% macro is_there(relation) -%}
+    {{ return(adapter.dispatch('is_there')(relation)) }}
+{%- endmacro %}
+
+{% macro default__is_there(relation) -%}
+    {%- set found = list_relations_without_caching(relation.without_identifier()) -%}
+    {{ return(relation.identifier in found.columns['name'].values()) }}
 {%- endmacro %}

@@ -5,62 +5,97 @@
     Between two of them an account moves when it has become better or worse itself, not when others have. -#}
 
 
-{#- The first day of the quarter whose calibration is in force on the as-of date. Needs a CTE named thresholds. -#}
-{% macro calibration_quarter() -%}
-    {{ quarter_start(days_before(as_of_date(), 'cast(' ~ threshold('calibration_grace_days') ~ ' as integer) - 1')) }}
+{#- The quarter whose calibration is in force on each of the dates to make, as a query: as_of_date, quarter_start. -#}
+{% macro calibration_quarters() -%}
+    select
+        dates_due.as_of_date,
+        {{ quarter_start(days_before('dates_due.as_of_date', 'cast(thresholds.calibration_grace_days as integer) - 1')) }}
+            as quarter_start
+    from {{ ref('int_dates_due') }} as dates_due
+    left join ({{ thresholds_on_dates(['calibration_grace_days'], ref('int_dates_due')) }}) as thresholds
+        on dates_due.as_of_date = thresholds.as_of_date
 {%- endmacro %}
 
 
-{#- Whether the calibration in force is still to be made: by the first build that needs it and never again, unless
-    `stratum tiers recalibrate` has taken it away. -#}
+{#- The calibrations that are still to be made, as a query: quarter_start, input_date, input_until, known_until. Each by the first build
+    that needs it and never again, unless `stratum tiers recalibrate` has taken it away. Of several dates of a quarter the
+    newest says how many days of grace there are. -#}
+{% macro calibrations_due() -%}
+    select
+        quarters.quarter_start,
+        {{ days_before('quarters.quarter_start', 1) }} as input_date,
+        {{ day_start('quarters.quarter_start') }} as input_until,
+        {{ days_before('quarters.quarter_start', 'cast(1 - quarters.grace_days as integer)') }} as known_until
+    from (
+        select
+            in_force.quarter_start,
+            min(thresholds.calibration_grace_days) as grace_days
+        from ({{ calibration_quarters() }}) as in_force
+        inner join ({{ thresholds_on_dates(['calibration_grace_days'], ref('int_dates_due')) }}) as thresholds
+            on in_force.as_of_date = thresholds.as_of_date
+        group by in_force.quarter_start
+    ) as quarters
+    {%- if is_incremental() %}
+    where quarters.quarter_start not in (select made.quarter_start from {{ this }} as made)
+    {%- endif %}
+{%- endmacro %}
+
+
+{#- Whether there are any: only then are the order lines read. -#}
 {% macro calibration_is_due() -%}
     {%- if not execute or not is_incremental() -%}
     {{ return(true) }}
     {%- endif -%}
-    {%- set made = run_query(
-        "with thresholds as (" ~ policy_rows('thresholds', key='name') ~ ") select 1 from " ~ this
-        ~ " where quarter_start = " ~ calibration_quarter() ~ " limit 1"
-    ) -%}
-    {{ return(made.rows | length == 0) }}
+    {{ return(run_query("select 1 from (" ~ calibrations_due() ~ ") as due limit 1").rows | length > 0) }}
 {%- endmacro %}
 
 
-{#- What each rank weighs and where shares are cut, from CTEs with the policy in force: one row. -#}
-{% macro tier_policy(thresholds='thresholds', tier_shares='tier_shares') -%}
+{#- What each rank weighs and where shares are cut on each of several dates: one row per as_of_date. -#}
+{% macro tier_policy(dates) -%}
     select
-        {{ threshold('tier_weight_frequency', thresholds) }} as weight_frequency,
-        {{ threshold('tier_weight_monetary', thresholds) }} as weight_monetary,
-        sum(case when tier = 'S' then target_share else 0 end) as share_s,
-        sum(case when tier in ('S', 'A') then target_share else 0 end) as share_s_a,
-        sum(case when tier in ('S', 'A', 'B') then target_share else 0 end) as share_s_a_b
-    from {{ tier_shares }}
+        shares.as_of_date,
+        weights.tier_weight_frequency as weight_frequency,
+        weights.tier_weight_monetary as weight_monetary,
+        sum(case when shares.tier = 'S' then shares.target_share else 0 end) as share_s,
+        sum(case when shares.tier in ('S', 'A') then shares.target_share else 0 end) as share_s_a,
+        sum(case when shares.tier in ('S', 'A', 'B') then shares.target_share else 0 end) as share_s_a_b
+    from ({{ policy_rows_on_dates('tier_shares', key='tier', dates=dates) }}) as shares
+    inner join (
+        {{ thresholds_on_dates(['tier_weight_frequency', 'tier_weight_monetary'], dates) }}
+    ) as weights on shares.as_of_date = weights.as_of_date
+    group by shares.as_of_date, weights.tier_weight_frequency, weights.tier_weight_monetary
 {%- endmacro %}
 
 
-{#- Each account with the number of accounts of the yardstick, of its scope, that order less often and that spend less.
-    `accounts` and `yardstick` have scope, account_id, orders_per_quarter and yearly_net_spend. -#}
+{#- Each account of a date with the number of accounts of the yardstick, of its scope, that order less often and that spend
+    less. `accounts` and `yardstick` have as_of_date, scope, account_id, orders_per_quarter and yearly_net_spend. -#}
 {% macro ranks_on_yardstick(accounts, yardstick) -%}
     select
-        scope,
+        as_of_date,
         account_id,
         {%- for rank, measure in [('frequency_rank', 'orders_per_quarter'), ('monetary_rank', 'yearly_net_spend')] %}
-        sum(on_yardstick) over (partition by scope order by {{ measure }})
-        - sum(on_yardstick) over (partition by scope, {{ measure }}) as {{ rank }},
+        sum(on_yardstick) over (partition by as_of_date, scope order by {{ measure }})
+        - sum(on_yardstick) over (partition by as_of_date, scope, {{ measure }}) as {{ rank }},
         {%- endfor %}
         on_yardstick
     from (
-        select scope, account_id, orders_per_quarter, yearly_net_spend, 0 as on_yardstick from {{ accounts }}
+        select
+            as_of_date, scope, account_id, orders_per_quarter, yearly_net_spend, 0 as on_yardstick
+        from {{ accounts }}
         union all
-        select scope, account_id, orders_per_quarter, yearly_net_spend, 1 as on_yardstick from {{ yardstick }}
+        select
+            as_of_date, scope, account_id, orders_per_quarter, yearly_net_spend, 1 as on_yardstick
+        from {{ yardstick }}
     ) as both_sets
 {%- endmacro %}
 
 
-{#- Where the tiers of each scope are cut: rank points, spend, recency and id of the last account that is S and of the
-    last that is A. `ranked` has scope, account_id, rank_points, yearly_net_spend and days_since_last_order, `policy` is
-    what tier_policy gives. -#}
+{#- Where the tiers of each scope and date are cut: rank points, spend, recency and id of the last account that is S and of
+    the last that is A. `ranked` has as_of_date, scope, account_id, rank_points, yearly_net_spend and days_since_last_order,
+    `policy` is what tier_policy gives. -#}
 {% macro tier_cuts(ranked, policy) -%}
     select
+        as_of_date,
         scope,
         accounts
         {%- for tier in ['s', 'a'] %}
@@ -76,21 +111,21 @@
     from (
         select
             placed.*,
-            round(placed.accounts * {{ policy }}.share_s / {{ policy }}.share_s_a_b) as last_s,
-            round(placed.accounts * {{ policy }}.share_s_a / {{ policy }}.share_s_a_b) as last_a
+            round(placed.accounts * tier_policy.share_s / tier_policy.share_s_a_b) as last_s,
+            round(placed.accounts * tier_policy.share_s_a / tier_policy.share_s_a_b) as last_a
         from (
             select
                 *,
-                count(*) over (partition by scope) as accounts,
+                count(*) over (partition by as_of_date, scope) as accounts,
                 row_number() over (
-                    partition by scope
+                    partition by as_of_date, scope
                     order by rank_points desc, yearly_net_spend desc, days_since_last_order asc, account_id asc
                 ) as place
             from {{ ranked }}
         ) as placed
-        cross join {{ policy }}
+        inner join {{ policy }} as tier_policy on placed.as_of_date = tier_policy.as_of_date
     ) as cut_places
-    group by scope, accounts
+    group by as_of_date, scope, accounts
 {%- endmacro %}
 
 

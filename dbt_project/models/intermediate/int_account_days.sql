@@ -11,57 +11,15 @@
         ],
         post_hook=[
             "{{ restate_from_claimed_days(source('intermediate', 'account_day_queue'), 'order_date') }}",
-            "{{ settle_claim(source('intermediate', 'account_day_queue')) }}",
             "{{ remember_definition(var('definition')) }}",
             "analyze {{ this }}",
         ],
     )
 }}
 
--- The lines are imported where they are read: a CTE read twice is copied whole, and the claimed days could then not
--- be reached by index.
 with
 
-{% if is_incremental() %}
-claimed_days as (
-
-    select distinct
-        customer_id,
-        order_date
-    from {{ source('intermediate', 'account_day_queue') }}
-    where claimed_by = '{{ var("run_id") }}'
-
-),
-
-claimed_orders as (
-
-    select distinct
-        lines_of_days.customer_id,
-        lines_of_days.order_id
-    from claimed_days
-    inner join {{ ref('stg_order_lines') }} as lines_of_days
-        on
-            claimed_days.customer_id = lines_of_days.customer_id
-            and lines_of_days.ordered_at >= {{ day_start('claimed_days.order_date') }}
-            and lines_of_days.ordered_at < {{ day_start(days_before('claimed_days.order_date', -1)) }}
-
-),
-{% endif %}
-
--- Orders are read whole, since the day an order counts on is the first of all its days.
-order_lines as (
-
-    select lines_of_orders.*
-    from {{ ref('stg_order_lines') }} as lines_of_orders
-    {% if is_incremental() %}
-    inner join claimed_orders
-        on
-            lines_of_orders.customer_id = claimed_orders.customer_id
-            and lines_of_orders.order_id = claimed_orders.order_id
-    {% endif %}
-    where lines_of_orders.customer_id is not null
-
-),
+{{ order_lines_to_roll_up() }},
 
 order_parts as (
 

@@ -4,10 +4,11 @@ with
 
 final as (
 
-    {#- What a system tells of a company's identity beyond its number; what it does not is null. -#}
-    {%- set identity = {
+    {#- What some systems tell of a company beyond its number, name and industry; what one does not is null. -#}
+    {%- set told_by_some = {
         'domain': 'text', 'tax_id': 'text', 'parent_record_id': 'text', 'merged_into_record_id': 'text',
-        'merged_record_ids': 'text', 'is_internal': 'boolean',
+        'merged_record_ids': 'text', 'is_internal': 'boolean', 'account_size': 'text', 'owner_id': 'text',
+        'channel': 'text',
     } %}
     {%- set systems = {
         'hubspot': {
@@ -21,10 +22,12 @@ final as (
             'domain': 'website',
             'parent_record_id': "'salesforce:' || parent_record_id",
             'merged_into_record_id': "'salesforce:' || merged_into_record_id",
+            'owner_id': 'owner_id',
         },
         'bottlecrm': {
             'model': ref('stg_bottlecrm_accounts'),
             'domain': 'website',
+            'owner_id': 'owner_ids',
         },
         'files': {
             'model': ref('stg_files_accounts'),
@@ -33,6 +36,9 @@ final as (
             'parent_record_id': 'parent_record_id',
             'merged_into_record_id': 'merged_into_record_id',
             'is_internal': 'is_internal',
+            'account_size': 'account_size',
+            'owner_id': 'owner_id',
+            'channel': 'channel',
         },
     } %}
     {%- for system, columns in systems.items() %}
@@ -49,7 +55,7 @@ final as (
         account_name,
         industry,
         country,
-        {%- for column, type in identity.items() %}
+        {%- for column, type in told_by_some.items() %}
         cast({{ columns.get(column, 'null') }} as {{ type }}) as {{ column }},
         {%- endfor %}
         is_latest

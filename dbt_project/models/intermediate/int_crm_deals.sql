@@ -19,6 +19,9 @@ final as (
         'currency',
         'is_won',
         'close_date',
+        'opportunity_type',
+        'channel',
+        'created_date',
         'valid_from_date',
         'valid_until_date',
     ]) }}

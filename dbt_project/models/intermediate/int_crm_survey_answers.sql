@@ -12,6 +12,7 @@ final as (
         'valid_from',
         'known_on',
         'is_archived',
+        'contact_record_id',
         'survey_type',
         'answer',
         'submitted_at',

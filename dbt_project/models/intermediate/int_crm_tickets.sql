@@ -15,6 +15,8 @@ final as (
         'known_on',
         'is_archived',
         'priority',
+        'opened_at',
+        'resolved_at',
         'created_date',
         'closed_date',
         'valid_from_date',

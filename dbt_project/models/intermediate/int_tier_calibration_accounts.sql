@@ -13,35 +13,37 @@
 
 with
 
-thresholds as (
+calibrations as (
 
-    {{ policy_rows('thresholds', key='name') }}
-
-),
-
-calibration as (
-
-    select
-        quarters.quarter_start,
-        {{ days_before('quarters.quarter_start', 1) }} as input_date,
-        {{ days_before('quarters.quarter_start', 'cast(1 - quarters.grace_days as integer)') }} as known_until
-    from (
-        select
-            {{ calibration_quarter() }} as quarter_start,
-            {{ threshold('calibration_grace_days') }} as grace_days
-    ) as quarters
+    {{ calibrations_due() }}
 
 ),
 
 calibration_days as (
 
-    select known_until as as_of_date from calibration
+    select known_until as as_of_date from calibrations
 
 ),
 
-thresholds_then as (
+thresholds as (
 
-    {{ policy_rows_on_dates('thresholds', key='name', dates='calibration_days') }}
+    {{ thresholds_on_dates(
+        ['frequency_window_days', 'dormant_days', 'industry_min_accounts', 'calibration_min_accounts'],
+        'calibration_days'
+    ) }}
+
+),
+
+policies as (
+
+    select
+        calibrations.*,
+        thresholds.frequency_window_days,
+        thresholds.dormant_days,
+        thresholds.industry_min_accounts,
+        thresholds.calibration_min_accounts
+    from calibrations
+    inner join thresholds on calibrations.known_until = thresholds.as_of_date
 
 ),
 
@@ -49,83 +51,92 @@ order_lines as (
 
     select
         account_crosswalk.account_id,
-        calibration.input_date,
+        lines_as_known.quarter_start,
+        lines_as_known.input_date,
         lines_as_known.customer_id,
         lines_as_known.order_id,
         lines_as_known.order_date,
         lines_as_known.line_type,
         lines_as_known.amount
-    from ({{ order_lines_as_known(known_until='(select known_until from calibration)') }}) as lines_as_known
-    inner join calibration on lines_as_known.order_date <= calibration.input_date
+    from ({{ order_lines_as_known('calibrations') }}) as lines_as_known
     inner join {{ ref('int_account_crosswalk') }} as account_crosswalk
         on
             account_crosswalk.source_system = 'orders'
             and lines_as_known.customer_id = account_crosswalk.source_account_id
             and not account_crosswalk.is_internal
-            and {{ holds_on('account_crosswalk', 'calibration.input_date') }}
+            and {{ holds_on('account_crosswalk', 'lines_as_known.input_date') }}
     {%- if not is_due %}
     where false
     {%- endif %}
 
 ),
 
--- An order counts on the first of its days with a sale, as in int_account_days.
-orders as (
+order_parts as (
 
     select
+        quarter_start,
         account_id,
         customer_id,
         order_id,
+        order_date,
         min(input_date) as input_date,
-        min(order_date) as order_date
+        max(case when line_type = 'sale' then 1 else 0 end) as has_sale,
+        sum(case when line_type <> 'non_product' then amount else 0 end) as net_revenue
     from order_lines
-    where line_type = 'sale'
-    group by account_id, customer_id, order_id
+    group by quarter_start, account_id, customer_id, order_id, order_date
+
+),
+
+-- An order counts on the first of its days with a sale, as in int_account_days.
+placed_parts as (
+
+    select
+        *,
+        has_sale = 1 and row_number() over (
+            partition by quarter_start, account_id, customer_id, order_id order by has_sale desc, order_date asc
+        ) = 1 as is_order,
+        min(case when has_sale = 1 then order_date end) over (partition by quarter_start, account_id)
+            as first_order_date
+    from order_parts
 
 ),
 
 order_sums as (
 
     select
-        account_id,
-        min(order_date) as first_order_date,
-        {{ days_between('min(order_date)', 'min(input_date)') }} + 1 as tenure_days,
-        {{ days_between('max(order_date)', 'min(input_date)') }} as days_since_last_order,
+        placed_parts.quarter_start,
+        placed_parts.account_id,
+        {{ days_between('min(placed_parts.first_order_date)', 'min(placed_parts.input_date)') }} + 1 as tenure_days,
+        {{ days_between(
+            'max(case when placed_parts.is_order then placed_parts.order_date end)', 'min(placed_parts.input_date)'
+        ) }} as days_since_last_order,
         count(
             case
                 when
-                    {{ days_between('order_date', 'input_date') }}
-                    < {{ threshold('frequency_window_days', 'thresholds_then') }}
+                    placed_parts.is_order
+                    and {{ days_between('placed_parts.order_date', 'placed_parts.input_date') }}
+                    < policies.frequency_window_days
                     then 1
             end
-        ) as orders_in_window
-    from orders
-    group by account_id
-
-),
-
-spend as (
-
-    select
-        order_sums.account_id,
-        sum(order_lines.amount) as net_revenue_since_first_order
-    from order_sums
-    inner join order_lines
-        on
-            order_sums.account_id = order_lines.account_id
-            and order_sums.first_order_date <= order_lines.order_date
-    where order_lines.line_type <> 'non_product'
-    group by order_sums.account_id
+        ) as orders_in_window,
+        sum(
+            case when placed_parts.order_date >= placed_parts.first_order_date then placed_parts.net_revenue else 0 end
+        ) as net_revenue_since_first_order
+    from placed_parts
+    inner join policies on placed_parts.quarter_start = policies.quarter_start
+    where placed_parts.first_order_date is not null
+    group by placed_parts.quarter_start, placed_parts.account_id
 
 ),
 
 companies as (
 
     select
+        company_versions.quarter_start,
         account_crosswalk.account_id,
         company_versions.industry,
         row_number() over (
-            partition by account_crosswalk.account_id
+            partition by company_versions.quarter_start, account_crosswalk.account_id
             order by
                 case when company_versions.is_archived then 1 else 0 end asc,
                 {{ directness('account_crosswalk.matched_by') }} asc,
@@ -135,15 +146,17 @@ companies as (
     from (
         select
             versions.*,
-            calibration.input_date,
+            calibrations.quarter_start,
+            calibrations.input_date,
             row_number() over (
-                partition by versions.record_id order by versions.valid_from desc, versions.load_seq desc
+                partition by calibrations.quarter_start, versions.record_id
+                order by versions.valid_from desc, versions.load_seq desc
             ) as newness
         from {{ ref('int_crm_companies') }} as versions
-        inner join calibration
+        inner join calibrations
             on
-                versions.valid_from < {{ day_start('calibration.quarter_start') }}
-                and versions.known_on <= calibration.known_until
+                versions.valid_from < {{ day_start('calibrations.quarter_start') }}
+                and versions.known_on <= calibrations.known_until
     ) as company_versions
     inner join {{ ref('int_account_crosswalk') }} as account_crosswalk
         on
@@ -158,22 +171,22 @@ companies as (
 ranked_accounts as (
 
     select
+        policies.*,
         order_sums.account_id,
         companies.industry,
         order_sums.days_since_last_order,
         {{ orders_per_quarter(
-            'order_sums.orders_in_window',
-            'order_sums.tenure_days',
-            threshold('frequency_window_days', 'thresholds_then')
+            'order_sums.orders_in_window', 'order_sums.tenure_days', 'policies.frequency_window_days'
         ) }} as orders_per_quarter,
-        {{ yearly_net_spend('spend.net_revenue_since_first_order', 'order_sums.tenure_days') }} as yearly_net_spend
+        {{ yearly_net_spend('order_sums.net_revenue_since_first_order', 'order_sums.tenure_days') }} as yearly_net_spend
     from order_sums
-    inner join spend on order_sums.account_id = spend.account_id
+    inner join policies on order_sums.quarter_start = policies.quarter_start
     left join companies
         on
-            order_sums.account_id = companies.account_id
+            order_sums.quarter_start = companies.quarter_start
+            and order_sums.account_id = companies.account_id
             and companies.place_in_account = 1
-    where order_sums.days_since_last_order < {{ threshold('dormant_days', 'thresholds_then') }}
+    where order_sums.days_since_last_order < policies.dormant_days
 
 ),
 
@@ -181,8 +194,9 @@ counted_accounts as (
 
     select
         *,
-        count(*) over () as all_accounts,
-        case when industry is not null then count(*) over (partition by industry) end as industry_accounts
+        count(*) over (partition by quarter_start) as all_accounts,
+        case when industry is not null then count(*) over (partition by quarter_start, industry) end
+            as industry_accounts
     from ranked_accounts
 
 ),
@@ -193,10 +207,9 @@ own_scopes as (
 
     select
         *,
-        coalesce(industry_accounts >= {{ threshold('industry_min_accounts', 'thresholds_then') }}, false)
-            as has_own_scope
+        coalesce(industry_accounts >= industry_min_accounts, false) as has_own_scope
     from counted_accounts
-    where all_accounts >= {{ threshold('calibration_min_accounts', 'thresholds_then') }}
+    where all_accounts >= calibration_min_accounts
 
 ),
 
@@ -204,8 +217,8 @@ sharing_accounts as (
 
     select
         *,
-        count(case when not has_own_scope then 1 end) over ()
-        < {{ threshold('calibration_min_accounts', 'thresholds_then') }} as are_too_few
+        count(case when not has_own_scope then 1 end) over (partition by quarter_start) < calibration_min_accounts
+            as are_too_few
     from own_scopes
 
 ),
@@ -213,38 +226,31 @@ sharing_accounts as (
 scoped_accounts as (
 
     select
-        industry as scope,
-        account_id,
-        orders_per_quarter,
-        yearly_net_spend,
-        days_since_last_order
-    from sharing_accounts
-    where has_own_scope
+        sharing.*,
+        sharing.industry as scope
+    from sharing_accounts as sharing
+    where sharing.has_own_scope
     union all
     select
-        'all' as scope,
-        account_id,
-        orders_per_quarter,
-        yearly_net_spend,
-        days_since_last_order
-    from sharing_accounts
-    where not has_own_scope or are_too_few
+        sharing.*,
+        'all' as scope
+    from sharing_accounts as sharing
+    where not sharing.has_own_scope or sharing.are_too_few
 
 ),
 
 final as (
 
     select
-        calibration.quarter_start,
-        calibration.input_date,
-        calibration.known_until,
-        scoped_accounts.scope,
-        scoped_accounts.account_id,
-        scoped_accounts.orders_per_quarter,
-        scoped_accounts.yearly_net_spend,
-        scoped_accounts.days_since_last_order
+        quarter_start,
+        input_date,
+        known_until,
+        scope,
+        account_id,
+        orders_per_quarter,
+        yearly_net_spend,
+        days_since_last_order
     from scoped_accounts
-    cross join calibration
 
 )
 

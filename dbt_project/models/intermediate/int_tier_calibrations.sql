@@ -10,40 +10,27 @@
 
 with
 
-thresholds as (
-
-    {{ policy_rows('thresholds', key='name') }}
-
-),
-
 calibration_accounts as (
 
-    select * from {{ ref('int_tier_calibration_accounts') }}
-    where quarter_start = {{ calibration_quarter() }} {{ 'and false' if not calibration_is_due() }}
+    select
+        accounts.*,
+        accounts.known_until as as_of_date
+    from {{ ref('int_tier_calibration_accounts') }} as accounts
+    {%- if is_incremental() %}
+    where accounts.quarter_start not in (select made.quarter_start from {{ this }} as made)
+    {%- endif %}
 
 ),
 
 calibration_days as (
 
-    select distinct known_until as as_of_date from calibration_accounts
-
-),
-
-thresholds_then as (
-
-    {{ policy_rows_on_dates('thresholds', key='name', dates='calibration_days') }}
-
-),
-
-tier_shares_then as (
-
-    {{ policy_rows_on_dates('tier_shares', key='tier', dates='calibration_days') }}
+    select distinct as_of_date from calibration_accounts
 
 ),
 
 tier_policy as (
 
-    {{ tier_policy('thresholds_then', 'tier_shares_then') }}
+    {{ tier_policy('calibration_days') }}
 
 ),
 
@@ -51,12 +38,20 @@ ranked as (
 
     select
         calibration_accounts.*,
-        (rank() over (partition by calibration_accounts.scope order by calibration_accounts.orders_per_quarter) - 1)
-        * tier_policy.weight_frequency
-        + (rank() over (partition by calibration_accounts.scope order by calibration_accounts.yearly_net_spend) - 1)
-        * tier_policy.weight_monetary as rank_points
+        (
+            rank() over (
+                partition by calibration_accounts.as_of_date, calibration_accounts.scope
+                order by calibration_accounts.orders_per_quarter
+            ) - 1
+        ) * tier_policy.weight_frequency
+        + (
+            rank() over (
+                partition by calibration_accounts.as_of_date, calibration_accounts.scope
+                order by calibration_accounts.yearly_net_spend
+            ) - 1
+        ) * tier_policy.weight_monetary as rank_points
     from calibration_accounts
-    cross join tier_policy
+    inner join tier_policy on calibration_accounts.as_of_date = tier_policy.as_of_date
 
 ),
 
@@ -89,7 +84,14 @@ final as (
         inputs.quarter_start,
         inputs.input_date,
         inputs.known_until,
-        cuts.*,
+        cuts.scope,
+        cuts.accounts,
+        {%- for tier in ['s', 'a'] %}
+        cuts.last_{{ tier }}_rank_points,
+        cuts.last_{{ tier }}_yearly_net_spend,
+        cuts.last_{{ tier }}_days_since_last_order,
+        cuts.last_{{ tier }}_account_id,
+        {%- endfor %}
         tier_policy.weight_frequency,
         tier_policy.weight_monetary,
         tier_policy.share_s,
@@ -98,8 +100,11 @@ final as (
         inputs.fingerprint,
         '{{ var("run_id") }}' as run_id
     from inputs
-    inner join cuts on inputs.scope = cuts.scope
-    cross join tier_policy
+    inner join cuts
+        on
+            inputs.known_until = cuts.as_of_date
+            and inputs.scope = cuts.scope
+    inner join tier_policy on inputs.known_until = tier_policy.as_of_date
 
 )
 

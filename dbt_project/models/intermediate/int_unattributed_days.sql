@@ -9,7 +9,7 @@
             "{{ remove_claimed_days(source('intermediate', 'account_day_queue'), 'order_date', with_customer=false) }}",
         ],
         post_hook=[
-            "{{ settle_claim(source('intermediate', 'account_day_queue')) }}",
+            "{{ settle_claim(source('intermediate', 'account_day_queue'), with_customer=false) }}",
             "{{ remember_definition(var('definition')) }}",
             "analyze {{ this }}",
         ],
@@ -23,7 +23,7 @@ claimed_days as (
 
     select distinct order_date
     from {{ source('intermediate', 'account_day_queue') }}
-    where claimed_by = '{{ var("run_id") }}'
+    where claimed_by = '{{ var("run_id") }}' and customer_id = ''
 
 ),
 {% endif %}

@@ -16,6 +16,9 @@ final as (
         {%- for count in ['events', 'logins', 'sessions', 'feature_uses', 'core_feature_uses'] %}
         cast(sum(usage_days.{{ count }}) as bigint) as {{ count }},
         {%- endfor %}
+        case
+            when count(usage_days.core_feature_mask) = count(*) then {{ bit_union('usage_days.core_feature_mask') }}
+        end as core_feature_mask,
         cast(sum(usage_days.active_minutes) as numeric(12, 2)) as active_minutes
     from members
     inner join {{ ref('int_usage_days') }} as usage_days on members.source_account_id = usage_days.account_id

@@ -8,6 +8,9 @@ versions as (
         'amount': 'amount',
         'currency': 'currency',
         'close_date': 'closed_on',
+        'opportunity_type': 'opportunity_type',
+        'channel': 'lead_source',
+        'created': 'createdate',
         'owner_ids': 'assigned_to',
     }) }}
 
@@ -28,6 +31,9 @@ final as (
         upper(currency) as currency,
         coalesce(stage_kind = 'won', false) as is_won,
         cast(close_date as date) as close_date,
+        opportunity_type,
+        channel,
+        {{ local_date('(' ~ instant_of('created') ~ ')') }} as created_date,
         owner_ids,
         valid_from_date,
         valid_until_date

@@ -19,7 +19,9 @@ final as (
         cast(is_online as boolean) as is_online,
         cast(amount as numeric(18, 2)) as amount,
         coalesce(currency, '{{ var("reporting_currency") }}') as currency,
-        is_latest
+        is_latest,
+        valid_from_date,
+        valid_until_date
     from versions
 
 )

@@ -100,7 +100,6 @@ final as (
         known_on,
         is_archived,
         opportunity_name,
-        opportunity_type,
         stage_name,
         stage_kind,
         -- Each company names its stages as it likes; which of them are lost the files say themselves.
@@ -110,6 +109,8 @@ final as (
         currency,
         coalesce(stage_kind = 'won', false) as is_won,
         coalesce({{ local_date('(' ~ instant_of('closed_moment') ~ ')') }}, cast(expected_close as date)) as close_date,
+        opportunity_type,
+        {{ local_date('(' ~ instant_of('created_moment') ~ ')') }} as created_date,
         {{ instant_of('created_moment') }} as created_at,
         {{ instant_of('closed_moment') }} as closed_at,
         valid_from_date,

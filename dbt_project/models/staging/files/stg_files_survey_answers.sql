@@ -6,6 +6,7 @@ versions as (
         'survey_type': 'survey_type',
         'score': 'score',
         'answered': 'answered_at',
+        'contact_record_id': 'contact_id',
     }) }}
 
 ),
@@ -26,6 +27,7 @@ answers as (
         valid_from,
         known_on,
         is_archived,
+        contact_record_id,
         upper(survey_type) as survey_type,
         cast(score as numeric(9, 2)) as answer,
         {{ instant_of('answered') }} as submitted_at,
@@ -45,6 +47,7 @@ ticket_answers as (
         valid_from,
         known_on,
         is_archived,
+        cast(null as text) as contact_record_id,
         'CSAT' as survey_type,
         csat as answer,
         coalesce(resolved_at, valid_from) as submitted_at,
@@ -71,6 +74,7 @@ final as (
         valid_from,
         known_on,
         is_archived,
+        contact_record_id,
         survey_type,
         answer,
         submitted_at,

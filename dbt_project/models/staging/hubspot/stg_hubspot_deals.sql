@@ -8,6 +8,9 @@ versions as (
         'currency': 'deal_currency_code',
         'closed_won': 'hs_is_closed_won',
         'closed_at': 'closedate',
+        'opportunity_type': 'dealtype',
+        'channel': 'hs_analytics_source',
+        'created': 'createdate',
     }) }}
 
 ),
@@ -26,6 +29,9 @@ final as (
         upper(currency) as currency,
         coalesce(closed_won = 'true', false) as is_won,
         {{ local_date('(' ~ instant_of('closed_at') ~ ')') }} as close_date,
+        opportunity_type,
+        channel,
+        {{ local_date('(' ~ instant_of('created') ~ ')') }} as created_date,
         valid_from_date,
         valid_until_date
     from versions

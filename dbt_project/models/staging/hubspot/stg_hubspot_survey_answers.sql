@@ -19,6 +19,7 @@ final as (
         valid_from,
         known_on,
         is_archived,
+        cast(null as text) as contact_record_id,
         survey_type,
         {{ number_of('answer') }} as answer,
         {{ instant_of('submission') }} as submitted_at,

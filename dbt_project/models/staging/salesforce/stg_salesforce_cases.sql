@@ -20,6 +20,8 @@ final as (
         known_on,
         is_archived,
         upper(priority) as priority,
+        {{ instant_of('created_at') }} as opened_at,
+        {{ instant_of('closed_at') }} as resolved_at,
         {{ local_date('(' ~ instant_of('created_at') ~ ')') }} as created_date,
         {{ local_date('(' ~ instant_of('closed_at') ~ ')') }} as closed_date,
         valid_from_date,

@@ -8,6 +8,9 @@ versions as (
         'currency': 'CurrencyIsoCode',
         'won': 'IsWon',
         'close_date': 'CloseDate',
+        'opportunity_type': 'Type',
+        'channel': 'LeadSource',
+        'created': 'createdate',
         'owner_id': 'OwnerId',
     }) }}
 
@@ -27,6 +30,9 @@ final as (
         upper(currency) as currency,
         coalesce(won = 'true', false) as is_won,
         cast(close_date as date) as close_date,
+        opportunity_type,
+        channel,
+        {{ local_date('(' ~ instant_of('created') ~ ')') }} as created_date,
         owner_id,
         valid_from_date,
         valid_until_date
