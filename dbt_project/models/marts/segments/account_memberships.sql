@@ -1,21 +1,27 @@
 with
 
+dates_due as (
+
+    select * from {{ ref('int_dates_due') }}
+
+),
+
 account_features as (
 
     select * from {{ ref('account_features') }}
-    where as_of_date = {{ as_of_date() }}
+    where as_of_date in (select dates_due.as_of_date from dates_due)
 
 ),
 
 thresholds as (
 
-    {{ policy_rows('thresholds', key='name') }}
+    {{ thresholds_on_dates(['spend_per_point'], 'dates_due') }}
 
 ),
 
 membership_levels as (
 
-    {{ policy_rows('membership_levels') }}
+    {{ policy_rows_on_dates('membership_levels', dates='dates_due') }}
 
 ),
 
@@ -23,7 +29,7 @@ levels as (
 
     select
         *,
-        lead(from_points) over (order by from_points) as below_points
+        lead(from_points) over (partition by as_of_date order by from_points) as below_points
     from membership_levels
 
 ),
@@ -31,16 +37,19 @@ levels as (
 points as (
 
     select
-        account_id,
-        cast(floor(greatest(net_revenue_365d, 0) / {{ threshold('spend_per_point') }}) as bigint) as points_earned_365d
+        account_features.as_of_date,
+        account_features.account_id,
+        cast(floor(greatest(account_features.net_revenue_365d, 0) / thresholds.spend_per_point) as bigint)
+            as points_earned_365d
     from account_features
+    left join thresholds on account_features.as_of_date = thresholds.as_of_date
 
 ),
 
 final as (
 
     select
-        {{ as_of_date() }} as as_of_date,
+        points.as_of_date,
         points.account_id,
         points.points_earned_365d,
         levels.level as membership_level,
@@ -51,7 +60,8 @@ final as (
     from points
     left join levels
         on
-            points.points_earned_365d >= levels.from_points
+            points.as_of_date = levels.as_of_date
+            and points.points_earned_365d >= levels.from_points
             and (points.points_earned_365d < levels.below_points or levels.below_points is null)
 
 )

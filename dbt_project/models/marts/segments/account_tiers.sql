@@ -1,56 +1,82 @@
+{{
+    config(
+        indexes=[
+            {'columns': ['as_of_date', 'account_id'], 'unique': true},
+            {'columns': ['as_of_date', 'tier_rank'], 'unique': true},
+        ],
+    )
+}}
+
 with
+
+dates_due as (
+
+    select * from {{ ref('int_dates_due') }}
+
+),
 
 account_features as (
 
     select * from {{ ref('account_features') }}
-    where as_of_date = {{ as_of_date() }}
+    where as_of_date in (select dates_due.as_of_date from dates_due)
 
 ),
 
 account_profiles as (
 
     select * from {{ ref('account_profiles') }}
-    where as_of_date = {{ as_of_date() }}
+    where as_of_date in (select dates_due.as_of_date from dates_due)
 
 ),
 
 thresholds as (
 
-    {{ policy_rows('thresholds', key='name') }}
+    {{ thresholds_on_dates(['dormant_days'], 'dates_due') }}
 
 ),
 
-tier_shares as (
+tier_policy as (
 
-    {{ policy_rows('tier_shares', key='tier') }}
+    {{ tier_policy('dates_due') }}
 
 ),
 
-todays_policy as (
+calibration_quarters as (
 
-    {{ tier_policy() }}
+    {{ calibration_quarters() }}
 
 ),
 
 calibrations as (
 
-    select * from {{ ref('int_tier_calibrations') }}
-    where quarter_start = {{ calibration_quarter() }}
+    select
+        calibration_quarters.as_of_date,
+        made.*
+    from calibration_quarters
+    inner join {{ ref('int_tier_calibrations') }} as made on calibration_quarters.quarter_start = made.quarter_start
 
 ),
 
 accounts as (
 
     select
+        account_features.as_of_date,
         account_features.account_id,
         account_features.days_since_last_order,
         account_features.orders_per_quarter,
         account_features.yearly_net_spend,
-        account_features.days_since_last_order >= {{ threshold('dormant_days') }} as is_dormant,
+        account_features.days_since_last_order >= thresholds.dormant_days as is_dormant,
         coalesce(calibrations.scope, 'all') as scope
     from account_features
-    left join account_profiles on account_features.account_id = account_profiles.account_id
-    left join calibrations on account_profiles.industry = calibrations.scope
+    inner join thresholds on account_features.as_of_date = thresholds.as_of_date
+    left join account_profiles
+        on
+            account_features.as_of_date = account_profiles.as_of_date
+            and account_features.account_id = account_profiles.account_id
+    left join calibrations
+        on
+            account_profiles.as_of_date = calibrations.as_of_date
+            and account_profiles.industry = calibrations.scope
 
 ),
 
@@ -62,9 +88,17 @@ active_accounts as (
 ),
 
 -- Without a calibration the accounts of the day are their own yardstick.
+own_yardsticks as (
+
+    select as_of_date from dates_due
+    where as_of_date not in (select calibrations.as_of_date from calibrations)
+
+),
+
 yardstick as (
 
     select
+        calibrations.as_of_date,
         calibration_accounts.scope,
         calibration_accounts.account_id,
         calibration_accounts.orders_per_quarter,
@@ -76,12 +110,13 @@ yardstick as (
             and calibration_accounts.scope = calibrations.scope
     union all
     select
-        scope,
-        account_id,
-        orders_per_quarter,
-        yearly_net_spend
+        active_accounts.as_of_date,
+        active_accounts.scope,
+        active_accounts.account_id,
+        active_accounts.orders_per_quarter,
+        active_accounts.yearly_net_spend
     from active_accounts
-    where not exists (select 1 from calibrations)
+    inner join own_yardsticks on active_accounts.as_of_date = own_yardsticks.as_of_date
 
 ),
 
@@ -94,16 +129,18 @@ ranks as (
 weights as (
 
     select
+        as_of_date,
         weight_frequency,
         weight_monetary
     from calibrations
     where scope = 'all'
     union all
     select
-        weight_frequency,
-        weight_monetary
-    from todays_policy
-    where not exists (select 1 from calibrations)
+        tier_policy.as_of_date,
+        tier_policy.weight_frequency,
+        tier_policy.weight_monetary
+    from tier_policy
+    inner join own_yardsticks on tier_policy.as_of_date = own_yardsticks.as_of_date
 
 ),
 
@@ -115,15 +152,25 @@ ranked as (
     from active_accounts
     inner join ranks
         on
-            active_accounts.account_id = ranks.account_id
+            active_accounts.as_of_date = ranks.as_of_date
+            and active_accounts.account_id = ranks.account_id
             and ranks.on_yardstick = 0
-    cross join weights
+    inner join weights on active_accounts.as_of_date = weights.as_of_date
+
+),
+
+ranked_alone as (
+
+    select ranked.*
+    from ranked
+    inner join own_yardsticks on ranked.as_of_date = own_yardsticks.as_of_date
 
 ),
 
 cuts as (
 
     select
+        as_of_date,
         quarter_start as calibrated_for,
         scope,
         accounts,
@@ -138,10 +185,19 @@ cuts as (
     from calibrations
     union all
     select
+        todays_cuts.as_of_date,
         cast(null as date) as calibrated_for,
-        todays_cuts.*
-    from ({{ tier_cuts('ranked', 'todays_policy') }}) as todays_cuts
-    where not exists (select 1 from calibrations)
+        todays_cuts.scope,
+        todays_cuts.accounts,
+        todays_cuts.last_s_rank_points,
+        todays_cuts.last_s_yearly_net_spend,
+        todays_cuts.last_s_days_since_last_order,
+        todays_cuts.last_s_account_id,
+        todays_cuts.last_a_rank_points,
+        todays_cuts.last_a_yearly_net_spend,
+        todays_cuts.last_a_days_since_last_order,
+        todays_cuts.last_a_account_id
+    from ({{ tier_cuts('ranked_alone', 'tier_policy') }}) as todays_cuts
 
 ),
 
@@ -159,13 +215,17 @@ cut as (
             else 'B'
         end as tier
     from ranked
-    inner join cuts on ranked.scope = cuts.scope
+    inner join cuts
+        on
+            ranked.as_of_date = cuts.as_of_date
+            and ranked.scope = cuts.scope
 
 ),
 
 tiered as (
 
     select
+        accounts.as_of_date,
         accounts.account_id,
         accounts.is_dormant,
         accounts.scope,
@@ -176,18 +236,22 @@ tiered as (
         cut.ranking_score,
         cut.calibrated_for
     from accounts
-    left join cut on accounts.account_id = cut.account_id
+    left join cut
+        on
+            accounts.as_of_date = cut.as_of_date
+            and accounts.account_id = cut.account_id
 
 ),
 
 final as (
 
     select
-        {{ as_of_date() }} as as_of_date,
+        as_of_date,
         account_id,
         is_dormant,
         tier,
         row_number() over (
+            partition by as_of_date
             order by
                 case tier when 'S' then 1 when 'A' then 2 when 'B' then 3 else 4 end asc,
                 ranking_score desc nulls last,
