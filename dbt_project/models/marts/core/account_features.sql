@@ -2,6 +2,7 @@
     config(
         pre_hook="{{ remove_claimed_restatements() }}",
         post_hook=[
+            "{{ unsettle_kpis() }}",
             "{{ settle_claim(source('intermediate', 'restatement_queue')) }}",
             "{{ remember_definition(var('features_definition')) }}",
         ],
@@ -10,6 +11,8 @@
 
 {%- set order_days_ago = days_between('account_days.order_date', 'pairs.as_of_date') %}
 {%- set usage_days_ago = days_between('usage_days.usage_date', 'pairs.as_of_date') %}
+{%- set order_is_of_month = 'account_days.order_date >= pair_dates.month_start' %}
+{%- set usage_is_of_month = 'usage_days.usage_date >= pair_dates.month_start' %}
 {%- set ticket_days_ago = days_between('tickets.created_date', 'pair_companies.as_of_date') %}
 
 -- Everything below is a join with the rows that are due, for one date as for many. Models are referred to where they
@@ -18,7 +21,22 @@ with
 
 pair_dates as (
 
-    select distinct as_of_date from {{ ref('account_features_due') }}
+    select
+        as_of_date,
+        {{ month_start('as_of_date') }} as month_start
+    from {{ ref('account_features_due') }}
+    group by as_of_date
+
+),
+
+core_features_in_force as (
+
+    select
+        as_of_date,
+        count(*) as core_features
+    from ({{ policy_rows_on_dates('core_features', key='feature', dates='pair_dates') }}) as core_features
+    where is_core
+    group by as_of_date
 
 ),
 
@@ -43,6 +61,7 @@ order_sums as (
         frequency_windows.window_days as frequency_window_days,
         sums.*
     from {{ ref('account_features_due') }} as pairs
+    inner join pair_dates on pairs.as_of_date = pair_dates.as_of_date
     inner join frequency_windows on pairs.as_of_date = frequency_windows.as_of_date
     cross join lateral (
         select
@@ -56,17 +75,23 @@ order_sums as (
             sum(case when account_days.order_date >= pairs.first_order_date then account_days.net_revenue else 0 end)
                 as net_revenue_since_first_order,
             {%- for days in [30, 90, 365] %}
-            sum(case when {{ order_days_ago }} < {{ days }} then account_days.orders else 0 end) as orders_{{ days }}d,
-            sum(case when {{ order_days_ago }} < {{ days }} then account_days.gross_sales else 0 end)
+            coalesce(sum(account_days.orders) filter (where {{ order_days_ago }} < {{ days }}), 0)
+                as orders_{{ days }}d,
+            coalesce(sum(account_days.gross_sales) filter (where {{ order_days_ago }} < {{ days }}), 0)
                 as gross_sales_{{ days }}d,
-            sum(case when {{ order_days_ago }} < {{ days }} then account_days.returns_amount else 0 end)
+            coalesce(sum(account_days.returns_amount) filter (where {{ order_days_ago }} < {{ days }}), 0)
                 as returns_amount_{{ days }}d,
-            sum(case when {{ order_days_ago }} < {{ days }} then account_days.net_revenue else 0 end)
+            coalesce(sum(account_days.net_revenue) filter (where {{ order_days_ago }} < {{ days }}), 0)
                 as net_revenue_{{ days }}d,
             {%- endfor %}
-            sum(case when {{ order_days_ago }} < 180 then account_days.orders else 0 end) as orders_180d,
-            sum(case when {{ order_days_ago }} < 180 then account_days.net_revenue else 0 end) as net_revenue_180d,
-            sum(case when {{ order_days_ago }} < frequency_windows.window_days then account_days.orders else 0 end)
+            coalesce(sum(account_days.orders) filter (where {{ order_days_ago }} < 60), 0) as orders_60d,
+            coalesce(sum(account_days.orders) filter (where {{ order_days_ago }} < 730), 0) as orders_730d,
+            coalesce(sum(account_days.net_revenue) filter (where {{ order_days_ago }} < 730), 0) as net_revenue_730d,
+            coalesce(sum(account_days.orders) filter (where {{ order_is_of_month }}), 0) as orders_mtd,
+            coalesce(sum(account_days.net_revenue) filter (where {{ order_is_of_month }}), 0) as net_revenue_mtd,
+            coalesce(sum(account_days.orders) filter (where {{ order_days_ago }} < 180), 0) as orders_180d,
+            coalesce(sum(account_days.net_revenue) filter (where {{ order_days_ago }} < 180), 0) as net_revenue_180d,
+            coalesce(sum(account_days.orders) filter (where {{ order_days_ago }} < frequency_windows.window_days), 0)
                 as orders_in_frequency_window
         from {{ order_series() }} as account_days
         where
@@ -101,6 +126,32 @@ order_rhythm as (
 
 ),
 
+category_sums as (
+
+    select
+        pairs.as_of_date,
+        pairs.account_id,
+        sums.*
+    from {{ ref('account_features_due') }} as pairs
+    inner join pair_dates on pairs.as_of_date = pair_dates.as_of_date
+    cross join lateral (
+        select
+            count(case when dated.first_order_date <= pairs.as_of_date then 1 end) as categories_total,
+            count(case when dated.is_bought_365d then 1 end) as categories_365d,
+            count(case when dated.is_new and dated.first_order_date >= pair_dates.month_start then 1 end)
+                as new_categories_mtd,
+            count(
+                case
+                    when dated.is_new and dated.first_order_date > {{ days_before('pairs.as_of_date', 365) }} then 1
+                end
+            ) as new_categories_365d,
+            max(case when dated.is_new then dated.first_order_date end) as last_new_category_date
+        from {{ categories_by_date('pairs') }} as dated
+        having count(*) > 0
+    ) as sums
+
+),
+
 usage_sums as (
 
     select
@@ -108,17 +159,28 @@ usage_sums as (
         pairs.account_id,
         sums.*
     from {{ ref('account_features_due') }} as pairs
+    inner join pair_dates on pairs.as_of_date = pair_dates.as_of_date
     cross join lateral (
         select
             {%- for days in [30, 60, 90, 180] %}
-            sum(case when {{ usage_days_ago }} < {{ days }} then usage_days.logins else 0 end) as logins_{{ days }}d,
+            coalesce(sum(usage_days.logins) filter (where {{ usage_days_ago }} < {{ days }}), 0) as logins_{{ days }}d,
             {%- endfor %}
             {%- for days in [30, 90] %}
-            sum(case when {{ usage_days_ago }} < {{ days }} then usage_days.core_feature_uses else 0 end)
+            coalesce(sum(usage_days.core_feature_uses) filter (where {{ usage_days_ago }} < {{ days }}), 0)
                 as core_feature_uses_{{ days }}d,
             {%- endfor %}
+            {%- for days in [30, 90] %}
+            {{ bit_union('case when ' ~ usage_days_ago ~ ' < ' ~ days ~ ' then usage_days.core_feature_mask end') }}
+                as core_feature_mask_{{ days }}d,
+            count(case when {{ usage_days_ago }} < {{ days }} and usage_days.core_feature_mask is null then 1 end)
+                as days_without_mask_{{ days }}d,
+            {%- endfor %}
+            coalesce(sum(usage_days.active_minutes) filter (where {{ usage_days_ago }} < 30), 0) as active_minutes_30d,
+            coalesce(sum(usage_days.active_minutes) filter (where {{ usage_is_of_month }}), 0) as active_minutes_mtd,
+            coalesce(sum(usage_days.logins) filter (where {{ usage_is_of_month }}), 0) as logins_mtd,
+            count(case when {{ usage_is_of_month }} then 1 end) as active_days_mtd,
             count(case when {{ usage_days_ago }} < 30 then 1 end) as active_days_30d,
-            sum(case when {{ usage_days_ago }} < 90 then usage_days.sessions else 0 end) as sessions_90d
+            coalesce(sum(usage_days.sessions) filter (where {{ usage_days_ago }} < 90), 0) as sessions_90d
         from {{ usage_series() }} as usage_days
         where
             usage_days.series_id = pairs.usage_series_id
@@ -358,8 +420,35 @@ final as (
         ) as open_deal_amount,
         coalesce(deal_sums.won_deals_365d, 0) as won_deals_365d,
         coalesce(contact_sums.contacts, 0) as contacts,
-        coalesce(contact_sums.decision_makers, 0) > 0 as has_decision_maker
+        coalesce(contact_sums.decision_makers, 0) > 0 as has_decision_maker,
+        {%- for days in [30, 90] %}
+        -- Of days that hold no mask nobody knows which features were used.
+        case
+            when usage_sums.days_without_mask_{{ days }}d = 0
+                then coalesce({{ bit_count('usage_sums.core_feature_mask_' ~ days ~ 'd') }}, 0)
+        end as core_features_used_{{ days }}d,
+        {%- endfor %}
+        coalesce(core_features_in_force.core_features, 0) as core_features_in_force,
+        cast(coalesce(usage_sums.active_minutes_30d, 0) as numeric(14, 2)) as active_minutes_30d,
+        usage_sums.active_days_mtd,
+        cast(coalesce(usage_sums.active_minutes_mtd, 0) as numeric(14, 2)) as active_minutes_mtd,
+        cast(coalesce(usage_sums.logins_mtd, 0) as bigint) as logins_mtd,
+        cast(order_rhythm.orders_mtd as bigint) as orders_mtd,
+        cast(order_rhythm.net_revenue_mtd as numeric(18, 2)) as net_revenue_mtd,
+        cast(order_rhythm.orders_60d - order_rhythm.orders_30d as bigint) as orders_prior_30d,
+        cast(order_rhythm.orders_730d - order_rhythm.orders_365d as bigint) as orders_prior_365d,
+        cast(order_rhythm.net_revenue_730d - order_rhythm.net_revenue_365d as numeric(18, 2)) as net_revenue_prior_365d,
+        category_sums.categories_total,
+        category_sums.categories_365d,
+        category_sums.new_categories_mtd,
+        category_sums.new_categories_365d,
+        category_sums.last_new_category_date
     from order_rhythm
+    left join core_features_in_force on order_rhythm.as_of_date = core_features_in_force.as_of_date
+    left join category_sums
+        on
+            order_rhythm.as_of_date = category_sums.as_of_date
+            and order_rhythm.account_id = category_sums.account_id
     left join usage_sums
         on
             order_rhythm.as_of_date = usage_sums.as_of_date
