@@ -1,8 +1,9 @@
-"""Score every account that has ordered, with the newest model trained as of the date or before.
+"""Score the accounts by each model, with the newest one trained as of the date or before.
 
-Writes probability, rank and three reasons per account, keyed by the run, and gates them: range, spread,
-coverage, and drift against the last published set. Where no model can be trained yet the scores are absent,
-which is written down, and the chain goes on.
+Writes probability, rank and three reasons per account and model, keyed by the run, and gates them: range, spread,
+coverage, and drift against training and the last published set. Where a model cannot be trained yet its scores are
+absent, which is written down, and the chain goes on. Likewise the cluster of each account, and whose recommendations
+the run shows.
 
 When it fails: docs/runbooks/score.md.
 """
@@ -26,12 +27,17 @@ with DAG(
     @task
     @fail_clearly
     def score() -> None:
-        """Write the scores of the run."""
+        """Write the scores of the run, the cluster of each account, and whose recommendations the run shows."""
         from include.warehouse.lock import run_of
-        from ml.score import score_accounts
+        from ml.cluster_runs import assign_clusters
+        from ml.recommend_runs import name_recommendations
+        from ml.score import score_all
 
         as_of = as_of_of(get_current_context())
-        score_accounts("churn", as_of, run_of(as_of))
+        run_id = run_of(as_of)
+        score_all(as_of, run_id)
+        assign_clusters(as_of, run_id)
+        name_recommendations(as_of, run_id)
 
     @task(outlets=[SCORES])
     @fail_clearly

@@ -2,8 +2,9 @@
 
 Reached by every build, and trains on few of them. A model is trained as of the week's Monday, on month-ends
 alone whose whole label window lies before it. A training that fails fails this run, and the accounts are
-scored all the same with the model there is. Too little history to train on is no failure: the scores are
-then absent.
+scored all the same with the model there is; the other models are trained. Too little history to train on is
+no failure: the scores of that model are then absent. Clusters (once a quarter) and recommendations (weekly, as a
+model) are fitted likewise.
 
 When it fails: docs/runbooks/train.md.
 """
@@ -26,14 +27,15 @@ with DAG(
 
     @task
     @fail_clearly
-    def train() -> str | None:
-        """Train the churn model where it is due; return the new model's id."""
+    def train() -> list[str]:
+        """Decide which models score the date, training what that takes; fit clusters and recommendations where due."""
+        from include.settings import get_settings
         from include.warehouse.lock import run_of
-        from ml.train import train_if_due
+        from ml.due import fit_all_due
 
         as_of = as_of_of(get_current_context())
         run_of(as_of)  # keeps the lease of the build that waits for the scores
-        return train_if_due("churn", as_of)
+        return fit_all_due(as_of, get_settings().model_cards)
 
     @task(outlets=[MODELS], trigger_rule=TriggerRule.ALL_DONE)
     def announce() -> None:

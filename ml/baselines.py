@@ -1,4 +1,4 @@
-"""What a churn model is compared with: recency alone, logistic regression, and BG/NBD.
+"""What a model is compared with: recency alone, logistic regression, and BG/NBD.
 
 Each is fitted on what was known on the day the model was trained, as the model was.
 """
@@ -16,7 +16,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from include.errors import StratumError
-from ml.frames import CHURNED
+from ml.frames import LABEL
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def logistic(frame: pd.DataFrame, features: Sequence[str], c: float, seed: int) 
         StandardScaler(),
         LogisticRegression(C=c, max_iter=1000, random_state=seed),
     )
-    return model.fit(frame[list(features)], frame[CHURNED].to_numpy())
+    return model.fit(frame[list(features)], frame[LABEL].to_numpy())
 
 
 def signed_log(values: pd.DataFrame) -> Array:
@@ -74,6 +74,37 @@ def expected_orders(known: pd.DataFrame, now: pd.DataFrame, days: int, penalizer
         f"BG/NBD does not converge with any of the penalizers {list(penalizers)}: add a greater one to "
         "bg_nbd_penalizers in ml/params.yaml."
     )
+
+
+def expected_spend(
+    known: pd.DataFrame, now: pd.DataFrame, orders: Array, penalizers: Sequence[float]
+) -> Array:
+    """Return the sales expected of each account of `now`: expected orders times the Gamma-Gamma mean of one.
+
+    Fader and Hardie, "The Gamma-Gamma model of monetary value" (2013). Both frames hold order_days_total and
+    average_order_value; the parameters are fitted on those of `known` that ordered again. The penalizers are tried in
+    turn until the fit converges to a finite mean. Raises StratumError where none does.
+    """
+    from lifetimes import GammaGammaFitter
+    from lifetimes.utils import ConvergenceError
+
+    again = known[(known["order_days_total"] > 1) & (known["average_order_value"] > 0)]
+    value = now["average_order_value"].clip(lower=0).fillna(0)
+    for penalizer in penalizers:
+        fitter = GammaGammaFitter(penalizer_coef=penalizer)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # overflows on the way; the result is checked
+                fitter.fit(again["order_days_total"] - 1, again["average_order_value"])
+                mean = fitter.conditional_expected_average_profit(now["order_days_total"] - 1, value)
+        except ConvergenceError:
+            log.info("Gamma-Gamma does not converge with penalizer %s.", penalizer)
+            continue
+        found = orders * np.asarray(mean, dtype=np.float64)
+        if np.isfinite(found).all() and fitter.params_["q"] > 1:
+            return found
+        log.info("Gamma-Gamma with penalizer %s has no finite mean.", penalizer)
+    raise StratumError(f"Gamma-Gamma does not converge with any of the penalizers {list(penalizers)}.")
 
 
 def _history(frame: pd.DataFrame) -> tuple[Array, Array, Array]:

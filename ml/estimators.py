@@ -5,7 +5,7 @@ Categories never enter as such: SHAP is silently wrong with HistGradientBoosting
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -20,10 +20,16 @@ from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
 from include.errors import StratumError
-from ml.frames import CHURNED, FEATURES, NAMES, check_columns
+from ml.features import recency_of
+from ml.frames import KEYS, LABEL, check_columns
+from ml.metrics import auc, once
 from ml.params import Params
+from ml.targets import Target
 
 Array = NDArray[np.float64]
+
+ABOVE_CHANCE = 1.645
+"""Standard deviations above an AUC of 0.5 that a model must reach on later dates: one-sided 95 %."""
 
 
 @contextmanager
@@ -34,6 +40,10 @@ def one_thread() -> Iterator[None]:
     """
     with threadpool_limits(limits=1):
         yield
+
+
+class NothingLearned(StratumError):
+    """What a model learned did not hold later, so it is refused. No fault of the data or the code: there is no signal."""
 
 
 class CalibratedBoosting(ClassifierMixin, BaseEstimator):
@@ -51,38 +61,39 @@ class CalibratedBoosting(ClassifierMixin, BaseEstimator):
         self.intercept = intercept
 
     def fit(self, X: pd.DataFrame, y: NDArray[np.int8]) -> "CalibratedBoosting":
-        """Fit the trees; returns itself."""
-        self.base_ = clone(self.base).fit(X, y)
+        """Fit the trees; returns itself. A column of which no value is known tells nothing: no tree splits on it."""
+        blank = X.columns[X.isna().all()]  # scikit-learn finds no bins for them
+        self.base_ = clone(self.base).fit(X.assign(**dict.fromkeys(blank, 0.0)), y)
         self.classes_ = self.base_.classes_
         return self
 
     def margin(self, X: pd.DataFrame) -> Array:
-        """Return the trees' own log-odds of churn."""
+        """Return the trees' own log-odds."""
         return np.asarray(self.base_.decision_function(X), dtype=np.float64)
 
     def decision_function(self, X: pd.DataFrame) -> Array:
-        """Return the calibrated log-odds of churn."""
+        """Return the calibrated log-odds."""
         return self.slope * self.margin(X) + self.intercept
 
     def predict_proba(self, X: pd.DataFrame) -> Array:
-        """Return the probabilities of staying and of churn, one row per account."""
-        churn = expit(self.decision_function(X))
-        return np.column_stack([1 - churn, churn])
+        """Return the probabilities that it does not happen and that it does, one row per account."""
+        happens = expit(self.decision_function(X))
+        return np.column_stack([1 - happens, happens])
 
     def predict(self, X: pd.DataFrame) -> NDArray[np.int64]:
-        """Return 1 where churn is the likelier outcome, else 0."""
+        """Return 1 where it is the likelier outcome, else 0."""
         return (self.predict_proba(X)[:, 1] >= 0.5).astype(np.int64)
 
 
-def make_pipeline(params: Params, used: Sequence[str]) -> Pipeline:
+def make_pipeline(target: Target, params: Params, used: Sequence[str]) -> Pipeline:
     """Return the unfitted Pipeline over the features `used`, in the order of the contract.
 
-    Raises StratumError where `used` names a feature that is none.
+    Raises StratumError where `used` names a feature that is none of the target's.
     """
-    directions = {feature.name: feature.direction for feature in FEATURES}
+    directions = {feature.name: feature.direction for feature in target.features}
     unknown = sorted(set(used) - set(directions))
     if unknown:
-        raise StratumError(f"No feature of the model is called {', '.join(unknown)}: see ml/frames.py.")
+        raise StratumError(f"No feature of the model is called {', '.join(unknown)}: see ml/targets.py.")
     boosting = HistGradientBoostingClassifier(
         **params.boosting.model_dump(),
         monotonic_cst=[directions[name] for name in used],
@@ -95,10 +106,10 @@ def make_pipeline(params: Params, used: Sequence[str]) -> Pipeline:
     return Pipeline([("select", select), ("boosting", CalibratedBoosting(boosting))])
 
 
-def used_features(frame: pd.DataFrame, share: float) -> list[str]:
+def used_features(target: Target, frame: pd.DataFrame, share: float) -> list[str]:
     """Return the features that differ between accounts on at least `share` of the frame's dates."""
-    varies = frame.groupby("as_of_date")[list(NAMES)].nunique(dropna=False) > 1
-    return [name for name in NAMES if varies[name].mean() >= share]
+    varies = frame.groupby("as_of_date")[list(target.names)].nunique(dropna=False) > 1
+    return [name for name in target.names if varies[name].mean() >= share]
 
 
 def margins(pipeline: Pipeline, frame: pd.DataFrame) -> Array:
@@ -107,13 +118,13 @@ def margins(pipeline: Pipeline, frame: pd.DataFrame) -> Array:
 
 
 def probabilities(pipeline: Pipeline, frame: pd.DataFrame) -> Array:
-    """Return the calibrated probability of churn of each row. Raises StratumError for missing or new features."""
+    """Return the calibrated probability of each row. Raises StratumError for missing or new features."""
     return np.asarray(pipeline[-1].predict_proba(selected(pipeline, frame))[:, 1])
 
 
 def selected(pipeline: Pipeline, frame: pd.DataFrame) -> pd.DataFrame:
     """Return the columns the trees see. Raises StratumError for missing or new features."""
-    check_columns(_inputs(frame), pipeline[0].feature_names_in_, "the model")
+    check_columns(inputs(frame), pipeline[0].feature_names_in_, "the model")
     return pipeline[0].transform(frame[list(pipeline[0].feature_names_in_)])
 
 
@@ -121,8 +132,8 @@ def selected(pipeline: Pipeline, frame: pd.DataFrame) -> pd.DataFrame:
 class HeldOut:
     """One date as a model that knew nothing of it predicted it.
 
-    `rows` are its accounts with days_since_last_order, `margin` (log-odds) and CHURNED; `known_margin` and
-    `known_rate` are the log-odds and the churn of the rows that model was fitted on.
+    `rows` are its accounts with their recency, `margin` (log-odds) and LABEL; `known_margin` and
+    `known_rate` are the log-odds and the share of LABEL of the rows that model was fitted on.
     """
 
     date: pd.Timestamp
@@ -144,41 +155,80 @@ def out_of_time(
     for date in dates[-folds:]:
         learned = [earlier for earlier in dates if earlier + pd.Timedelta(days=horizon_days) <= date]
         known, rows = frame[frame["as_of_date"].isin(learned)], frame[frame["as_of_date"] == date]
-        if len(learned) < least_month_ends or known[CHURNED].nunique() < 2 or rows[CHURNED].nunique() < 2:
+        if len(learned) < least_month_ends or known[LABEL].nunique() < 2 or rows[LABEL].nunique() < 2:
             continue
         fitted = fit(clone(pipeline), known)
-        kept = rows[["account_id", "days_since_last_order", CHURNED]].assign(margin=margins(fitted, rows))
+        kept = rows[["account_id", recency_of(rows), LABEL]].assign(margin=margins(fitted, rows))
         predicted.append(
-            HeldOut(pd.Timestamp(date), kept, margins(fitted, known), float(known[CHURNED].mean()))
+            HeldOut(pd.Timestamp(date), kept, margins(fitted, known), float(known[LABEL].mean()))
         )
     return predicted
 
 
 def fit(pipeline: Pipeline, frame: pd.DataFrame) -> Pipeline:
     """Fit the pipeline on a labelled frame and return it."""
-    check_columns(_inputs(frame), NAMES, "the model's contract (ml/frames.py)")
-    return pipeline.fit(frame[list(NAMES)], frame[CHURNED].to_numpy())
+    return pipeline.fit(frame[inputs(frame)], frame[LABEL].to_numpy())
 
 
 def slope_of(predicted: Sequence[HeldOut]) -> float:
     """Return how far out-of-time log-odds are to be stretched (above 1) or shrunk (below 1): a sigmoid's slope.
 
     The sigmoid (Platt's) has one slope and a level for each date, so that the slope tells how well the order of
-    the accounts held later, whatever the season did to all of them. Raises StratumError where it is not above
-    0: what was learned did not hold later.
+    the accounts held later, whatever the season did to all of them. Raises NothingLearned where it is not above
+    0, or the mean AUC is one that chance reaches: what was learned did not hold later.
     """
-    level = pd.get_dummies(np.repeat(np.arange(len(predicted)), [len(one.rows) for one in predicted]))
-    margin = np.concatenate([one.rows["margin"].to_numpy() for one in predicted])
-    churned = np.concatenate([one.rows[CHURNED].to_numpy() for one in predicted])
-    sigmoid = LogisticRegression(C=np.inf, fit_intercept=False, max_iter=1000)
-    sigmoid.fit(np.column_stack([margin, level.to_numpy(np.float64)]), churned)
-    slope = float(sigmoid.coef_[0, 0])
-    if slope <= 0:
-        raise StratumError(
-            "The model learned nothing that holds later: its out-of-time predictions rank no better than chance. "
-            "No model was kept; look at the month-ends in marts.account_features."
+    slope = measured_slope(predicted)
+    found, needed = _auc_and_chance(predicted)
+    if slope <= 0 or found <= needed:
+        raise NothingLearned(
+            "The model learned nothing that holds later: its out-of-time predictions rank no better than chance "
+            f"(mean AUC {found:.3f}, more than {needed:.3f} is needed). No model was kept."
         )
     return slope
+
+
+def _auc_and_chance(predicted: Sequence[HeldOut]) -> tuple[float, float]:
+    """Return the mean AUC of the predicted dates, and what chance alone reaches in one of twenty cases.
+
+    The deviation of a chance AUC is that of the Mann-Whitney statistic, sqrt((n + 1) / (12 a b)) for a rows of one
+    outcome, b of the other, n of both. The dates hold much the same accounts, so together they are taken to know no more
+    than one of them does.
+    """
+    found, deviations = [], []
+    for one in predicted:
+        happened = one.rows[LABEL].to_numpy(np.float64)
+        rows, those = len(happened), happened.sum()
+        found.append(auc(one.rows["margin"].to_numpy(np.float64), happened, once(rows))[0])
+        deviations.append(np.sqrt((rows + 1) / (12 * those * (rows - those))))
+    return float(np.mean(found)), 0.5 + ABOVE_CHANCE * float(np.mean(deviations))
+
+
+def measured_slope(predicted: Sequence[HeldOut]) -> float:
+    """Return the slope as it was measured; 0 or below where the order of the accounts did not hold later."""
+    level = pd.get_dummies(np.repeat(np.arange(len(predicted)), [len(one.rows) for one in predicted]))
+    margin = np.concatenate([one.rows["margin"].to_numpy() for one in predicted])
+    happened = np.concatenate([one.rows[LABEL].to_numpy() for one in predicted])
+    sigmoid = LogisticRegression(C=np.inf, fit_intercept=False, max_iter=1000)
+    sigmoid.fit(np.column_stack([margin, level.to_numpy(np.float64)]), happened)
+    return float(sigmoid.coef_[0, 0])
+
+
+def told_later(predicted: Sequence[HeldOut], horizon_days: int) -> list[HeldOut]:
+    """Return the held-out dates whose rows could be told a `probability` then, with it.
+
+    The sigmoid of a date is learned on the predictions whose label windows had ended by it; the first dates have none,
+    nor has one before which nothing held yet: they are left out.
+    """
+    told = []
+    for one in predicted:
+        earlier = [e for e in predicted if e.date + pd.Timedelta(days=horizon_days) <= one.date]
+        slope = measured_slope(earlier) if earlier else 0.0
+        if slope > 0:
+            level = level_of(one.known_margin, slope, one.known_rate)
+            told.append(
+                replace(one, rows=one.rows.assign(probability=expit(slope * one.rows["margin"] + level)))
+            )
+    return told
 
 
 def level_of(margin: Array, slope: float, rate: float) -> float:
@@ -186,5 +236,6 @@ def level_of(margin: Array, slope: float, rate: float) -> float:
     return float(brentq(lambda level: expit(slope * margin + level).mean() - rate, -50, 50))
 
 
-def _inputs(frame: pd.DataFrame) -> list[str]:
-    return [name for name in frame.columns if name not in ("as_of_date", "account_id", CHURNED)]
+def inputs(frame: pd.DataFrame) -> list[str]:
+    """Return the columns of a frame that are features: all but keys and LABEL."""
+    return [name for name in frame.columns if name not in (*KEYS, LABEL)]

@@ -11,49 +11,45 @@ from numpy.typing import NDArray
 
 from include.errors import StratumError
 from include.warehouse.connect import connect
-from ml import registry
-from ml.baselines import expected_orders, logistic
+from ml import registry, value
+from ml.acting import acted_on, at_stake, costs_on
+from ml.baselines import expected_orders, expected_spend, logistic
+from ml.champion import champion_on
 from ml.estimators import one_thread, probabilities
+from ml.features import recency_of
+from ml.figures import Figure, lifts, reliability
 from ml.frames import (
-    CHURNED,
     KEYS,
+    LABEL,
+    features_on,
     fingerprint,
     histories_on,
     labelled_frame,
-    policy_on,
+    later_revenue,
     training_frame,
 )
-from ml.metrics import Metric, auc, average_precision, brier, interval, lift, once, resamples
-from ml.params import Evaluation, Params, params_of
+from ml.metrics import Metric, auc, average_precision, brier, ece, interval, lift, log_loss, once, resamples
+from ml.params import Params, params_of
+from ml.targets import Policy, Target, policy_on, target_of, target_on
 from ml.train import MODEL, OBSERVED, RECENCY, populations
 
 Array = NDArray[np.float64]
 
-LOGISTIC, BG_NBD = "logistic", "bg_nbd"
+LOGISTIC, BG_NBD, GAMMA_GAMMA, RULES = "logistic", "bg_nbd", "gamma_gamma", "rules"
 BASELINES = (RECENCY, LOGISTIC, BG_NBD)
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One figure of one estimator, or of the model less a baseline (`model-recency`), on one population.
-
-    `low` and `high` are the ends of the 95 % bootstrap interval over accounts; None where none was drawn.
-    """
-
-    population: str
-    estimator: str
-    metric: str
-    value: float
-    low: float | None
-    high: float | None
-    rows: int
+"""What always stands beside the model; RULES do where the warnings of the cutoff are kept."""
+SEVERITIES = {"none": 0, "low": 1, "medium": 2, "high": 3}
+MOST_RULES = 1000
+"""More rules than anybody would write: the number of warnings never outweighs a severity."""
 
 
 @dataclass(frozen=True)
 class Report:
     """The judgement of one model: features as of `cutoff`, outcomes in the `horizon_days` days up to `on`."""
 
+    model: str
     model_id: str
+    definition: str
     trained_as_of: date
     cutoff: date
     on: date
@@ -72,7 +68,7 @@ class Report:
 def evaluate(model: str, on: date, model_id: str | None = None) -> Report:
     """Judge a model on the outcomes that came true by the end of the day `on`, and keep the figures in ml.metrics.
 
-    It is the newest model trained as of the cutoff (`on` less the horizon) or before, or the one that is named;
+    It is the champion of the cutoff (`on` less the horizon), or the one that is named;
     its frozen artefact scores the accounts as they stood on the cutoff. Beside it stand recency alone, a
     logistic regression and BG/NBD, fitted on what was known when it was trained. Raises StratumError where
     there is no such model, the cutoff's features are not kept, or orders are not loaded through the day.
@@ -81,65 +77,85 @@ def evaluate(model: str, on: date, model_id: str | None = None) -> Report:
     with connect("scorer") as connection:
         found, cutoff = _judged(connection, model, on, model_id)
         _check_loaded(connection, on)
-        frame = labelled_frame(connection, [cutoff], found.horizon_days)
+        target = target_of(found.model, found.definition)
+        if recency_of(target.names) != "days_since_last_order":
+            raise StratumError(
+                f"Model {found.model} is not judged beside recency of orders and BG/NBD: its accounts have none. What it "
+                f"told on later dates is in its card (`stratum models report {found.model_id}`)."
+            )
+        policy = Policy(found.horizon_days, found.active_days, found.min_rise)
+        frame = labelled_frame(connection, target, [cutoff], policy)
         if frame.empty:
             raise StratumError(
                 f"The features of {cutoff}, the cutoff of an evaluation on {on}, are not kept: make them with "
                 f"`stratum backfill --from {cutoff} --to {cutoff}`."
             )
-        known = training_frame(connection, found.trained_as_of, found.horizon_days)
+        known = training_frame(connection, target, found.trained_as_of, policy)
         with one_thread():
             scores = {MODEL: probabilities(registry.load(connection, found), frame)}
-            scores |= _baselines(connection, found, known, frame, params)
-        figures = tuple(judge(frame, scores, found.active_days, params))
+            scores |= _baselines(connection, found, target, known, frame, params)
+            warned, notes = _rules(connection, target, frame)
+            scores |= warned
+            figures = list(judge(target, frame, scores, found.active_days, params))
+            notes += _restated(found, known)
+            if target.model == "churn":
+                of_acting, note = _acting(connection, found, frame, scores, params)
+                figures, notes = figures + of_acting, notes + note
+            if target.has_value:
+                of_value, note = _value(connection, found, target, policy, frame, scores, params)
+                figures, notes = figures + of_value, notes + note
         report = Report(
+            found.model,
             found.model_id,
+            found.definition,
             found.trained_as_of,
             cutoff,
             on,
             found.horizon_days,
-            figures,
-            _notes(found, known),
+            tuple(figures),
+            tuple(notes),
         )
         _save(connection, report)
     return report
 
 
 def judge(
-    frame: pd.DataFrame, scores: Mapping[str, Array], active_days: int, params: Params
+    target: Target, frame: pd.DataFrame, scores: Mapping[str, Array], active_days: int, params: Params
 ) -> Iterator[Figure]:
     """Yield every figure of scores (row by row of a labelled frame of one date) on both populations.
 
-    `scores` holds MODEL and the BASELINES; MODEL, LOGISTIC and `recency_probability` are probabilities. Every
-    estimator is drawn on the same resamples, so that the differences are paired.
+    `scores` holds MODEL and the BASELINES, RULES where they are known; MODEL, LOGISTIC and `recency_probability` are
+    probabilities. Every estimator is drawn on the same resamples, so that the differences are paired.
     """
     frame = frame.reset_index(drop=True)
     for population, part in populations(frame, active_days).items():
-        churned = part[CHURNED].to_numpy(np.float64)
-        if len(set(churned)) < 2:
+        happened = part[LABEL].to_numpy(np.float64)
+        if len(set(happened)) < 2:
             continue
         of_part = {name: values[part.index] for name, values in scores.items()}
-        yield from _of_population(population, churned, of_part, params)
+        yield from _of_population(population, f"{target.model}_rate", happened, of_part, params)
 
 
 def _of_population(
-    population: str, churned: Array, scores: Mapping[str, Array], params: Params
+    population: str, rate_name: str, happened: Array, scores: Mapping[str, Array], params: Params
 ) -> Iterator[Figure]:
-    accounts, settings = len(churned), params.evaluation
+    accounts, settings = len(happened), params.evaluation
     every, drawn = once(accounts), resamples(accounts, settings.bootstrap, params.seed)
-    rate = drawn @ churned / accounts
-    yield Figure(population, OBSERVED, "churn_rate", float(churned.mean()), *interval(rate), accounts)
-    ranked = {name: scores[name] for name in (MODEL, *BASELINES)}
+    rate = drawn @ happened / accounts
+    yield Figure(population, OBSERVED, rate_name, float(happened.mean()), *interval(rate), accounts)
+    ranked = {name: scores[name] for name in (MODEL, *BASELINES, RULES) if name in scores}
     probable = {MODEL: scores[MODEL], LOGISTIC: scores[LOGISTIC], RECENCY: scores["recency_probability"]}
     measures: list[tuple[str, Metric, Mapping[str, Array]]] = [
         ("auc", auc, ranked),
         ("pr_auc", average_precision, ranked),
         ("lift", lift(settings.lift_share), ranked),
         ("brier", brier, probable),
+        ("log_loss", log_loss, probable),
+        ("ece", ece(settings.reliability_bins), probable),
     ]
     for name, metric, of in measures:
-        values = {estimator: float(metric(score, churned, every)[0]) for estimator, score in of.items()}
-        draws = {estimator: metric(score, churned, drawn) for estimator, score in of.items()}
+        values = {estimator: float(metric(score, happened, every)[0]) for estimator, score in of.items()}
+        draws = {estimator: metric(score, happened, drawn) for estimator, score in of.items()}
         for estimator in of:
             yield Figure(
                 population, estimator, name, values[estimator], *interval(draws[estimator]), accounts
@@ -149,22 +165,11 @@ def _of_population(
                 ends = interval(draws[MODEL] - draws[estimator])
                 difference = values[MODEL] - values[estimator]
                 yield Figure(population, f"{MODEL}-{estimator}", name, difference, *ends, accounts)
-    yield from _reliability(population, churned, scores[MODEL], settings)
-
-
-def _reliability(
-    population: str, churned: Array, probability: Array, settings: Evaluation
-) -> Iterator[Figure]:
-    """Yield mean probability and churn of each of equally many accounts, from the lowest probability up."""
-    order = np.argsort(probability, kind="stable")
-    yield Figure(population, MODEL, "mean_probability", float(probability.mean()), None, None, len(churned))
-    for number, part in enumerate(np.array_split(order, settings.reliability_bins), start=1):
-        if len(part):
-            for what, values in (("predicted", probability), ("observed", churned)):
-                mean = float(values[part].mean())
-                yield Figure(
-                    population, MODEL, f"reliability_{number:02d}_{what}", mean, None, None, len(part)
-                )
+    for estimator, score in ranked.items():
+        yield from lifts(population, estimator, score, happened, every, drawn)
+    told = scores[MODEL]
+    yield Figure(population, MODEL, "mean_probability", float(told.mean()), None, None, accounts)
+    yield from reliability(population, told, happened, drawn, settings.reliability_bins)
 
 
 def _judged(
@@ -175,8 +180,8 @@ def _judged(
         found: registry.Model | None = registry.by_id(connection, model_id)
         horizon = found.horizon_days if found else 0
     else:
-        horizon = policy_on(connection, on).horizon_days
-        found = registry.newest(connection, model, on - timedelta(days=horizon))
+        horizon = policy_on(connection, target_on(connection, model, on), on).horizon_days
+        found = champion_on(connection, model, on - timedelta(days=horizon))
     cutoff = on - timedelta(days=horizon)
     if found is None:
         raise StratumError(
@@ -186,7 +191,7 @@ def _judged(
     if found.horizon_days != horizon:
         raise StratumError(
             f"Model {found.model_id} foretells {found.horizon_days} days, and the policy on {on} says {horizon}: "
-            f"name it with --model {found.model_id} to judge it by its own horizon."
+            f"name it (`stratum models report {found.model_id} --evaluate DATE`) to judge it by its own horizon."
         )
     if found.trained_as_of > cutoff:
         raise StratumError(
@@ -197,7 +202,7 @@ def _judged(
 
 
 def _check_loaded(connection: psycopg.Connection, on: date) -> None:
-    """Raise StratumError where orders up to the day are not all loaded and built: silence would look like churn."""
+    """Raise StratumError where orders up to the day are not all loaded and built: silence would look like an outcome."""
     loaded = connection.execute(
         "select max(as_of_date) from audit.loads where source = 'orders' and entity = 'order_lines' and status = 'loaded'"
     ).fetchone()
@@ -214,13 +219,14 @@ def _check_loaded(connection: psycopg.Connection, on: date) -> None:
 def _baselines(
     connection: psycopg.Connection,
     found: registry.Model,
+    target: Target,
     known: pd.DataFrame,
     frame: pd.DataFrame,
     params: Params,
 ) -> dict[str, Array]:
     settings = params.evaluation
     used = [feature["name"] for feature in found.features if feature["used"]]
-    scores = {RECENCY: frame["days_since_last_order"].to_numpy(np.float64)}
+    scores = {RECENCY: target.words.risk * frame["days_since_last_order"].to_numpy(np.float64)}
     for name, features in ((LOGISTIC, used), ("recency_probability", ["days_since_last_order"])):
         fitted = logistic(known, features, settings.logistic_c, params.seed)
         scores[name] = np.asarray(fitted.predict_proba(frame[features])[:, 1])
@@ -233,7 +239,101 @@ def _baselines(
         found.horizon_days,
         settings.bg_nbd_penalizers,
     )
-    return {**scores, BG_NBD: -expected}
+    return {**scores, BG_NBD: -target.words.risk * expected}
+
+
+def _rules(
+    connection: psycopg.Connection, target: Target, frame: pd.DataFrame
+) -> tuple[dict[str, Array], list[str]]:
+    """Return the score of the warning rules on the cutoff, row by row of the frame, or a note why there is none.
+
+    It is an order, not a probability: the worst severity of an account's warnings, then how many rules warn. An account
+    of which no rule can tell anything stands with those without a warning; the note counts them.
+    """
+    day = frame["as_of_date"].iloc[0].date()
+    row = connection.execute("select to_regclass('marts.account_warnings') is not null").fetchone()
+    kept = connection.execute(
+        "select account_id, severity, rules_warning from marts.account_warnings where as_of_date = %s", [day]
+    ).fetchall() if row is not None and row[0] else []  # fmt: skip
+    warnings = pd.DataFrame(kept, columns=["account_id", "severity", "rules_warning"])
+    found = frame[["account_id"]].merge(
+        warnings, on="account_id", how="left", validate="one_to_one", indicator=True
+    )
+    without = int((found["_merge"] == "left_only").sum())
+    if without:
+        told = "of no account" if without == len(found) else f"not of {without:,} of {len(found):,} accounts"
+        return {}, [f"The warning rules do not stand beside the model: warnings of {day} are kept {told}."]
+    unknown = int(found["severity"].isna().sum())
+    if unknown == len(found):
+        return {}, [f"The warning rules do not stand beside the model: none could tell anything on {day}."]
+    worst = found["severity"].map(SEVERITIES).fillna(0).to_numpy(np.float64)
+    number = found["rules_warning"].fillna(0).to_numpy(np.float64)
+    notes = [f"Of {unknown:,} accounts no warning rule could tell anything: they count as without a warning."]
+    return {RULES: target.words.risk * (MOST_RULES * worst + number)}, notes if unknown else []
+
+
+def _acting(
+    connection: psycopg.Connection,
+    found: registry.Model,
+    frame: pd.DataFrame,
+    scores: Mapping[str, Array],
+    params: Params,
+) -> tuple[list[Figure], list[str]]:
+    """Return what contacting those at the top would have been worth on both populations, with the policy it assumes."""
+    costs = costs_on(connection, frame["as_of_date"].iloc[0].date())
+    if costs is None:
+        return [], [
+            "What acting would be worth is not told: marts.thresholds lacks offer_success_rate or contact_cost."
+        ]
+    figures: list[Figure] = []
+    for population, part in populations(frame.reset_index(drop=True), found.active_days).items():
+        if part[LABEL].nunique() < 2:
+            continue
+        ranked = {name: scores[name][part.index] for name in (MODEL, RECENCY, RULES) if name in scores}
+        happened = part[LABEL].to_numpy(np.float64)
+        figures += acted_on(population, happened, at_stake(part, found.horizon_days), ranked, costs, params)
+    return figures, [
+        f"What acting is worth rests on an assumption: a contact costs {costs.contact_cost:,.2f} and keeps "
+        f"{costs.success_rate:.0%} of those that would churn (policy)."
+    ]
+
+
+def _value(
+    connection: psycopg.Connection,
+    found: registry.Model,
+    target: Target,
+    policy: Policy,
+    frame: pd.DataFrame,
+    scores: Mapping[str, Array],
+    params: Params,
+) -> tuple[list[Figure], list[str]]:
+    """Return what expected values came to: their mean, the true one, the root mean square between; Gamma-Gamma too."""
+    day = frame["as_of_date"].iloc[0].date()
+    true = later_revenue(connection, target, [day], policy)["net_revenue"].to_numpy(np.float64)
+    told = {MODEL: value.expected(found.parameters["value"], frame, scores[MODEL], policy.horizon_days)}
+    notes = []
+    try:
+        known = features_on(connection, target, [_newest_kept(connection, found.trained_as_of)])
+        orders = -target.words.risk * scores[BG_NBD]
+        told[GAMMA_GAMMA] = expected_spend(known, frame, orders, params.evaluation.bg_nbd_penalizers)
+    except StratumError as error:
+        notes.append(f"No value of Gamma-Gamma stands beside the model's: {error}")
+    rows = len(frame)
+    figures = [Figure("all", OBSERVED, "value", float(true.mean()), None, None, rows)]
+    for estimator, values in told.items():
+        figures += [
+            Figure("all", estimator, "value", float(values.mean()), None, None, rows),
+            Figure(
+                "all",
+                estimator,
+                "value_error",
+                float(np.sqrt(((values - true) ** 2).mean())),
+                None,
+                None,
+                rows,
+            ),
+        ]
+    return figures, notes
 
 
 def _newest_kept(connection: psycopg.Connection, day: date) -> date:
@@ -248,13 +348,13 @@ def _newest_kept(connection: psycopg.Connection, day: date) -> date:
     return row[0]
 
 
-def _notes(found: registry.Model, known: pd.DataFrame) -> tuple[str, ...]:
+def _restated(found: registry.Model, known: pd.DataFrame) -> list[str]:
     if fingerprint(known) == found.data_fingerprint:
-        return ()
-    return (
+        return []
+    return [
         "The training frames have been restated since the model was trained (late or corrected rows): "
-        "the baselines are fitted on them as they stand now.",
-    )
+        "the baselines are fitted on them as they stand now."
+    ]
 
 
 def _save(connection: psycopg.Connection, report: Report) -> None:

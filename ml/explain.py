@@ -2,12 +2,12 @@
 
 SHAP splits a score into what each feature added to or took from the log-odds. Features that say the same thing
 are one group, so that three reasons are three different things. Each sentence tells the account's own value
-and the typical one: for what raises the risk, that of accounts that ordered again; for what lowers it, that of
-accounts that did not.
+and the typical one: for what raises the probability, that of accounts it did not happen to; for what lowers it,
+that of accounts it happened to.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 
 from include.errors import StratumError
-from ml.frames import FEATURES, NAMES
-from ml.phrases import PHRASES, written
+from ml.phrases import PHRASES
+from ml.targets import Words
+from ml.wording import Mask, Places, Ways, Wording
 
 Array = NDArray[np.float64]
 
@@ -25,28 +26,6 @@ REASONS = 3
 ADDITIVE_TO = (
     1e-6  # log-odds: rounding of sums over some hundred trees lies far below, a wrong tree far above
 )
-RAISES, LOWERS, HARDLY = "Raises risk", "Lowers risk", "Hardly matters"
-AGAINST = {1: "accounts that ordered again", -1: "accounts that did not order again"}
-"""Whose typical value a reason is compared with: what raises the risk with those that stayed."""
-
-_KINDS = {feature.name: feature.kind for feature in FEATURES}
-_PLACES = {name: place for place, name in enumerate(NAMES)}
-_GROUPS = {
-    group: [name for name in NAMES if PHRASES[name].group == group]
-    for group in dict.fromkeys(PHRASES[name].group for name in NAMES)
-}
-_RATIO, _SINCE, _GAP = "gap_ratio", "days_since_last_order", "mean_order_gap_days"
-
-
-class Typical(NamedTuple):
-    """The medians of a feature on the newest training date; None where no account had a value."""
-
-    stayed: float | None
-    churned: float | None
-
-    def against(self, way: int) -> float | None:
-        """Return the one that a pull `way` (1 up, -1 down) is compared with."""
-        return self.stayed if way > 0 else self.churned
 
 
 def contributions(pipeline: Pipeline, used: pd.DataFrame) -> pd.DataFrame:
@@ -73,105 +52,66 @@ def check_additive(values: Array, average: float, margin: Array) -> None:
         )
 
 
-def importances(contributed: pd.DataFrame) -> dict[str, float]:
-    """Return the mean absolute contribution of each feature, the greatest first; 0 for those not used."""
-    weights = contributed.abs().mean().reindex(list(NAMES)).fillna(0.0)
+def importances(contributed: pd.DataFrame, names: Sequence[str]) -> dict[str, float]:
+    """Return the mean absolute contribution of each of the features, the greatest first; 0 for those not used."""
+    weights = contributed.abs().mean().reindex(list(names)).fillna(0.0)
     ordered = weights.sort_values(ascending=False, kind="stable")
     return {str(name): float(weight) for name, weight in ordered.items()}
 
 
 def reasons(
-    frame: pd.DataFrame, contributed: pd.DataFrame, contract: Sequence[Mapping[str, Any]]
+    frame: pd.DataFrame, contributed: pd.DataFrame, contract: Sequence[Mapping[str, Any]], words: Words
 ) -> list[list[str]]:
     """Return three different sentences per account, what matters most first.
 
-    `frame` holds the features, `contributed` what each adds, row by row; `contract` the typical values
-    (`registry.Model.features`). The groups that pull the account to its side of the average come first, the
-    strongest before the others; then those that pull the other way. A group whose value does not differ from
-    the typical one in the way it pulls comes after them, and one that pulls nowhere last. Where all three would
-    lower the risk, the third gives way to the strongest that raises it, if one compares.
+    `frame` holds the features, `contributed` what each adds, row by row; `contract` the kinds and the typical values
+    (`registry.Model.features`), `words` what the model's sentences say. The groups that pull the account to its side of
+    the average come first, the strongest before the others; then those that pull the other way. A group whose value does
+    not differ from the typical one in the way it pulls comes after them, and one that pulls nowhere last. Where all three
+    would lower the probability, the third gives way to the strongest that raises it, if one compares.
     """
-    typical = {
-        feature["name"]: Typical(feature["typical_stayed"], feature["typical_churned"])
-        for feature in contract
-    }
-    pulls = contributed.reindex(columns=list(NAMES), fill_value=0.0).to_numpy(np.float64)
-    members = [[_PLACES[name] for name in names] for names in _GROUPS.values()]
-    groups = np.column_stack([pulls[:, places].sum(axis=1) for places in members])
-    values = frame[list(NAMES)].to_numpy(np.float64)
-    return [_of_account(values[row], pulls[row], groups[row], members, typical) for row in range(len(frame))]
+    names = [feature["name"] for feature in contract]
+    wording = Wording(frame.reindex(columns=names).to_numpy(np.float64), contract, words)
+    pulls = contributed.reindex(columns=names, fill_value=0.0).to_numpy(np.float64)
+    members: dict[str, list[int]] = {}
+    for place, name in enumerate(names):
+        members.setdefault(PHRASES[name].group, []).append(place)
+    groups = np.column_stack([pulls[:, places].sum(axis=1) for places in members.values()])
+    matters = groups != 0
+    side = np.where(groups.sum(axis=1) >= 0, 1, -1)[:, None]
+    way = np.where(matters, np.sign(groups), side).astype(np.int8)
+    found = [
+        _speakers(wording, places, pulls[:, places], way[:, at]) for at, places in enumerate(members.values())
+    ]
+    speakers, compares = (np.column_stack(of) for of in zip(*found, strict=True))
+    # The sort keeps the order of equals, which is that of the contract.
+    order = np.lexsort((-np.abs(groups), 4 * ~matters + 2 * ~compares + (way != side)), axis=1)
+    best = _with_what_raises(order, matters & (way > 0), compares)
+    of_best = (np.take_along_axis(of, best, 1) for of in (speakers, compares, way, matters))
+    return wording.sentences(*of_best).tolist()
 
 
-def _of_account(
-    values: Array, pulls: Array, groups: Array, members: list[list[int]], typical: Mapping[str, Typical]
-) -> list[str]:
-    side = 1 if groups.sum() >= 0 else -1
-    found: list[tuple[tuple[bool, bool, bool, float], str]] = []
-    told = {1: 0, -1: 0}  # sentences that compare, by the way they pull
-    # By strength, so that most groups need no sentence: what is enough for a side is not written further.
-    for at in sorted(range(len(members)), key=lambda at: (groups[at] * side <= 0, -abs(groups[at]))):
-        pull = groups[at]
-        way = 1 if pull > 0 else -1 if pull < 0 else side
-        if way == side and told[side] == REASONS:
-            continue
-        pulling = [place for place in members[at] if pulls[place] * way > 0] or members[at]
-        speakers = sorted(pulling, key=lambda place: -abs(pulls[place]))
-        sentence, compares = _sentence([NAMES[place] for place in speakers], pull, way, values, typical)
-        found.append(((pull == 0, not compares, way != side, -abs(pull)), sentence))
-        told[way] += compares and pull != 0
-        if told[side] == REASONS and (side > 0 or told[1]):
-            break
-    # sorted() keeps the order of equals, which is that of the groups.
-    return _with_a_warning([sentence for _, sentence in sorted(found, key=lambda one: one[0])], told[1] > 0)
+def _speakers(wording: Wording, places: list[int], pulls: Array, way: Ways) -> tuple[Places, Mask]:
+    """Return the place of the feature that speaks for a group, and whether it compares, for each account.
 
-
-def _with_a_warning(sentences: list[str], there: bool) -> list[str]:
-    """Return the first three, the last of them the strongest that raises the risk where none of them did.
-
-    Who is asked to call a large account is owed what speaks for it, though its risk is below the average.
+    `pulls` are those of the group's features at `places`, `way` that of the group. Of those that pull its way (of all
+    where none does) the strongest that can compare speaks, or else the strongest.
     """
-    best = sentences[:REASONS]
-    if there and not any(sentence.startswith(RAISES) for sentence in best):
-        best[-1] = next(sentence for sentence in sentences if sentence.startswith(RAISES))
+    pulling = pulls * way[:, None] > 0
+    pulling |= ~pulling.any(axis=1, keepdims=True)
+    can = pulling & np.column_stack([wording.compares(place, way) for place in places])
+    compares: Mask = np.any(can, axis=1)
+    asked = np.where(compares[:, None], can, pulling)
+    return np.asarray(places)[np.where(asked, np.abs(pulls), -1.0).argmax(axis=1)], compares
+
+
+def _with_what_raises(order: Places, raises: Mask, compares: Mask) -> Places:
+    """Return the first three groups, the last of them the strongest that raises the probability where none of them did.
+
+    Who is asked to call a large account is owed what speaks for it, though its probability is below the average.
+    """
+    best = order[:, :REASONS].copy()
+    does_raise, could = (np.take_along_axis(of, order, 1) for of in (raises, raises & compares))
+    owed = could.any(axis=1) & ~does_raise[:, :REASONS].any(axis=1)
+    best[owed, -1] = order[owed, could[owed].argmax(axis=1)]
     return best
-
-
-def _sentence(
-    speakers: list[str], pull: float, way: int, values: Array, typical: Mapping[str, Typical]
-) -> tuple[str, bool]:
-    """Return the sentence of a group, and whether it compares; the first speaker that can compare speaks."""
-    head = (RAISES if way > 0 else LOWERS) if pull else HARDLY
-    for name in speakers:
-        if fact := _compared(name, way, values, typical):
-            return f"{head}: {fact}", True
-    return f"{head}: {_fact(speakers[0], values)}", False
-
-
-def _compared(name: str, way: int, values: Array, typical: Mapping[str, Typical]) -> str | None:
-    """Return the fact with what it is compared with; None where the two do not differ in the way it pulls."""
-    value, phrase, kind = values[_PLACES[name]], PHRASES[name], _KINDS[name]
-    if np.isnan(value):
-        return None if name == _RATIO else phrase.without
-    if name == _RATIO:  # an account is compared with itself
-        differ = written(values[_PLACES[_SINCE]], "days") != written(values[_PLACES[_GAP]], "days")
-        return _fact(name, values) if differ and (value - 1) * way > 0 else None
-    other = typical[name].against(way)
-    if (
-        other is None
-        or (value - other) * way * phrase.more <= 0
-        or written(value, kind) == written(other, kind)
-    ):
-        return None
-    return f"{_fact(name, values)} ({AGAINST[way]}: {written(other, kind)})"
-
-
-def _fact(name: str, values: Array) -> str:
-    value = values[_PLACES[name]]
-    if np.isnan(value):
-        return PHRASES[name].without
-    if name == _RATIO:
-        own = {one: written(values[_PLACES[one]], "days") for one in (_SINCE, _GAP)}
-        text = PHRASES[name].words.format(**own)
-    else:
-        text = PHRASES[name].words.format(value=written(value, _KINDS[name]))
-    return text.replace(" 0 days ago", " today")

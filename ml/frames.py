@@ -1,16 +1,14 @@
-"""Frames: what a model sees of each account as of a date, and whether the account then churned.
+"""Frames: what a model sees of each account as of a date, and whether what it foretells then happened.
 
-One definition for training and for scoring: both read marts.account_features, whose rows are made of nothing
+One definition for training and for scoring: both read the target's features mart, whose rows are made of nothing
 after their date, and both pass through `features_on`. Labels join them for training alone, and only where the
 whole label window had passed.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import date, timedelta
-from io import BytesIO
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -18,86 +16,15 @@ import psycopg
 from psycopg import sql
 
 from include.errors import StratumError
+from ml.copies import read_rows
+from ml.features import Feature
+from ml.targets import Policy, Target
 
-Kind = Literal["days", "count", "amount", "share", "score", "flag"]
-
-
-@dataclass(frozen=True)
-class Feature:
-    """One input of the model: its name, kind, and which way it may move the risk.
-
-    `direction` is 1 where more of it can only raise the risk, -1 where it can only lower it, 0 where the data
-    decide. It is a constraint on the fit, so that no reason contradicts common sense.
-    """
-
-    name: str
-    kind: Kind
-    direction: int = 0
-
-
-FEATURES: tuple[Feature, ...] = (
-    Feature("days_since_last_order", "days", 1),
-    Feature("gap_ratio", "share", 1),
-    Feature("mean_order_gap_days", "days"),
-    Feature("orders_total", "count", -1),
-    Feature("order_days_total", "count", -1),
-    Feature("orders_90d", "count", -1),
-    Feature("orders_180d", "count", -1),
-    Feature("orders_365d", "count", -1),
-    Feature("orders_per_quarter", "count", -1),
-    Feature("net_revenue_90d", "amount", -1),
-    Feature("net_revenue_prior_90d", "amount", -1),
-    Feature("net_revenue_365d", "amount", -1),
-    Feature("yearly_net_spend", "amount", -1),
-    Feature("average_order_value", "amount"),
-    Feature("return_rate_365d", "share"),
-    Feature("logins_30d", "count", -1),
-    Feature("logins_prior_30d", "count"),
-    Feature("logins_90d", "count", -1),
-    Feature("days_since_last_login", "days", 1),
-    Feature("core_feature_uses_30d", "count", -1),
-    Feature("core_feature_uses_90d", "count", -1),
-    Feature("active_days_30d", "count", -1),
-    Feature("sessions_90d", "count", -1),
-    Feature("tickets_90d", "count"),
-    Feature("open_tickets", "count"),
-    Feature("urgent_tickets_90d", "count"),
-    Feature("nps_latest", "score", -1),
-    Feature("nps_previous", "score"),
-    Feature("open_deals", "count"),
-    Feature("open_deal_amount", "amount"),
-    Feature("won_deals_365d", "count"),
-    Feature("contacts", "count"),
-    Feature("has_decision_maker", "flag"),
-)
-NAMES = tuple(feature.name for feature in FEATURES)
 KEYS = ["as_of_date", "account_id"]
-CHURNED = "churned"
-
-
-@dataclass(frozen=True)
-class Policy:
-    """What counts as churn on a date: no order in `horizon_days`, and who is a recent buyer."""
-
-    horizon_days: int
-    active_days: int
-
-
-def policy_on(connection: psycopg.Connection, as_of: date) -> Policy:
-    """Return the churn policy in force on the date. Raises StratumError where there is none."""
-    rows = connection.execute(
-        "select distinct on (name) name, value::float8 from marts.thresholds "
-        "where effective_from <= %s and name in ('churn_horizon_days', 'churn_active_days') "
-        "order by name, effective_from desc",
-        [as_of],
-    ).fetchall()
-    values = {name: int(value) for name, value in rows}
-    if len(values) < 2:
-        raise StratumError(
-            f"No churn policy is in force on {as_of}: churn_horizon_days and churn_active_days are rows of "
-            "dbt_project/seeds/policy/thresholds.csv, landed by the build (`stratum run --as-of DATE`)."
-        )
-    return Policy(values["churn_horizon_days"], values["churn_active_days"])
+LABEL = "happened"
+"""The column that is 1 where what the model foretells came true in the window, else 0."""
+CHUNK = 20_000
+"""Accounts that are held at a time when all of a date are scored: of features, contributions and words some 100 MB."""
 
 
 def training_dates(connection: psycopg.Connection, as_of: date, horizon_days: int) -> list[date]:
@@ -122,53 +49,106 @@ def training_dates(connection: psycopg.Connection, as_of: date, horizon_days: in
     return kept
 
 
-def training_frame(connection: psycopg.Connection, as_of: date, horizon_days: int) -> pd.DataFrame:
-    """Return the frame a model is trained on as of a date: keys, NAMES and CHURNED, one row per account and month-end.
+def training_frame(
+    connection: psycopg.Connection, target: Target, as_of: date, policy: Policy
+) -> pd.DataFrame:
+    """Return the frame a model is trained on as of a date: keys, features and LABEL, one row per account and month-end.
 
-    CHURNED is 1 where the account placed no order in the `horizon_days` days after the row's date. Rows are
-    ordered by date and account. Empty where no label window has ended yet.
+    The accounts are those of the target's population; LABEL looks at the policy's `horizon_days` days after the row's
+    date. Rows are ordered by date and account. Empty where no label window has ended yet.
     """
-    dates = training_dates(connection, as_of, horizon_days)
-    return labelled_frame(connection, dates, horizon_days)
+    dates = training_dates(connection, as_of, policy.horizon_days)
+    return labelled_frame(connection, target, dates, policy)
 
 
-def labelled_frame(connection: psycopg.Connection, dates: Sequence[date], horizon_days: int) -> pd.DataFrame:
+def labelled_frame(
+    connection: psycopg.Connection, target: Target, dates: Sequence[date], policy: Policy
+) -> pd.DataFrame:
     """Return features and labels of the given dates; whoever asks has seen to it that their windows have ended."""
-    frame = features_on(connection, dates)
-    query = sql.SQL("select as_of_date, account_id, next_order_date from marts.account_next_orders where {}")
-    next_orders = _read(connection, query.format(_on(dates)), ["next_order_date"])
-    joined = frame.merge(next_orders, on=KEYS, how="left", validate="one_to_one")
-    window_end = joined["as_of_date"] + pd.Timedelta(days=horizon_days)
-    # A later order, or none, is the same: what lies behind the window is not looked at.
-    ordered_in_window = pd.to_datetime(joined.pop("next_order_date")) <= window_end
-    return joined.assign(**{CHURNED: (~ordered_in_window).astype(np.int8)})
+    frame = features_on(connection, target, dates)
+    label = sql.SQL("({})::int as {}").format(label_of(target, policy), sql.Identifier(LABEL))
+    labels = _read(connection, _outcomes(target, policy, label, dates))
+    joined = frame.merge(labels, on=KEYS, how="left", validate="one_to_one")
+    if joined[LABEL].isna().any():
+        raise StratumError(
+            f"marts.{target.outcomes_mart} lacks rows of marts.{target.features_mart}: build the marts anew."
+        )
+    return joined.astype({LABEL: np.int8})
 
 
-def features_on(connection: psycopg.Connection, dates: Sequence[date]) -> pd.DataFrame:
-    """Return keys and NAMES of every account that had ordered by each of the dates, ordered by date and account.
+def later_revenue(
+    connection: psycopg.Connection, target: Target, dates: Sequence[date], policy: Policy
+) -> pd.DataFrame:
+    """Return keys and net_revenue (reporting currency) of the window after each date, ordered as the frame."""
+    return _read(connection, _outcomes(target, policy, sql.SQL("outcomes.net_revenue"), dates))
 
-    All features are float64, unknown ones NaN, flags 0 and 1. Raises StratumError where marts.account_features
+
+def label_of(target: Target, policy: Policy) -> sql.Composed:
+    """Return the condition that is true where what the target foretells came true."""
+    return sql.SQL(target.label).format(min_rise=sql.Literal(policy.min_rise))
+
+
+def features_on(connection: psycopg.Connection, target: Target, dates: Sequence[date]) -> pd.DataFrame:
+    """Return keys and features of each account of the target's population on the dates, ordered by date and account.
+
+    All features are float64, unknown ones NaN, flags 0 and 1. Raises StratumError where the target's features mart
     lacks a column.
     """
-    columns = sql.SQL(", ").join(_as_number(feature) for feature in FEATURES)
-    query = sql.SQL("select as_of_date, account_id, {} from marts.account_features where {}")
+    with _fits(target):
+        frame = _read(connection, _features(target, dates))
+    return frame[[*KEYS, *target.names]]
+
+
+def features_in_chunks(
+    connection: psycopg.Connection, target: Target, day: date, rows: int = CHUNK
+) -> Iterator[pd.DataFrame]:
+    """Yield what `features_on` returns of one date, so many accounts at a time, all as of the moment of the first.
+
+    In between the connection may write. The accounts come in the order of the server's collation. Raises StratumError
+    as `features_on` does.
+    """
+    with connection.cursor(name="features", binary=True) as cursor:
+        with _fits(target):
+            cursor.execute(_features(target, [day]) + sql.SQL(" order by features.account_id"))
+        while found := cursor.fetchmany(rows):
+            keys, values = zip(*((row[: len(KEYS)], row[len(KEYS) :]) for row in found), strict=True)
+            frame = pd.DataFrame(np.array(values, dtype=np.float64), columns=list(target.names))
+            frame[KEYS] = keys
+            dates = pd.to_datetime(frame["as_of_date"]).dt.as_unit("us")  # as the CSV of features_on is read
+            yield frame.assign(as_of_date=dates)[[*KEYS, *target.names]]
+
+
+def _features(target: Target, dates: Sequence[date]) -> sql.Composed:
+    """Return the query of keys and features, in their order, all features float8."""
+    return sql.SQL(
+        "select features.as_of_date, features.account_id, {} from marts.{} as features where {} and {}"
+    ).format(
+        sql.SQL(", ").join(map(_as_number, target.features)),
+        sql.Identifier(target.features_mart),
+        _on(dates),
+        sql.SQL(target.population),
+    )
+
+
+@contextmanager
+def _fits(target: Target) -> Iterator[None]:
+    """Say what to do where the target's features mart lacks a feature."""
     try:
-        frame = _read(connection, query.format(columns, _on(dates)), [])
+        yield
     except psycopg.errors.UndefinedColumn as error:
         raise StratumError(
-            f"marts.account_features does not fit the model's features: {str(error).splitlines()[0]}. "
+            f"marts.{target.features_mart} does not fit the model's features: {str(error).splitlines()[0]}. "
             "Build the marts with this version (`stratum run --as-of DATE`)."
         ) from error
-    return frame[[*KEYS, *NAMES]]
 
 
 def histories_on(connection: psycopg.Connection, day: date) -> pd.DataFrame:
     """Return account_id, order_days_total, days_since_last_order and tenure_days of each account on a date."""
     query = sql.SQL(
         "select as_of_date, account_id, order_days_total, days_since_last_order, tenure_days "
-        "from marts.account_features where {}"
+        "from marts.account_features as features where {}"
     )
-    return _read(connection, query.format(_on([day])), [])
+    return _read(connection, query.format(_on([day])))
 
 
 def check_columns(found: Iterable[str], expected: Iterable[str], who: str) -> None:
@@ -193,30 +173,33 @@ def fingerprint(frame: pd.DataFrame) -> str:
 
 def _as_number(feature: Feature) -> sql.Composable:
     name = sql.Identifier(feature.name)
-    return sql.SQL("{0}::int as {0}" if feature.kind == "flag" else "{}").format(name)
+    number = "features.{0}::int::float8 as {0}" if feature.kind == "flag" else "features.{0}::float8 as {0}"
+    return sql.SQL(number).format(name)
 
 
 def _on(dates: Sequence[date]) -> sql.Composable:
-    return sql.SQL("as_of_date = any({}::date[])").format(sql.Literal(list(dates)))
+    return sql.SQL("features.as_of_date = any({}::date[])").format(sql.Literal(list(dates)))
 
 
-def _read(connection: psycopg.Connection, query: sql.Composed, others: list[str]) -> pd.DataFrame:
-    """Return the rows of a query by COPY, many times faster than by row; all columns but keys and `others` are float64."""
-    data = BytesIO()
-    statement = sql.SQL("copy ({}) to stdout (format csv, header)").format(query)
-    with connection.cursor() as cursor, cursor.copy(statement) as copy:
-        for block in copy:
-            data.write(block)
-    data.seek(0)
-    header = data.readline().decode().strip().split(",")
-    types = dict.fromkeys(header, "float64") | dict.fromkeys(("as_of_date", "account_id", *others), "str")
-    frame = pd.read_csv(
-        data,
-        names=header,
-        dtype=types,
-        keep_default_na=False,
-        na_values={name: [""] for name in header},
+def _outcomes(target: Target, policy: Policy, column: sql.Composable, dates: Sequence[date]) -> sql.Composed:
+    """Return the query of keys and a column over `outcomes` and `features`, for the population on the dates."""
+    return sql.SQL(
+        "select features.as_of_date, features.account_id, {} from marts.{} as features "
+        "join marts.{} as outcomes on outcomes.as_of_date = features.as_of_date "
+        "and outcomes.account_id = features.account_id and outcomes.horizon_days = {} where {} and {}"
+    ).format(
+        column,
+        sql.Identifier(target.features_mart),
+        sql.Identifier(target.outcomes_mart),
+        sql.Literal(policy.horizon_days),
+        _on(dates),
+        sql.SQL(target.population),
     )
+
+
+def _read(connection: psycopg.Connection, query: sql.Composed) -> pd.DataFrame:
+    """Return the rows of a query, ordered by KEYS; all other columns are float64."""
+    frame = read_rows(connection, query, dict.fromkeys(KEYS, "str"))
     frame["as_of_date"] = pd.to_datetime(frame["as_of_date"])
     # Not in SQL, where the order of texts depends on the server's collation.
     return frame.sort_values(KEYS, ignore_index=True)

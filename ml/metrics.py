@@ -1,8 +1,8 @@
 """How good scores are: AUC, average precision, Brier and lift, of the accounts or of many resamples at once.
 
-A resample is a row of weights: how often it drew each account. All functions take scores (higher: likelier to
-churn), outcomes (1: churned) and a matrix of weights, one row per resample, and return one value per row; a
-resample with one outcome alone has no AUC, precision or lift (NaN). Equal scores share their place.
+A resample is a row of weights: how often it drew each account. All functions take scores (higher: likelier),
+outcomes (1: it happened) and a matrix of weights, one row per resample, and return one value per row; a resample
+with one outcome alone has no AUC, precision or lift (NaN). Equal scores share their place.
 """
 
 from collections.abc import Callable
@@ -28,35 +28,63 @@ def resamples(accounts: int, draws: int, seed: int) -> Array:
     return weights
 
 
-def auc(scores: Array, churned: Array, weights: Array) -> Array:
-    """Return the area under the ROC curve: how often a churner scores above a stayer, ties counting half."""
-    positives, negatives = _by_score(scores, churned, weights)
-    above = np.cumsum(positives, axis=1) - positives  # churners of higher scores
+def auc(scores: Array, happened: Array, weights: Array) -> Array:
+    """Return the area under the ROC curve: how often one it happened to scores above another, ties counting half."""
+    positives, negatives = _by_score(scores, happened, weights)
+    above = np.cumsum(positives, axis=1) - positives  # of higher scores
     with np.errstate(invalid="ignore"):
         return ((above + positives / 2) * negatives).sum(axis=1) / (
             positives.sum(axis=1) * negatives.sum(axis=1)
         )
 
 
-def average_precision(scores: Array, churned: Array, weights: Array) -> Array:
+def average_precision(scores: Array, happened: Array, weights: Array) -> Array:
     """Return the area under the precision-recall curve as a sum of steps, as scikit-learn does."""
-    positives, negatives = _by_score(scores, churned, weights)
+    positives, negatives = _by_score(scores, happened, weights)
     found, seen = np.cumsum(positives, axis=1), np.cumsum(positives + negatives, axis=1)
     with np.errstate(invalid="ignore"):
         precision = np.where(seen > 0, found / seen, 0.0)
         return (precision * positives).sum(axis=1) / positives.sum(axis=1)
 
 
-def brier(probabilities: Array, churned: Array, weights: Array) -> Array:
+def brier(probabilities: Array, happened: Array, weights: Array) -> Array:
     """Return the mean squared difference of probability and outcome."""
-    return weights @ (probabilities - churned) ** 2 / weights.sum(axis=1)
+    return weights @ (probabilities - happened) ** 2 / weights.sum(axis=1)
+
+
+def log_loss(probabilities: Array, happened: Array, weights: Array) -> Array:
+    """Return the mean surprise -log(probability of what came), in nats; probabilities at most 1e-6 from 0 and 1."""
+    told = np.clip(probabilities, 1e-6, 1 - 1e-6)  # scores are kept with six decimals
+    return weights @ -np.where(happened == 1, np.log(told), np.log1p(-told)) / weights.sum(axis=1)
+
+
+def ece(bins: int) -> Metric:
+    """Return the metric: expected calibration error, the mean distance of probability and rate over equal-mass bins."""
+
+    def metric(probabilities: Array, happened: Array, weights: Array) -> Array:
+        order = np.argsort(probabilities, kind="stable")
+        distance = np.zeros(len(weights))
+        for part in np.array_split(order, bins):
+            distance += np.abs(weights[:, part] @ (happened - probabilities)[part])
+        return distance / weights.sum(axis=1)
+
+    return metric
+
+
+def gain(share: float) -> Metric:
+    """Return the metric: the share of all positives among the `share` with the highest scores."""
+
+    def metric(scores: Array, happened: Array, weights: Array) -> Array:
+        return share * lift(share)(scores, happened, weights)
+
+    return metric
 
 
 def lift(share: float) -> Metric:
-    """Return the metric: churn among the `share` with the highest scores, over churn among all."""
+    """Return the metric: the rate among the `share` with the highest scores, over the rate among all."""
 
-    def metric(scores: Array, churned: Array, weights: Array) -> Array:
-        positives, negatives = _by_score(scores, churned, weights)
+    def metric(scores: Array, happened: Array, weights: Array) -> Array:
+        positives, negatives = _by_score(scores, happened, weights)
         found = np.cumsum(positives, axis=1)
         seen = np.cumsum(positives + negatives, axis=1)
         values = np.empty(len(weights))
@@ -68,16 +96,34 @@ def lift(share: float) -> Metric:
     return metric
 
 
+def top_sum(share: float) -> Metric:
+    """Return the metric: the sum of a value over the `share` with the highest scores; the outcomes given are values."""
+
+    def metric(scores: Array, values: Array, weights: Array) -> Array:
+        order = np.argsort(-scores, kind="stable")
+        starts = np.flatnonzero(np.r_[True, np.diff(scores[order]) != 0])
+        seen = np.cumsum(np.add.reduceat(weights[:, order], starts, axis=1), axis=1)
+        found = np.cumsum(np.add.reduceat(weights[:, order] * values[order], starts, axis=1), axis=1)
+        return np.array(
+            [
+                np.interp(share * of[-1], np.r_[0, of], np.r_[0, sums])  # equal scores count in proportion
+                for of, sums in zip(seen, found, strict=True)
+            ]
+        )
+
+    return metric
+
+
 def interval(values: Array) -> tuple[float, float]:
     """Return the middle 95 % of the resamples' values."""
     low, high = np.nanquantile(values, [0.025, 0.975])
     return float(low), float(high)
 
 
-def _by_score(scores: Array, churned: Array, weights: Array) -> tuple[Array, Array]:
-    """Return the weight of churners and of stayers per distinct score, the highest first: two matrices."""
+def _by_score(scores: Array, happened: Array, weights: Array) -> tuple[Array, Array]:
+    """Return the weight of those it happened to and of the others per distinct score, the highest first: two matrices."""
     order = np.argsort(-scores, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(scores[order]) != 0])
-    ordered, outcome = weights[:, order], churned[order]
+    ordered, outcome = weights[:, order], happened[order]
     positives = np.add.reduceat(ordered * outcome, starts, axis=1)
     return positives, np.add.reduceat(ordered, starts, axis=1) - positives

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ml.frames import Kind
+from ml.features import Kind
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,32 @@ PHRASES: dict[str, Phrase] = {
     "open_deal_amount": Phrase("deals", -1, "worth of open deals: {value}", "worth of open deals: unknown"),
     "won_deals_365d": Phrase("deals", -1, "deals won in the last 365 days: {value}", "deals won: unknown"),
     "contacts": Phrase("contacts", -1, "contacts known: {value}", "contacts: unknown"),
+    "categories_total": Phrase(
+        "categories", -1, "product categories bought so far: {value}", "product categories: unknown"
+    ),
+    "categories_365d": Phrase(
+        "categories",
+        -1,
+        "product categories bought in the last 365 days: {value}",
+        "product categories: unknown",
+    ),
+    "new_categories_365d": Phrase(
+        "categories",
+        -1,
+        "new product categories of the last 365 days: {value}",
+        "product categories: unknown",
+    ),
+    "days_since_first_use": Phrase("age", 1, "first use {value} ago", "no first use is known"),
+    "days_since_last_use": Phrase("use", 1, "last use {value} ago", "no use is known"),
+    "login_days_90d": Phrase(
+        "login days", -1, "days with a login in the last 90: {value}", "login days: unknown"
+    ),
+    "login_days_in_a_row_90d": Phrase(
+        "login days", -1, "longest run of login days in the last 90: {value}", "login days: unknown"
+    ),
+    "core_features_used_90d": Phrase(
+        "core features", -1, "core features used in the last 90 days: {value}", "core features used: unknown"
+    ),
     "has_decision_maker": Phrase(
         "contacts", -1, "a decision maker among its contacts: {value}", "decision maker: unknown"
     ),

@@ -37,7 +37,7 @@ class Model:
     """One fitted model as ml.models keeps it, without its bytes.
 
     `features` is the contract: name and kind of each, whether the model uses it, and its typical value (the
-    median) among accounts that stayed and that churned. `parameters` holds every knob and the policy.
+    median) among accounts it happened to and the others. `parameters` holds every knob and the policy.
     """
 
     model_id: str
@@ -57,6 +57,16 @@ class Model:
     def active_days(self) -> int:
         """Days of the recent buyers' window in the policy the model was trained under."""
         return int(self.parameters["active_days"])
+
+    @property
+    def min_rise(self) -> float:
+        """The rise in spend that counted in the policy the model was trained under."""
+        return float(self.parameters.get("min_rise", 0.0))
+
+    @property
+    def definition(self) -> str:
+        """What the model foretells, by the name of its definition in ml/targets.py."""
+        return str(self.parameters.get("definition", "no order"))  # models before there were several: churn
 
 
 def to_bytes(pipeline: Pipeline) -> bytes:
@@ -127,13 +137,23 @@ def save(
 
 
 def newest(connection: psycopg.Connection, model: str, as_of: date) -> Model | None:
-    """Return the model that scores a date: the newest one trained as of that date or before; None where none is."""
+    """Return the newest model trained as of a date or before; None where there is none."""
     row = connection.execute(
         f"select {_COLUMNS} from ml.models where model = %s and trained_as_of <= %s "  # noqa: S608 - a constant
         "order by trained_as_of desc, trained_at desc, model_id limit 1",
         [model, as_of],
     ).fetchone()
     return Model(*row) if row else None
+
+
+def trained_on(connection: psycopg.Connection, model: str, day: date) -> list[Model]:
+    """Return the models trained as of a day, the last one trained first."""
+    rows = connection.execute(
+        f"select {_COLUMNS} from ml.models where model = %s and trained_as_of = %s "  # noqa: S608 - a constant
+        "order by trained_at desc, model_id",
+        [model, day],
+    ).fetchall()
+    return [Model(*row) for row in rows]
 
 
 def by_id(connection: psycopg.Connection, model_id: str) -> Model:
@@ -153,6 +173,32 @@ def all_models(connection: psycopg.Connection) -> list[Model]:
         f"select {_COLUMNS} from ml.models order by trained_as_of desc, trained_at desc, model_id"  # noqa: S608
     ).fetchall()
     return [Model(*row) for row in rows]
+
+
+def refuse(connection: psycopg.Connection, model: str, as_of: date, reason: str) -> None:
+    """Write down that the training as of a day found nothing to keep."""
+    connection.execute(
+        "insert into ml.refusals (model, trained_as_of, reason) values (%s, %s, %s) on conflict do nothing",
+        [model, as_of, reason],
+    )
+
+
+def refusal(connection: psycopg.Connection, model: str, as_of: date) -> str | None:
+    """Return why the training as of a day kept nothing; None where it was not refused."""
+    row = connection.execute(
+        "select reason from ml.refusals where model = %s and trained_as_of = %s", [model, as_of]
+    ).fetchone()
+    return row[0] if row is not None else None
+
+
+def validated_auc(connection: psycopg.Connection, model_id: str) -> float | None:
+    """Return the mean AUC of a model's validation dates over all its accounts; None where none was measured."""
+    row = connection.execute(
+        "select round(avg(value)::numeric, 4) from ml.metrics where model_id = %s and kind = 'validation' "
+        "and population = 'all' and estimator = 'model' and metric = 'auc'",
+        [model_id],
+    ).fetchone()
+    return row[0] if row is not None else None
 
 
 def load(connection: psycopg.Connection, found: Model) -> Pipeline:

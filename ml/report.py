@@ -1,30 +1,55 @@
 """The models and their judgements, as tables for a reader and as plain data for a program."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from include.warehouse.connect import connect
 from ml import registry
-from ml.evaluate import BASELINES, BG_NBD, LOGISTIC, Figure, Report, evaluate
+from ml.acting import BY_VALUE, RANDOM
+from ml.card import write_card
+from ml.champion import champion_on
+from ml.evaluate import BASELINES, BG_NBD, GAMMA_GAMMA, LOGISTIC, RULES, Report, evaluate
+from ml.figures import SHARES, Figure
 from ml.train import MODEL, OBSERVED, RECENCY
 
-__all__ = ["Report", "as_plain", "evaluate", "lines", "list_models", "model_lines"]
+__all__ = ["Report", "as_plain", "evaluate", "lines", "list_models", "model_lines", "write_card"]
 
 _NAMES = {
     MODEL: "model",
     RECENCY: "recency alone",
+    RULES: "warning rules",
     LOGISTIC: "logistic regression",
     BG_NBD: "BG/NBD, expected orders",
+    GAMMA_GAMMA: "BG/NBD × Gamma-Gamma",
+}
+_RANKED = {
+    MODEL: "model, by probability",
+    BY_VALUE: "model, by value",
+    RECENCY: "recency alone",
+    RULES: "warning rules",
+    RANDOM: "at random",
 }
 _METRICS = {"auc": "AUC", "pr_auc": "PR-AUC", "lift": "lift at the top", "brier": "Brier"}
 
 
 def list_models() -> list[dict[str, Any]]:
-    """Return every model, the newest first, as plain data, without knobs and contract."""
+    """Return every model, the newest first, as plain data, without knobs and contract.
+
+    `champion_on` is the newest scored date where the model is that date's champion, else None.
+    """
     with connect("scorer") as connection:
         found = registry.all_models(connection)
+        scored = connection.execute("select max(as_of_date) from ml.runs").fetchone()
+        newest = scored[0] if scored else None
+        champions = [champion_on(connection, name, newest) for name in {one.model for one in found} if newest]
     hidden = ("parameters", "features")
-    return [{name: value for name, value in asdict(one).items() if name not in hidden} for one in found]
+    champion_ids = {one.model_id for one in champions if one}
+    return [
+        {name: value for name, value in asdict(one).items() if name not in hidden}
+        | {"champion_on": newest if one.model_id in champion_ids else None}
+        for one in found
+    ]
 
 
 def model_lines(models: list[dict[str, Any]]) -> list[str]:
@@ -33,8 +58,9 @@ def model_lines(models: list[dict[str, Any]]) -> list[str]:
         return ["No model has been trained yet: a run trains one once there is enough history."]
     return [
         f"{one['model_id']}  trained as of {one['trained_as_of']} on {one['training_rows']:,} rows "
-        f"({one['training_positives'] / one['training_rows']:.1%} churned) of {one['window_from']} to "
+        f"({one['training_positives'] / one['training_rows']:.1%} came true) of {one['window_from']} to "
         f"{one['window_to']}; foretells {one['horizon_days']} days"
+        + (f"; champion as of {one['champion_on']}" if one["champion_on"] else "")
         for one in models
     ]
 
@@ -47,26 +73,38 @@ def as_plain(report: Report) -> dict[str, Any]:
 def lines(report: Report) -> list[str]:
     """Return a report as lines of text: a table per population, with what the model is ahead of each baseline."""
     shown = [
-        f"Model {report.model_id}, trained as of {report.trained_as_of}, judged on {report.on}:",
-        f"accounts as they stood on {report.cutoff}, and whether they ordered in the {report.horizon_days} days after.",
+        f"Model {report.model_id} ({report.definition}), trained as of {report.trained_as_of}, judged on {report.on}:",
+        f"accounts as they stood on {report.cutoff}, and whether it came true ({report.definition}) in the "
+        f"{report.horizon_days} days after.",
         "In brackets the 95 % interval of a bootstrap over accounts; differences are paired.",
         *report.notes,
     ]
     for population in dict.fromkeys(figure.population for figure in report.figures):
         shown += ["", *_of_population(report, population)]
+    return shown + _of_value(report)
+
+
+def _of_value(report: Report) -> list[str]:
+    """Return what was expected per account and what came, where the model tells a value."""
+    found = {figure.estimator: figure for figure in report.figures if figure.metric == "value"}
+    if OBSERVED not in found:
+        return []
+    shown = ["", f"Net revenue per account in the {report.horizon_days} days: {found[OBSERVED].value:,.2f}"]
+    for estimator in (MODEL, GAMMA_GAMMA):
+        if estimator in found:
+            error = report.figure("all", estimator, "value_error").value
+            shown.append(
+                f"  {_NAMES[estimator]:<24} {found[estimator].value:,.2f} expected; off by {error:,.2f} (root mean square)"
+            )
     return shown
 
 
 def _of_population(report: Report, population: str) -> list[str]:
-    rate = report.figure(population, OBSERVED, "churn_rate")
+    rate = report.figure(population, OBSERVED, f"{report.model}_rate")
     mean = report.figure(population, MODEL, "mean_probability")
-    who = (
-        "All who had bought"
-        if population == "all"
-        else f"Bought in the last {population.partition('_')[2]} days"
-    )
+    who = "All" if population == "all" else f"Bought in the last {population.partition('_')[2]} days"
     shown = [
-        f"{who}: {rate.rows:,} accounts, of which {_with_interval(rate, percent=True)} churned; "
+        f"{who}: {rate.rows:,} accounts, of which {_with_interval(rate, percent=True)} came true; "
         f"mean probability {mean.value:.1%}"
     ]
     figures = {
@@ -75,9 +113,9 @@ def _of_population(report: Report, population: str) -> list[str]:
         if figure.population == population
     }
     for metric, title in _METRICS.items():
-        for estimator in (MODEL, *BASELINES):
+        for estimator in (MODEL, *BASELINES, RULES):
             figure = figures.get((estimator, metric))
-            if figure is None:  # BG/NBD ranks and gives no probability
+            if figure is None:  # BG/NBD and rules rank and give no probability; warnings may not be kept
                 continue
             ahead = figures.get((f"{MODEL}-{estimator}", metric))
             difference = f"   model less this: {_with_interval(ahead, sign=True)}" if ahead else ""
@@ -95,7 +133,27 @@ def _of_population(report: Report, population: str) -> list[str]:
         for number in numbers
     ]
     shown.append("    " + "   ".join(parts))
+    return shown + _of_acting(figures)
+
+
+def _of_acting(figures: Mapping[tuple[str, str], Figure]) -> list[str]:
+    """Return what contacting the top shares would have been worth, by each way to rank; nothing where it is not told."""
+    shown = []
+    for share in SHARES:
+        metric = f"acting_{round(100 * share):02d}"
+        for way, title in _RANKED.items():
+            figure = figures.get((way, metric))
+            if figure is None:
+                continue
+            ahead = figures.get((f"{BY_VALUE}-{way}", metric))
+            difference = f"   model by value less this: {_amounts(ahead)}" if ahead else ""
+            head = f"worth at {share:.0%}" if way == MODEL else ""
+            shown.append(f"  {head:<16} {title:<24} {_amounts(figure)}{difference}")
     return shown
+
+
+def _amounts(figure: Figure) -> str:
+    return f"{figure.value:,.0f} ({figure.low:,.0f} to {figure.high:,.0f})"
 
 
 def _with_interval(figure: Figure, *, percent: bool = False, sign: bool = False) -> str:

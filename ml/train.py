@@ -10,16 +10,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import psycopg
+from numpy.typing import NDArray
+from psycopg import sql
 from scipy.special import expit
 from sklearn.pipeline import Pipeline
 
 from include.errors import StratumError
 from include.warehouse.connect import connect
 from include.warehouse.lock import code_version
-from ml import registry
+from ml import drift, registry, value
+from ml.choice import Chosen, choose, with_setting
 from ml.estimators import (
     HeldOut,
+    NothingLearned,
     fit,
+    inputs,
     level_of,
     make_pipeline,
     margins,
@@ -27,17 +32,23 @@ from ml.estimators import (
     out_of_time,
     selected,
     slope_of,
+    told_later,
     used_features,
 )
 from ml.explain import contributions, importances
-from ml.frames import CHURNED, FEATURES, NAMES, Policy, fingerprint, policy_on, training_frame
+from ml.features import recency_of
+from ml.figures import record
+from ml.frames import LABEL, check_columns, fingerprint, label_of, later_revenue, training_frame
 from ml.metrics import auc, average_precision, brier, lift, once
 from ml.params import Params, params_of
+from ml.targets import Policy, Target, policy_on, target_on
 
 log = logging.getLogger(__name__)
 
 ESTIMATOR = "HistGradientBoosting, sigmoid-calibrated"
 MODEL, RECENCY, OBSERVED = "model", "recency", "observed"
+CHOICE = "choice of setting"
+"""The population of the figures that the setting of the boosting was chosen by; their estimator is the setting."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +56,7 @@ class Fitted:
     """A fitted model before it is saved: the pipeline, its artefact, its books and its figures.
 
     `metrics` are rows of ml.metrics without model_id and kind: evaluated_as_of, population, estimator, metric,
-    value, rows.
+    value, rows. `bins` is what its runs are compared with (ml/drift.py).
     """
 
     pipeline: Pipeline
@@ -53,6 +64,8 @@ class Fitted:
     model: registry.Model
     importances: dict[str, float]
     metrics: list[tuple[date, str, str, str, float, int]]
+    predicted: list[HeldOut]
+    bins: dict[str, drift.Bins]
 
 
 def due_date(as_of: date, retrain_days: int) -> date:
@@ -61,26 +74,6 @@ def due_date(as_of: date, retrain_days: int) -> date:
     It depends on the date alone, so dates that run in any order are scored by the same models.
     """
     return as_of - timedelta(days=(as_of.toordinal() - 1) % retrain_days)
-
-
-def train_if_due(model: str, as_of: date) -> str | None:
-    """Train the model that is to score a date, and return its id; None where it is there, or history is too short.
-
-    It is trained as of `due_date`. One whose features are not those of this version of the code is trained anew.
-    Raises StratumError as `train` does.
-    """
-    params = params_of(model)
-    due = due_date(as_of, params.retrain_days)
-    with connect("scorer") as connection:
-        found = registry.newest(connection, model, as_of)
-        if found is not None and found.trained_as_of >= due and _is_of_this_version(found):
-            log.info("Model %s is not due as of %s: %s is there.", model, as_of, found.model_id)
-            return None
-        reason = too_little(connection, model, due)
-    if reason is not None:
-        log.info("Model %s is not trained as of %s: %s", model, due, reason)
-        return None
-    return train(model, due)
 
 
 def train(model: str, as_of: date) -> str:
@@ -94,11 +87,17 @@ def train(model: str, as_of: date) -> str:
         reason = too_little(connection, model, as_of)
         if reason is not None:
             raise StratumError(f"Model {model} cannot be trained as of {as_of}: {reason}.")
-        policy = policy_on(connection, as_of)
-        frame = training_frame(connection, as_of, policy.horizon_days)
-        fitted = fit_model(model, as_of, frame, policy, params_of(model))
+        target = target_on(connection, model, as_of)
+        policy = policy_on(connection, target, as_of)
+        frame = training_frame(connection, target, as_of, policy)
+        revenue = None
+        if target.has_value:
+            dates = sorted(frame["as_of_date"].dt.date.unique())
+            revenue = later_revenue(connection, target, dates, policy)["net_revenue"].to_numpy(np.float64)
+        fitted = fit_model(target, as_of, frame, policy, params_of(model), revenue)
         registry.save(connection, fitted.model, fitted.artefact, ESTIMATOR, code_version())
         _save_figures(connection, fitted)
+        record(connection, target, fitted.model, fitted.pipeline, fitted.predicted, frame, fitted.importances)
     log.info(
         "Model %s: %d rows of %s to %s.",
         fitted.model.model_id,
@@ -112,52 +111,106 @@ def train(model: str, as_of: date) -> str:
 def too_little(connection: psycopg.Connection, model: str, as_of: date) -> str | None:
     """Return why the history up to a date is too short to train on, in words; None where it suffices."""
     enough = params_of(model).enough
-    horizon = policy_on(connection, as_of).horizon_days
-    row = connection.execute(
-        "select count(distinct as_of_date), count(*), count(*) filter (where next_order_date <= as_of_date + %(days)s) "
-        "from marts.account_next_orders where as_of_date + %(days)s <= %(as_of)s "
-        "and extract(day from as_of_date + 1) = 1",
-        {"days": horizon, "as_of": as_of},
-    ).fetchone()
-    month_ends, rows, stayed = row if row is not None else (0, 0, 0)
+    target = target_on(connection, model, as_of)
+    policy = policy_on(connection, target, as_of)
+    horizon = policy.horizon_days
+    month_ends = _month_ends_with_outcomes(connection, target, as_of, horizon)
     if month_ends < enough.month_ends:
         return (
             f"too little history: {month_ends} month-ends with {horizon} days after them lie before {as_of}, "
             f"{enough.month_ends} are needed"
         )
-    if rows < enough.rows or min(stayed, rows - stayed) < enough.of_each_outcome:
+    query = sql.SQL(
+        "select count(*), count(*) filter (where {}) from marts.{} as features "
+        "join marts.{} as outcomes on outcomes.as_of_date = features.as_of_date "
+        "and outcomes.account_id = features.account_id and outcomes.horizon_days = {} "
+        "where features.as_of_date <= {} and extract(day from features.as_of_date + 1) = 1 and {}"
+    ).format(
+        label_of(target, policy),
+        sql.Identifier(target.features_mart),
+        sql.Identifier(target.outcomes_mart),
+        sql.Literal(horizon),
+        sql.Literal(as_of - timedelta(days=horizon)),
+        sql.SQL(target.population),
+    )
+    counted = connection.execute(query).fetchone()
+    rows, happened = counted if counted is not None else (0, 0)
+    if rows < enough.rows or min(happened, rows - happened) < enough.of_each_outcome:
         return (
-            f"too little history: {rows} accounts × month-ends before {as_of}, of which {rows - stayed} churned; "
-            f"{enough.rows} are needed, and {enough.of_each_outcome} of each outcome"
+            f"too little history: {rows} accounts × month-ends before {as_of}, of which {happened} with the outcome "
+            f"({target.definition} in {horizon} days); {enough.rows} are needed, and {enough.of_each_outcome} of "
+            "each outcome"
         )
     return None
 
 
-def fit_model(model: str, as_of: date, frame: pd.DataFrame, policy: Policy, params: Params) -> Fitted:
+def _month_ends_with_outcomes(
+    connection: psycopg.Connection, target: Target, as_of: date, horizon_days: int
+) -> int:
+    query = sql.SQL(
+        "select count(distinct as_of_date) from marts.{} where as_of_date <= {} "
+        "and extract(day from as_of_date + 1) = 1"
+    ).format(sql.Identifier(target.features_mart), sql.Literal(as_of - timedelta(days=horizon_days)))
+    row = connection.execute(query).fetchone()
+    return row[0] if row is not None else 0
+
+
+def fit_model(
+    target: Target,
+    as_of: date,
+    frame: pd.DataFrame,
+    policy: Policy,
+    params: Params,
+    revenue: NDArray[np.float64] | None = None,
+) -> Fitted:
     """Return the model fitted on a labelled frame; the same frame, policy and knobs give the same bytes.
 
-    Raises StratumError where there is no date to validate on, too few features vary, or what was learned does
-    not hold later.
+    `revenue` is what each row's account then bought in the window, where the target has a value. Raises StratumError
+    where the columns are not the target's, there is no date to validate on, too few features vary, or what was learned
+    does not hold later.
     """
-    used = used_features(frame, params.varies_on_share)
+    model = target.model
+    check_columns(inputs(frame), target.names, f"the contract of {model} (ml/targets.py)")
+    used = used_features(target, frame, params.varies_on_share)
     if not used:
-        raise StratumError("No feature differs between accounts: marts.account_features is not complete.")
+        raise StratumError(
+            f"No feature differs between accounts: marts.{target.features_mart} is not complete."
+        )
     with one_thread():
-        pipeline = make_pipeline(params, used)
+        chosen = choose(target, frame, policy.horizon_days, params, used)
+        params = with_setting(params, chosen.name)
+        pipeline = make_pipeline(target, params, used)
         predicted = out_of_time(
             pipeline, frame, policy.horizon_days, params.validation_folds, params.validation_month_ends
         )
         if not predicted:
-            raise StratumError(
+            raise NothingLearned(
                 f"Model {model} cannot be validated as of {as_of}: no month-end is late enough, with both outcomes. "
                 "Wait for more history, or lower `enough` and `validation_month_ends` in ml/params.yaml with care."
             )
         slope = slope_of(predicted)
         fit(pipeline, frame)
-        intercept = level_of(margins(pipeline, frame), slope, float(frame[CHURNED].mean()))
+        intercept = level_of(margins(pipeline, frame), slope, float(frame[LABEL].mean()))
         pipeline.set_params(boosting__slope=slope, boosting__intercept=intercept)
         newest = frame[frame["as_of_date"] == frame["as_of_date"].max()]
-        weight = importances(contributions(pipeline, selected(pipeline, newest.drop(columns=CHURNED))))
+        weight = importances(
+            contributions(pipeline, selected(pipeline, newest.drop(columns=LABEL))), target.names
+        )
+    parameters = {
+        **params.model_dump(mode="json"),
+        "definition": target.definition,
+        "horizon_days": policy.horizon_days,
+        "active_days": policy.active_days,
+        "min_rise": policy.min_rise,
+        "slope": slope,
+        "intercept": intercept,
+        "setting": chosen.name,
+        "setting_why": chosen.why,
+    }
+    if revenue is not None:
+        parameters["value"] = value.fit(
+            frame[frame[LABEL] == 1], revenue[frame[LABEL] == 1], policy.horizon_days
+        )
     artefact = registry.to_bytes(pipeline)
     digest = hashlib.sha256(artefact).hexdigest()
     books = registry.Model(
@@ -168,78 +221,90 @@ def fit_model(model: str, as_of: date, frame: pd.DataFrame, policy: Policy, para
         window_from=frame["as_of_date"].min().date(),
         window_to=frame["as_of_date"].max().date(),
         training_rows=len(frame),
-        training_positives=int(frame[CHURNED].sum()),
-        parameters={
-            **params.model_dump(mode="json"),
-            "horizon_days": policy.horizon_days,
-            "active_days": policy.active_days,
-            "slope": slope,
-            "intercept": intercept,
-        },
-        features=_contract(newest, used),
+        training_positives=int(frame[LABEL].sum()),
+        parameters=parameters,
+        features=_contract(target, newest, used),
         data_fingerprint=fingerprint(frame),
         artefact_sha256=digest,
     )
-    return Fitted(pipeline, artefact, books, weight, validation(predicted, policy, params))
+    told = expit(slope * np.concatenate([one.rows["margin"].to_numpy() for one in predicted]) + intercept)
+    return Fitted(
+        pipeline,
+        artefact,
+        books,
+        weight,
+        [*validation(target, predicted, policy, params), *_of_choice(chosen)],
+        predicted,
+        drift.training_bins(frame, used, told),
+    )
 
 
 def validation(
-    predicted: Sequence[HeldOut], policy: Policy, params: Params
+    target: Target, predicted: Sequence[HeldOut], policy: Policy, params: Params
 ) -> list[tuple[date, str, str, str, float, int]]:
     """Return the figures of out-of-time predictions per predicted date, on all accounts and on recent buyers.
 
     Brier's probabilities are calibrated on the predictions whose label windows had ended by the date; the first
-    dates have none. A population with one outcome alone has no figures.
+    dates have none, nor has one before which nothing held yet. A population with one outcome alone has no figures.
     """
     figures = []
+    told = {one.date: one for one in told_later(predicted, policy.horizon_days)}
     for one in predicted:
-        earlier = [e for e in predicted if e.date + pd.Timedelta(days=policy.horizon_days) <= one.date]
-        rows = one.rows
-        if earlier:
-            slope = slope_of(earlier)
-            level = level_of(one.known_margin, slope, one.known_rate)
-            rows = rows.assign(probability=expit(slope * rows["margin"] + level))
-        for population, part in populations(rows, policy.active_days).items():
-            if part[CHURNED].nunique() == 2:
+        for population, part in populations(told.get(one.date, one).rows, policy.active_days).items():
+            if part[LABEL].nunique() == 2:
                 figures += [
                     (one.date.date(), population, *figure, len(part))
-                    for figure in _figures(part, params.evaluation.lift_share)
+                    for figure in _figures(target, part, params.evaluation.lift_share)
                 ]
     return figures
 
 
+def _of_choice(chosen: Chosen) -> list[tuple[date, str, str, str, float, int]]:
+    """Return the mean log loss of each setting that was tried, as of the newest date that chose."""
+    return [
+        (chosen.dates[-1].date(), CHOICE, name, "log_loss", loss, chosen.rows)
+        for name, loss in chosen.log_loss.items()
+    ]
+
+
 def populations(frame: pd.DataFrame, active_days: int) -> dict[str, pd.DataFrame]:
-    """Return the two populations every figure is told for: all who had bought, and recent buyers."""
+    """Return the populations every figure is told for: all, and of those who had bought the recent buyers."""
+    if recency_of(frame) != "days_since_last_order":
+        return {"all": frame}
     return {"all": frame, f"active_{active_days}": frame[frame["days_since_last_order"] < active_days]}
 
 
-def _figures(rows: pd.DataFrame, share: float) -> list[tuple[str, str, float]]:
-    churned = rows[CHURNED].to_numpy(np.float64)
+def _figures(target: Target, rows: pd.DataFrame, share: float) -> list[tuple[str, str, float]]:
+    happened = rows[LABEL].to_numpy(np.float64)
     every = once(len(rows))
-    figures = [(OBSERVED, "churn_rate", float(churned.mean()))]
-    for estimator, column in ((MODEL, "margin"), (RECENCY, "days_since_last_order")):
-        scores = rows[column].to_numpy(np.float64)
+    figures = [(OBSERVED, f"{target.model}_rate", float(happened.mean()))]
+    for estimator, column, sign in (
+        (MODEL, "margin", 1),
+        (RECENCY, recency_of(rows), target.words.risk),
+    ):
+        scores = sign * rows[column].to_numpy(np.float64)
         figures += [
-            (estimator, name, float(metric(scores, churned, every)[0]))
+            (estimator, name, float(metric(scores, happened, every)[0]))
             for name, metric in (("auc", auc), ("pr_auc", average_precision), ("lift", lift(share)))
         ]
     if "probability" in rows:
-        figures.append((MODEL, "brier", float(brier(rows["probability"].to_numpy(), churned, every)[0])))
+        figures.append((MODEL, "brier", float(brier(rows["probability"].to_numpy(), happened, every)[0])))
     return figures
 
 
-def _contract(newest: pd.DataFrame, used: list[str]) -> list[dict[str, Any]]:
-    """Return each feature with its kind, whether it is used, and its median among those that stayed and churned."""
-    stayed, churned = (newest.loc[newest[CHURNED] == outcome, list(NAMES)].median() for outcome in (0, 1))
+def _contract(target: Target, newest: pd.DataFrame, used: list[str]) -> list[dict[str, Any]]:
+    """Return each feature with its kind, whether it is used, and its median among those it happened to and the others."""
+    names = list(target.names)
+    others, those = (newest.loc[newest[LABEL] == outcome, names].median() for outcome in (0, 1))
     return [
         {
             "name": feature.name,
             "kind": feature.kind,
             "used": feature.name in used,
-            "typical_stayed": _number(stayed[feature.name]),
-            "typical_churned": _number(churned[feature.name]),
+            "typical_not_happened": _number(others[feature.name]),
+            "typical_happened": _number(those[feature.name]),
         }
-        for feature in FEATURES
+        for feature in target.features
     ]
 
 
@@ -247,9 +312,11 @@ def _number(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _is_of_this_version(found: registry.Model) -> bool:
-    return [(feature["name"], feature["kind"]) for feature in found.features] == [
-        (feature.name, feature.kind) for feature in FEATURES
+def is_of_this_version(found: registry.Model, target: Target) -> bool:
+    """Whether a model has the definition and the contract that this version would give it."""
+    written = [(one["name"], one["kind"], "typical_happened" in one) for one in found.features]
+    return found.parameters.get("definition") == target.definition and written == [
+        (one.name, one.kind, True) for one in target.features
     ]
 
 
@@ -265,3 +332,4 @@ def _save_figures(connection: psycopg.Connection, fitted: Fitted) -> None:
             "insert into ml.importances (model_id, feature, importance) values (%s, %s, %s) on conflict do nothing",
             [(model_id, name, value) for name, value in fitted.importances.items()],
         )
+    drift.save_bins(connection, model_id, fitted.bins)

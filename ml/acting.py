@@ -1,0 +1,90 @@
+"""What it would have been worth to contact those that stood highest, under an assumed rate of success.
+
+The value of contacting a share of the accounts, those with the highest scores, is
+
+    sum over them of (value at stake x offer_success_rate, where the account churned) - contact_cost
+
+in the reporting currency. Value at stake is the net revenue of the 365 days up to the cutoff, as much as fits into the
+horizon; below 0 it counts as 0. `offer_success_rate` and `contact_cost` are policy (our defaults): nobody was contacted
+because of these scores, so the rate is assumed, and a figure says what a ranking is worth if the rate is true. An experiment
+with a hold-out group (`published.experiment_readouts`) is what measures the rate.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import pandas as pd
+import psycopg
+from numpy.typing import NDArray
+
+from ml.figures import SHARES, Figure
+from ml.metrics import interval, once, resamples, top_sum
+from ml.params import Params
+from ml.train import MODEL
+
+Array = NDArray[np.float64]
+
+RANDOM, BY_VALUE, POLICY = "random", "model_by_value", "policy"
+"""Accounts drawn blindly (the mean over all draws); the model's probability times the value at stake; what is assumed."""
+DAYS_OF_SPEND = 365
+
+
+@dataclass(frozen=True)
+class Costs:
+    """The policy: which share of those that would churn a contact keeps, and what a contact costs (reporting currency)."""
+
+    success_rate: float
+    contact_cost: float
+
+
+def costs_on(connection: psycopg.Connection, day: date) -> Costs | None:
+    """Return the policy in force on a day; None where there is none (marts built by an older version)."""
+    rows = connection.execute(
+        "select distinct on (name) name, value::float8 from marts.thresholds where effective_from <= %s "
+        "and name in ('offer_success_rate', 'contact_cost') order by name, effective_from desc",
+        [day],
+    ).fetchall()
+    values: dict[str, float] = dict(rows)
+    return Costs(values["offer_success_rate"], values["contact_cost"]) if len(values) == 2 else None
+
+
+def at_stake(frame: pd.DataFrame, horizon_days: int) -> Array:
+    """Return the value at stake of each row: net_revenue_365d in proportion to the horizon, at least 0."""
+    return (
+        np.maximum(frame["net_revenue_365d"].fillna(0).to_numpy(np.float64), 0) * horizon_days / DAYS_OF_SPEND
+    )
+
+
+def acted_on(
+    population: str,
+    happened: Array,
+    stake: Array,
+    scores: Mapping[str, Array],
+    costs: Costs,
+    params: Params,
+) -> Iterator[Figure]:
+    """Yield `acting_05`, `acting_10` and `acting_20`: the value of contacting that share, by each way to rank.
+
+    `scores` holds MODEL (a probability) and other ways to rank, row by row of `happened` (1: churned) and `stake`. Beside
+    them stand BY_VALUE and RANDOM, and the model's two ways less the others, on the same resamples of accounts; and the
+    policy, of which each figure is made.
+    """
+    accounts = len(happened)
+    gains = happened * stake * costs.success_rate - costs.contact_cost
+    # Of equal scores each account counts in proportion, so one score for all is to draw blindly.
+    ranked = {**scores, BY_VALUE: scores[MODEL] * stake, RANDOM: np.zeros(accounts)}
+    for name, number in (("offer_success_rate", costs.success_rate), ("contact_cost", costs.contact_cost)):
+        yield Figure(population, POLICY, name, number, None, None, accounts)
+    every, drawn = once(accounts), resamples(accounts, params.evaluation.bootstrap, params.seed)
+    for share in SHARES:
+        metric, name = top_sum(share), f"acting_{round(100 * share):02d}"
+        values = {way: float(metric(score, gains, every)[0]) for way, score in ranked.items()}
+        draws = {way: metric(score, gains, drawn) for way, score in ranked.items()}
+        for way in ranked:
+            yield Figure(population, way, name, values[way], *interval(draws[way]), accounts)
+        for own in (MODEL, BY_VALUE):
+            for other in (way for way in ranked if way not in (own, BY_VALUE)):
+                ends = interval(draws[own] - draws[other])
+                yield Figure(population, f"{own}-{other}", name, values[own] - values[other], *ends, accounts)

@@ -1,0 +1,60 @@
+"""The parts a model card is written from: tables, drawings, numbers as people read them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+
+from ml.figures import Figure
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]], *, head_column: bool = False) -> str:
+    """Return a table of escaped cells; with `head_column` the first of each row is its heading."""
+    written = ["<table>"]
+    if heads:
+        written.append("<tr>" + "".join(f"<th>{escape(head)}</th>" for head in heads) + "</tr>")
+    for row in rows:
+        cells = [escape(str(cell)) for cell in row]
+        first = f"<th>{cells[0]}</th>" if head_column else f"<td>{cells[0]}</td>"
+        written.append("<tr>" + first + "".join(f"<td>{cell}</td>" for cell in cells[1:]) + "</tr>")
+    return "\n".join([*written, "</table>"])
+
+
+def folded(title: str, inner: str) -> str:
+    """Return a part that is shown when its title is clicked."""
+    return f"<details><summary>{escape(title)}</summary>\n{inner}\n</details>"
+
+
+def drawing(drawn: Mapping[str, str], name: str) -> str:
+    """Return a drawing by its name; nothing where there is none."""
+    return f"<figure>{drawn[name]}</figure>" if name in drawn else ""
+
+
+def side_by_side(drawn: Mapping[str, str], *names: str) -> str:
+    """Return drawings beside each other."""
+    return "<div class=pair>" + "".join(drawing(drawn, name) for name in names) + "</div>"
+
+
+def ranged(figure: Figure | None, *, percent: bool = False) -> str:
+    """Return a figure with its interval, where it has one; nothing where there is none."""
+    if figure is None:
+        return ""
+    show = shown_percent if percent else number
+    if figure.low is None or figure.high is None:
+        return show(figure.value)
+    return f"{show(figure.value)} ({show(figure.low)} to {show(figure.high)})"
+
+
+def shown_percent(value: float) -> str:
+    """Return a share as a percentage."""
+    return f"{value:.1%}"
+
+
+def number(value: float | None) -> str:
+    """Return a number with as many digits as people read; nothing where there is none."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def exact(value: float | None) -> str:
+    """Return a number as it is kept; nothing where there is none."""
+    return "" if value is None else repr(float(value))

@@ -1,0 +1,252 @@
+"""What a model card tells beside the monthly figures: all held-out dates together, slices of accounts, feature effects.
+
+Held-out dates are told by copies of the model that knew nothing of them (`estimators.out_of_time`), with the
+probabilities that could be told then (`told_later`). Intervals are a bootstrap over accounts: an account's dates are
+drawn together.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import psycopg
+from numpy.typing import NDArray
+from sklearn.pipeline import Pipeline
+
+from ml import registry
+from ml.estimators import HeldOut, one_thread, probabilities, told_later
+from ml.features import recency_of
+from ml.frames import KEYS, LABEL
+from ml.metrics import Metric, auc, average_precision, brier, ece, interval, lift, log_loss, once, resamples
+from ml.params import Params, params_of
+from ml.targets import Target
+
+Array = NDArray[np.float64]
+
+POOLED = "held out"
+"""The population of all held-out dates together."""
+SLICES = {"tier": "tier", "industry": "industry", "company_size": "size"}
+"""Columns of `segments_on`, and how a slice of each is named: `tier: A`."""
+UNKNOWN, OTHERS = "unknown", "others"
+MOST_VALUES = 12
+"""Values of a slice that are told one by one, those of most rows; the rest are OTHERS."""
+SHARES = (0.05, 0.10, 0.20)
+CURVE = tuple(round(step / 20, 2) for step in range(1, 21))
+"""Shares of the accounts the gain curve is told at."""
+EFFECTS, EFFECT_POINTS, EFFECT_ROWS = 6, 20, 500
+"""Features whose effect is told, quantiles of each, and accounts it is averaged over."""
+MOST_ROWS = 20_000
+"""Held-out rows that are looked at, of accounts drawn at random: an AUC is then sure to 0.01, and 500 resamples fit in
+some hundred megabytes."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of one population: its value, and the ends of its 95 % interval where one was drawn."""
+
+    population: str
+    estimator: str
+    metric: str
+    value: float
+    low: float | None
+    high: float | None
+    rows: int
+
+
+def record(
+    connection: psycopg.Connection,
+    target: Target,
+    found: registry.Model,
+    pipeline: Pipeline,
+    predicted: Sequence[HeldOut],
+    frame: pd.DataFrame,
+    importances: Mapping[str, float],
+) -> None:
+    """Keep the figures of a model that was just trained: ml.metrics (validation, as of its newest date) and ml.effects."""
+    params = params_of(found.model)
+    told = told_later(predicted, found.horizon_days)
+    if told:
+        rows = _at_most(pd.concat([one.rows.assign(as_of_date=one.date) for one in told]), params.seed)
+        segments = segments_on(connection, sorted({one.date for one in told}))
+        figures = [*pooled(target, rows, params), *sliced(target, rows, segments, params)]
+        with connection.cursor() as cursor:
+            cursor.executemany(
+                "insert into ml.metrics (model_id, evaluated_as_of, kind, population, estimator, metric, value, low, "
+                "high, rows) values (%s, %s, 'validation', %s, %s, %s, %s, %s, %s, %s) on conflict do nothing",
+                [
+                    (found.model_id, found.window_to, f.population, f.estimator, f.metric, f.value, f.low, f.high, f.rows)
+                    for f in figures
+                ],
+            )  # fmt: skip
+    newest = frame[frame["as_of_date"] == frame["as_of_date"].max()]
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "insert into ml.effects (model_id, feature, value, mean_probability) values (%s, %s, %s, %s) "
+            "on conflict do nothing",
+            [(found.model_id, *point) for point in effects(pipeline, newest, importances, params.seed)],
+        )
+
+
+def segments_on(connection: psycopg.Connection, dates: Sequence[pd.Timestamp]) -> pd.DataFrame | None:
+    """Return keys, tier, industry and company_size of each account on the dates; None where the marts do not hold them."""
+    row = connection.execute(
+        "select bool_and(to_regclass('marts.' || name) is not null) "
+        "from unnest(array['account_tiers', 'account_kinds', 'account_profiles']) as tables (name)"
+    ).fetchone()
+    if row is None or not row[0]:
+        return None
+    rows = connection.execute(
+        "select account_id, as_of_date, tiers.tier, profiles.industry, kinds.company_size "
+        "from marts.account_tiers as tiers full join marts.account_kinds as kinds using (as_of_date, account_id) "
+        "full join marts.account_profiles as profiles using (as_of_date, account_id) where as_of_date = any(%s)",
+        [[stamp.date() for stamp in dates]],
+    ).fetchall()
+    frame = pd.DataFrame(rows, columns=["account_id", "as_of_date", *SLICES])
+    return frame.assign(as_of_date=pd.to_datetime(frame["as_of_date"]))
+
+
+def pooled(target: Target, rows: pd.DataFrame, params: Params) -> Iterator[Figure]:
+    """Yield the figures of all held-out rows together, of the model and of recency alone.
+
+    `rows` hold account_id, as_of_date, their recency, LABEL and `probability`.
+    """
+    happened = rows[LABEL].to_numpy(np.float64)
+    if len(set(happened)) < 2:
+        return
+    every, drawn = once(len(rows)), _drawn(rows, params)
+    yield _figure(POOLED, "observed", f"{target.model}_rate", _mean, happened, happened, every, drawn)
+    probability = rows["probability"].to_numpy(np.float64)
+    yield _figure(POOLED, "model", "mean_probability", _mean, probability, probability, every, drawn)
+    bins = params.evaluation.reliability_bins
+    for name, metric in (("brier", brier), ("log_loss", log_loss), ("ece", ece(bins))):
+        yield _figure(POOLED, "model", name, metric, probability, happened, every, drawn)
+    recency = target.words.risk * rows[recency_of(rows)].to_numpy(np.float64)
+    for estimator, scores in (("model", probability), ("recency", recency)):
+        for name, metric in (("auc", auc), ("pr_auc", average_precision)):
+            yield _figure(POOLED, estimator, name, metric, scores, happened, every, drawn)
+        yield from lifts(POOLED, estimator, scores, happened, every, drawn)
+    for share in CURVE:
+        if share not in SHARES:
+            found = float(lift(share)(probability, happened, every)[0]) * share
+            yield Figure(POOLED, "model", f"gain_{_percent(share)}", found, None, None, len(rows))
+    yield from reliability(POOLED, probability, happened, drawn, bins)
+
+
+def lifts(
+    population: str, estimator: str, scores: Array, happened: Array, every: Array, drawn: Array
+) -> Iterator[Figure]:
+    """Yield lift and gain at each of SHARES with their intervals: `lift_10`, `gain_10` of the highest 10 %."""
+    for share in SHARES:
+        found = _figure(
+            population, estimator, f"lift_{_percent(share)}", lift(share), scores, happened, every, drawn
+        )
+        yield found
+        low, high = (share * end for end in (found.low or 0.0, found.high or 0.0))
+        yield Figure(
+            population, estimator, f"gain_{_percent(share)}", share * found.value, low, high, found.rows
+        )
+
+
+def reliability(
+    population: str, probability: Array, happened: Array, drawn: Array, bins: int
+) -> Iterator[Figure]:
+    """Yield mean probability and observed rate, with its interval, of equally many rows, from the lowest up."""
+    order = np.argsort(probability, kind="stable")
+    for number, part in enumerate(np.array_split(order, bins), start=1):
+        if not len(part):
+            continue
+        weight = drawn[:, part]
+        with np.errstate(invalid="ignore"):
+            rates = weight @ happened[part] / weight.sum(axis=1)
+        name = f"reliability_{number:02d}"
+        told, came = float(probability[part].mean()), float(happened[part].mean())
+        yield Figure(population, "model", f"{name}_predicted", told, None, None, len(part))
+        yield Figure(population, "model", f"{name}_observed", came, *interval(rates), len(part))
+
+
+def sliced(
+    target: Target, rows: pd.DataFrame, segments: pd.DataFrame | None, params: Params
+) -> Iterator[Figure]:
+    """Yield rate, mean probability, Brier and AUC of each slice of the held-out rows; none where there are no segments.
+
+    A slice is told however small it is, with its rows and intervals; AUC only where both outcomes are in it.
+    """
+    if segments is None:
+        return
+    joined = rows.merge(segments, on=KEYS, how="left", validate="one_to_one")
+    for column, name in SLICES.items():
+        values = joined[column].fillna(UNKNOWN).astype(str)
+        most = values.value_counts(sort=True).index[:MOST_VALUES]
+        values = values.where(values.isin(most), OTHERS)
+        for value in sorted(values.unique()):
+            part = joined[values == value].reset_index(drop=True)
+            yield from _of_slice(target, f"{name}: {value}", part, params)
+
+
+def _of_slice(target: Target, population: str, part: pd.DataFrame, params: Params) -> Iterator[Figure]:
+    happened, probability = (part[column].to_numpy(np.float64) for column in (LABEL, "probability"))
+    every, drawn = once(len(part)), _drawn(part, params)
+    yield _figure(population, "observed", f"{target.model}_rate", _mean, happened, happened, every, drawn)
+    yield _figure(population, "model", "mean_probability", _mean, probability, probability, every, drawn)
+    yield _figure(population, "model", "brier", brier, probability, happened, every, drawn)
+    if len(set(happened)) == 2:
+        yield _figure(population, "model", "auc", auc, probability, happened, every, drawn)
+
+
+def effects(
+    pipeline: Pipeline, newest: pd.DataFrame, importances: Mapping[str, float], seed: int
+) -> list[tuple[str, float, float]]:
+    """Return feature, value and mean probability if all accounts had that value (partial dependence, Friedman 2001).
+
+    Of the features that weigh most, at quantiles of their known values on the newest training date, over a sample of
+    its accounts. What moves together in life is moved alone here: a value may be one that no account has with the rest.
+    """
+    rows = newest.drop(columns=LABEL).sample(min(len(newest), EFFECT_ROWS), random_state=seed)
+    told: list[tuple[str, float, float]] = []
+    with one_thread():
+        for name in [name for name, weight in importances.items() if weight > 0][:EFFECTS]:
+            known = newest[name].dropna().to_numpy(np.float64)
+            values = np.unique(np.quantile(known, np.linspace(0.02, 0.98, EFFECT_POINTS)))
+            moved = rows.loc[np.tile(rows.index, len(values))].assign(**{name: np.repeat(values, len(rows))})
+            means = probabilities(pipeline, moved).reshape(len(values), len(rows)).mean(axis=1)
+            told += [(name, float(value), float(mean)) for value, mean in zip(values, means, strict=True)]
+    return told
+
+
+def _figure(
+    population: str,
+    estimator: str,
+    name: str,
+    metric: Metric,
+    scores: Array,
+    happened: Array,
+    every: Array,
+    drawn: Array,
+) -> Figure:
+    value = float(metric(scores, happened, every)[0])
+    return Figure(
+        population, estimator, name, value, *interval(metric(scores, happened, drawn)), len(happened)
+    )
+
+
+def _mean(values: Array, _: Array, weights: Array) -> Array:
+    return weights @ values / weights.sum(axis=1)
+
+
+def _drawn(rows: pd.DataFrame, params: Params) -> Array:
+    """Return weights of the rows in resamples of their accounts."""
+    accounts, names = pd.factorize(rows["account_id"])
+    return resamples(len(names), params.evaluation.bootstrap, params.seed)[:, accounts]
+
+
+def _at_most(rows: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Return the rows of so many accounts, drawn at random, that they are about MOST_ROWS; all where they are fewer."""
+    if len(rows) > MOST_ROWS:
+        accounts = rows["account_id"].drop_duplicates()
+        rows = rows[rows["account_id"].isin(accounts.sample(frac=MOST_ROWS / len(rows), random_state=seed))]
+    return rows.reset_index(drop=True)
+
+
+def _percent(share: float) -> str:
+    return f"{round(100 * share):02d}"
