@@ -5,11 +5,13 @@ import typer
 from include.commands.backfill import backfill
 from include.commands.deploy import deploy_app
 from include.commands.doctor import doctor
+from include.commands.lists import lists
 from include.commands.loads import loads_app
 from include.commands.models import models_app
 from include.commands.psql import psql
 from include.commands.publish import publish_app
 from include.commands.quarantine import quarantine_app
+from include.commands.recommend import recommend_app
 from include.commands.run import demo, down, run, up
 from include.commands.simulate import simulate
 from include.commands.sources import sources_app
@@ -19,13 +21,14 @@ from include.commands.tiers import tiers_app
 from include.errors import StratumError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for command in (demo, run, backfill, up, down, status, doctor, unlock, psql, simulate):
+for command in (demo, run, backfill, up, down, status, doctor, unlock, psql, simulate, lists):
     app.command()(command)
 app.add_typer(deploy_app, name="deploy")
 app.add_typer(loads_app, name="loads")
 app.add_typer(models_app, name="models")
 app.add_typer(publish_app, name="publish")
 app.add_typer(quarantine_app, name="quarantine")
+app.add_typer(recommend_app, name="recommend")
 app.add_typer(sources_app, name="sources")
 app.add_typer(sync_app, name="sync")
 app.add_typer(tiers_app, name="tiers")

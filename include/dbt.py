@@ -23,27 +23,35 @@ from include.warehouse.connect import connect, role_url
 # dbt itself is imported where it is used: its import takes a second that only a build should pay.
 
 DBT_PROJECT = PROJECT_DIR / "dbt_project"
+# What the daily models stand on: policy tables and views of the raw rows. They change with the project and the company
+# alone, so a build makes them and tests them once for each of its versions; that a policy is in force depends on the date.
+GROUND = ("path:seeds", "path:models/staging")
 LAYERS = {
-    "staging": ("path:seeds", "path:models/staging", "path:models/intermediate"),
+    "staging": ("path:models/intermediate", "assert_policy_is_in_force"),
     "marts": ("path:models/marts",),
     "published": ("path:models/published",),
 }
-# What the daily models stand on: policy tables and views of the raw rows. They change with the project alone, so a
-# build makes them and tests them once for each of its versions; that a policy is in force depends on the date.
-GROUND = ("path:seeds", "path:models/staging")
-EVERY_DAY = ("path:models/intermediate", "assert_policy_is_in_force")
 GROUND_DEFINITION = ("dbt_project.yml", "seeds", "models/staging", "macros", "tests")
 GROUND_MARK = "marts.thresholds"  # carries as its comment what the ground was last made from
-FULL_SCAN = "tag:full_scan"  # tests that read every raw line: run with a full rebuild, not every day
+# Tests that run with a full rebuild, not every day: those that read every raw line, and those of keys that a unique index
+# of the table enforces with every row (tests/dbt/test_project.py holds these folders to that).
+WITH_UNIQUE_INDEXES = ("core", "segments", "kpis", "growth")
+NOT_EVERY_DAY = (
+    "tag:full_scan",
+    *(f"test_name:unique_combination,path:models/marts/{folder}" for folder in WITH_UNIQUE_INDEXES),
+)
 # The tables that builds add to, and what they are made from. Where any of it changes they are rebuilt.
 KEPT_UP = (
     "intermediate.int_account_days",
+    "intermediate.int_category_days",
+    "intermediate.int_account_categories",
     "intermediate.int_unattributed_days",
     "intermediate.int_usage_days",
+    "intermediate.int_flow_sessions",
 )
 DEFINITION = (
     *("models/staging", "models/intermediate", "macros"),
-    *("seeds/policy/exchange_rates.csv", "seeds/policy/core_features.csv"),
+    *("seeds/policy/exchange_rates.csv", "seeds/policy/core_features.csv", "seeds/policy/flow_steps.csv"),
 )
 # The mart that is kept for every date; where what it is made from changes, all its dates are rebuilt.
 FEATURES = "marts.account_features"
@@ -52,6 +60,8 @@ FEATURES_DEFINITION = (
     "models/marts/core/account_features.sql",
     *("seeds/policy/thresholds.csv", "seeds/policy/deal_stages.csv"),
 )
+# What KPIs are made by; where it changes, those of all month-ends are made anew.
+KPI_DEFINITION = ("models/marts/kpis", "models/marts/growth", "macros", "seeds")
 SUCCESS = ("success", "pass", "warn", "no-op")
 
 log = logging.getLogger(__name__)
@@ -73,39 +83,54 @@ class NodeResult:
     message: str | None
 
 
-def build(layer: str, as_of: date, run_id: str, *, full_refresh: bool = False) -> list[NodeResult]:
+def build(
+    layer: str, as_of: date, run_id: str, *, full_refresh: bool = False, only: Iterable[str] = ()
+) -> list[NodeResult]:
     """Build and test one layer as of a date and return the result of each node, in the order they ended.
 
-    `layer` is staging (seeds, staging and intermediate models), marts or published. The staging layer is
-    rebuilt in full when asked to, and by itself when the definition of the days (KEPT_UP) has changed since one
-    of them was made; FEATURES likewise, for all the dates it holds. What stands as the files say (GROUND) is
-    left as it is. Each result is also written to audit.dbt_nodes.
+    `layer` is staging (intermediate models, and before them GROUND where it does not stand), marts or published. The
+    staging layer is rebuilt in full when asked to, and by itself when the definition of the days (KEPT_UP) has
+    changed since one of them was made, or one is missing; FEATURES likewise, for all the dates it holds. Each result
+    is also written to audit.dbt_nodes. `only` names models: of the layer no others, and their tests, are built.
 
     Raises StratumError naming the failed nodes, or where no load has bound the warehouse to a company.
     """
-    nodes = LAYERS[layer]
-    lays_ground = False
+    results: list[NodeResult] = []
     if layer == "staging":
         full_refresh = full_refresh or _made_otherwise(KEPT_UP, definition())
-        # Seeds of another shape are made anew by a full refresh, too, so it takes the whole layer.
-        lays_ground = full_refresh or not _ground_stands()
-        if lays_ground:
-            _mark_ground(None)
-        else:
-            nodes = EVERY_DAY
+        results = lay_ground(as_of, run_id, anew=full_refresh)
     elif layer == "marts":
+        _expect_dates_due(as_of)
         # Of the marts only FEATURES obeys it: the others hold the dates as they were built.
         full_refresh = full_refresh or _made_otherwise((FEATURES,), features_definition())
+    nodes = [f"{model},{path}" for model in only for path in LAYERS[layer]] or LAYERS[layer]
+    results += _build_nodes(nodes, as_of, run_id, full_refresh=full_refresh)
+    return results
+
+
+def lay_ground(as_of: date, run_id: str, *, anew: bool = False) -> list[NodeResult]:
+    """Make and test GROUND where it does not stand as its files and the company say, or `anew`, and return its nodes.
+
+    Raises StratumError as `build` does.
+    """
+    if not anew and _ground_stands():
+        return []
+    _mark_ground(None)
+    # Seeds of another shape are made anew by a full refresh.
+    results = _build_nodes(GROUND, as_of, run_id, full_refresh=anew)
+    _mark_ground(_ground_definition())
+    return results
+
+
+def _build_nodes(nodes: Iterable[str], as_of: date, run_id: str, *, full_refresh: bool) -> list[NodeResult]:
     arguments = ["build", "--select", *nodes, "--exclude-resource-type", "unit_test"]
     if full_refresh:
         arguments.append("--full-refresh")
     else:
-        arguments += ["--exclude", FULL_SCAN]
+        arguments += ["--exclude", *NOT_EVERY_DAY]
     results = invoke(arguments, as_of, run_id)
     if not results:
-        raise StratumError(f"The dbt layer '{layer}' holds no nodes: {DBT_PROJECT} is not complete.")
-    if lays_ground:
-        _mark_ground(_fingerprint(GROUND_DEFINITION))
+        raise StratumError(f"dbt finds no node in {', '.join(nodes)}: {DBT_PROJECT} is not complete.")
     return results
 
 
@@ -116,17 +141,13 @@ def invoke(arguments: list[str], as_of: date, run_id: str) -> list[NodeResult]:
     """
     from dbt.cli.main import dbtRunner
 
-    with _profile_environment():
+    with profile_environment(role_url("transformer")):
         variables = _variables(as_of, run_id)
-        home = _home()
         options = [
-            *("--project-dir", str(DBT_PROJECT), "--profiles-dir", str(DBT_PROJECT)),
-            *("--target-path", str(home / "target"), "--log-path", str(home / "logs")),
-            *("--log-level", "none", "--log-level-file", "info", "--no-use-colors"),
-            *("--no-partial-parse", "--no-write-json", "--cache-selected-only"),
+            *(*_options(), "--no-write-json", "--cache-selected-only"),
             *("--indirect-selection", "buildable", "--vars", json.dumps(variables)),
         ]
-        runner = dbtRunner(manifest=_manifest(options), callbacks=[_log_node])
+        runner = dbtRunner(manifest=parsed_project(), callbacks=[_log_node])
         outcome = runner.invoke([*arguments, *options])
     results = [_node_result(result) for result in getattr(outcome.result, "results", [])]
     _record(results, as_of, run_id)
@@ -162,18 +183,33 @@ def _variables(as_of: date, run_id: str) -> dict[str, str]:
         "reporting_currency": company[1],
         "definition": definition(),
         "features_definition": features_definition(),
+        "kpi_definition": _fingerprint(KPI_DEFINITION),
     }
 
 
-def _made_otherwise(tables: tuple[str, ...], definition: str) -> bool:
-    """Return whether one of the tables that are there was made from another definition than this one."""
+def _expect_dates_due(as_of: date) -> None:
+    """Raise StratumError unless the intermediate models were last built for the date: marts read what is due there."""
     with connect("transformer") as connection:
-        found = connection.execute(
-            "select from unnest(%s::text[]) as name, to_regclass(name) as table_id "
-            "where table_id is not null and obj_description(table_id, 'pg_class') is distinct from %s",
-            [list(tables), definition],
+        there = connection.execute("select to_regclass('intermediate.int_dates_due') is not null").fetchone()
+        if there and there[0]:
+            due = connection.execute(
+                "select from intermediate.int_dates_due where as_of_date = %s", [as_of]
+            ).fetchone()
+            if due is not None:
+                return
+    raise StratumError(f"The marts of {as_of} cannot be built: build its staging layer first.")
+
+
+def _made_otherwise(tables: tuple[str, ...], definition: str) -> bool:
+    """Return whether some of the tables are there, but not all of them made from this definition."""
+    with connect("transformer") as connection:
+        row = connection.execute(
+            "select count(table_id), count(*) filter (where obj_description(table_id, 'pg_class') = %s) "
+            "from unnest(%s::text[]) as name, to_regclass(name) as table_id",
+            [definition, list(tables)],
         ).fetchone()
-    return found is not None
+    there, as_defined = row or (0, 0)
+    return bool(there) and as_defined < len(tables)
 
 
 def _ground_stands() -> bool:
@@ -184,9 +220,16 @@ def _ground_stands() -> bool:
         row = connection.execute(
             "select obj_description(to_regclass(%s), 'pg_class') = %s "
             "and not exists (select from unnest(%s::text[]) as name where to_regclass(name) is null)",
-            [GROUND_MARK, _fingerprint(GROUND_DEFINITION), relations],
+            [GROUND_MARK, _ground_definition(), relations],
         ).fetchone()
     return bool(row and row[0])
+
+
+def _ground_definition() -> str:
+    """Return the fingerprint of what GROUND is made from: its files, and the company that its views speak of."""
+    with connect("transformer") as connection:
+        company = connection.execute("select timezone, currency from audit.company").fetchone()
+    return f"{_fingerprint(GROUND_DEFINITION)} {company}"
 
 
 def _mark_ground(fingerprint: str | None) -> None:
@@ -203,9 +246,9 @@ def _mark_ground(fingerprint: str | None) -> None:
 
 
 @contextmanager
-def _profile_environment() -> Iterator[None]:
-    """Put the transformer's connection where profiles.yml reads it, and take it away again."""
-    url = urlsplit(role_url("transformer"))
+def profile_environment(warehouse_url: str) -> Iterator[None]:
+    """Put a connection, the transformer's, where profiles.yml reads it, and take it away again."""
+    url = urlsplit(warehouse_url)
     values = {
         "STRATUM_DBT_HOST": url.hostname or "127.0.0.1",
         "STRATUM_DBT_PORT": str(url.port or 5432),
@@ -234,8 +277,20 @@ def _home() -> Path:
     return home
 
 
-def _manifest(options: list[str]) -> Any:
+def _options() -> list[str]:
+    """Return where dbt finds the project and puts what it writes."""
+    home = _home()
+    return [
+        *("--project-dir", str(DBT_PROJECT), "--profiles-dir", str(DBT_PROJECT)),
+        *("--target-path", str(home / "target"), "--log-path", str(home / "logs")),
+        *("--log-level", "none", "--log-level-file", "info", "--no-use-colors", "--no-partial-parse"),
+    ]
+
+
+def parsed_project() -> Any:
     """Return the parsed project, from disk where the project is the one that was parsed before.
+
+    Needs the profile's environment, and nothing of the warehouse that it names.
 
     Parsing takes longer than a daily build, and dbt would parse anew for every as-of date, since a variable
     changed. No variable is resolved when the project is parsed (tests/dbt holds us to that), so the parsed
@@ -250,7 +305,7 @@ def _manifest(options: list[str]) -> Any:
         manifest = Manifest.from_msgpack(kept.read_bytes(), decoder=extended_mashumuro_decoder)
         manifest.build_flat_graph()
         return manifest
-    parsed = dbtRunner().invoke(["parse", *options])
+    parsed = dbtRunner().invoke(["parse", *_options(), "--no-write-json"])
     if not isinstance(parsed.result, Manifest):
         raise StratumError(f"The dbt project cannot be read: {_first_line(str(parsed.exception))}")
     for outdated in _home().glob("manifest-*.msgpack"):

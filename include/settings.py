@@ -64,6 +64,11 @@ class Settings(BaseSettings):
         """Folder of the Great Expectations documents, readable by a browser."""
         return self.home.resolve() / "data_docs"
 
+    @property
+    def model_cards(self) -> Path:
+        """Folder of the model cards, a page and its plots for each fitted model."""
+        return self.home.resolve() / "model_cards"
+
 
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:

@@ -1,54 +1,132 @@
 """`stratum models`: the fitted models, and how good a frozen one proved."""
 
 import json
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from include.commands.common import AsJson, say, say_aside, warehouse
 from include.dates import parse_as_of
+from include.errors import StratumError
 
 models_app = typer.Typer(no_args_is_help=True, help="The fitted models, and how good they proved.")
 
 
 @models_app.command("list")
 def models_list(as_json: AsJson = False) -> None:
-    """List the models, the newest first."""
+    """List the models, the newest first, and what is watched of them."""
     with warehouse(say_aside):
+        from ml.drift_report import watch_lines, watched
         from ml.report import list_models, model_lines
 
         models = list_models()
+        watch = watched()
     if as_json:
         say(json.dumps(models, default=str))
         return
-    for line in model_lines(models):
+    for line in [*model_lines(models), "", "Watched", *watch_lines(watch)]:
+        say(line)
+
+
+@models_app.command("drift")
+def models_drift(as_json: AsJson = False) -> None:
+    """Tell how far the newest scores and their features lie from training, and whether earlier scores came true."""
+    with warehouse(say_aside):
+        from ml.drift_report import watch_lines, watched
+
+        models = watched()
+    if as_json:
+        say(json.dumps(models, default=str))
+        return
+    for line in watch_lines(models):
         say(line)
 
 
 @models_app.command("report")
 def models_report(
+    model_id: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODEL_ID]",
+            help="Of `stratum models list`; if none is given, the champion of that time.",
+        ),
+    ] = None,
     on: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--evaluate",
             metavar="DATE",
             help="Judge on what came true by the end of this day, loaded and built.",
         ),
-    ],
-    model: Annotated[
-        str | None,
-        typer.Option(help="The id of a model; if not given, the newest one that could foretell that day."),
+    ] = None,
+    of: Annotated[
+        str, typer.Option(help="Which model: churn, repurchase or upsell; of trial the card tells.")
+    ] = "churn",
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html", metavar="PATH", help="Write the card of MODEL_ID as a page, its plots beside it."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Judge a frozen model on labels that came true since, beside simpler ways to tell churn."""
-    day = parse_as_of(on)
+    """Judge a frozen model on labels that came true since, beside simpler ways to tell; or write its card."""
+    if on is None and (html is None or model_id is None):
+        raise StratumError("Say what to report: --evaluate DATE, or MODEL_ID with --html PATH, or both.")
+    day = parse_as_of(on) if on is not None else None
     with warehouse(say_aside):
-        from ml.report import as_plain, evaluate, lines
+        from ml.report import as_plain, evaluate, lines, write_card
 
-        report = evaluate("churn", day, model)
-    if as_json:
+        report = evaluate(of, day, model_id) if day is not None else None
+        judged = report.model_id if report is not None else model_id
+        page = write_card(judged, html) if html is not None and judged is not None else None
+    if report is not None and as_json:
         say(json.dumps(as_plain(report), default=str))
-        return
-    for line in lines(report):
-        say(line)
+    elif report is not None:
+        for line in lines(report):
+            say(line)
+    if page is not None:
+        (say_aside if as_json else say)(f"Model card: {page.resolve()}")
+
+
+Reason = Annotated[str, typer.Option("--reason", help="Why, in a few words; it is kept.")]
+From = Annotated[
+    str | None,
+    typer.Option("--as-of", metavar="DATE", help="From which date on; if not given, the newest one scored."),
+]
+
+
+@models_app.command("promote")
+def models_promote(
+    model_id: Annotated[str, typer.Argument(metavar="MODEL_ID", help="Of `stratum models list`.")],
+    reason: Reason,
+    as_of: From = None,
+) -> None:
+    """Make a model the champion by hand, until the next period begins."""
+    day = parse_as_of(as_of) if as_of else None
+    with warehouse(say_aside):
+        from ml.champion import promote
+
+        row = promote(model_id, reason, day)
+    _say_champion(row)
+
+
+@models_app.command("rollback")
+def models_rollback(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="churn, repurchase, upsell or trial.")],
+    reason: Reason,
+    as_of: From = None,
+) -> None:
+    """Go back to the champion before, by hand, until the next period begins."""
+    day = parse_as_of(as_of) if as_of else None
+    with warehouse(say_aside):
+        from ml.champion import rollback
+
+        row = rollback(model, reason, day)
+    _say_champion(row)
+
+
+def _say_champion(row: Any) -> None:
+    say(f"Champion from {row.as_of_date} on: {row.champion} (before: {row.champion_before or 'none'}).")
+    say("Dates that were scored before keep their scores until they are run again.")

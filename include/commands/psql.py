@@ -25,7 +25,11 @@ def psql(
     stack = Stack(settings, say)
     try:
         stack.start_warehouse()
-        environment = os.environ | {"PGPASSFILE": str(settings.home / "pgpass")}
+        # The published tables are what most come for: they need no schema's name here.
+        environment = os.environ | {
+            "PGPASSFILE": str(settings.home / "pgpass"),
+            "PGOPTIONS": "-c search_path=published,public",
+        }
         arguments = ["psql", printable(role_url(role)), *(["-c", command] if command else [])]
         done = subprocess.run(arguments, env=environment, check=False)
     except FileNotFoundError as error:

@@ -23,10 +23,14 @@ def tiers_list(as_json: AsJson = False) -> None:
         return
     if not found:
         say("There is no calibration yet. The first build after a quarter's first days makes one.")
+        return
+    say(
+        f"{'quarter':<10}  {'scope':<20} {'accounts':>8}  {'values of':<10}  {'known on':<10}  {'fingerprint':<12}  run"
+    )
     for each in found:
         say(
-            f"{each['quarter_start']}  {each['scope']:<16} {each['accounts']:>8,} accounts of {each['input_date']} as known "
-            f"on {each['known_until']}, {each['fingerprint'][:12]}, by {each['run_id']}"
+            f"{each['quarter_start']}  {each['scope']:<20} {each['accounts']:>8,}  {each['input_date']}  "
+            f"{each['known_until']}  {each['fingerprint'][:12]}  {each['run_id']}"
         )
 
 

@@ -4,7 +4,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -29,6 +30,15 @@ def metadata_url(server_url: str, secrets: dict[str, str]) -> str:
     return with_database(
         with_login(server_url, AIRFLOW_DATABASE, secrets["airflow_database"]), AIRFLOW_DATABASE
     )
+
+
+@contextmanager
+def alone(server_url: str) -> Iterator[None]:
+    """Hold the server's one place of those who prepare it, waiting for it: grants made at the same moment collide."""
+    with open_connection(server_url, "stratum stack") as connection:
+        connection.autocommit = True  # a lock of the session, and no transaction that stays open beside it
+        connection.execute("select pg_advisory_lock(hashtextextended('stratum prepare', 0))")
+        yield
 
 
 def create_databases(server_url: str, secrets: dict[str, str]) -> None:

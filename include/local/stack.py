@@ -19,6 +19,7 @@ from include.local.environment import (
 from include.local.preparation import (
     POOLS,
     WAREHOUSE_DATABASE,
+    alone,
     create_databases,
     metadata_url,
     migrate_airflow,
@@ -198,12 +199,13 @@ class Stack:
             open_connection(self.settings.warehouse_url, "stratum stack").close()
         if not self.settings.postgres_url and embedded.start(self.cluster):
             self.started_postgres = True
-        create_databases(self.server_url, self.secrets)
-        role_urls = migrate(self.owner_url, {role: self.secrets[f"role_{role}"] for role in ROLES})
+        with alone(self.server_url):
+            create_databases(self.server_url, self.secrets)
+            role_urls = migrate(self.owner_url, {role: self.secrets[f"role_{role}"] for role in ROLES})
+            write_role_urls(self.settings.home, role_urls)
+            write_password_file(self.settings.home, role_urls)
         if set(role_urls.values()) == {self.owner_url}:
             self.say("The warehouse's owner may not create roles: every part works as the owner.")
-        write_role_urls(self.settings.home, role_urls)
-        write_password_file(self.settings.home, role_urls)
         self._use(role_urls)
 
     def _use(self, role_urls: dict[str, str]) -> None:

@@ -15,14 +15,20 @@ HISTORY_TIERS = (
 )
 
 AT_RISK = 10
-# Worth of a call: the yearly spend that is likely to be lost. Long-gone accounts are left to the win-back list.
+# Worth of a call: what is likely to be lost of a year's net revenue. Long-gone accounts are left to the win-back list.
 MOST_AT_RISK = (
-    "select account_id, account_name, tier, churn_probability, yearly_net_spend, currency, days_since_last_order, "
+    "select account_id, account_name, tier, churn_probability, "
+    "greatest(net_revenue_365d, 0) as net_revenue_365d, currency, days_since_last_order, "
     "churn_reason_1, churn_reason_2, churn_reason_3, next_action, "
     "(parameters ->> 'active_days')::int as active_days "
     "from published.customer_360 inner join ml.models on churn_model_id = model_id "
     "where run_id = %s and days_since_last_order < (parameters ->> 'active_days')::int "
-    "order by churn_probability * yearly_net_spend desc, account_id limit %s"
+    "order by churn_probability * greatest(net_revenue_365d, 0) desc, account_id limit %s"
+)
+
+LISTS = (
+    "select list, count(*) as rows from published.operating_list where run_id = %s "
+    "group by list, priority order by priority, list"
 )
 
 
@@ -63,7 +69,9 @@ def summarise(as_of: date) -> dict[str, Any]:
             "company": _published(connection, "company_summary", run) if run["action"] == "publish" else [],
             "gates": _all(
                 connection,
-                "select gate, count(*) as checks, count(*) filter (where not success) as failed "
+                "select gate, count(*) as checks, "
+                "count(*) filter (where not success and arguments ->> 'severity' is distinct from 'warning') as failed, "
+                "count(*) filter (where not success and arguments ->> 'severity' = 'warning') as warnings "
                 "from audit.checks where run_id = %s group by gate order by min(check_id)",
                 run["run_id"],
             ),
@@ -72,9 +80,16 @@ def summarise(as_of: date) -> dict[str, Any]:
                 "select status, model_id, reason, accounts from ml.runs where run_id = %s and model = 'churn'",
                 run["run_id"],
             ),
+            "other_scores": _all(
+                connection,
+                "select model, definition, status, model_id, reason, accounts from ml.runs "
+                "where run_id = %s and model <> 'churn' order by model",
+                run["run_id"],
+            ),
             "at_risk": _all(connection, MOST_AT_RISK, run["run_id"], AT_RISK)
             if run["action"] == "publish"
             else [],
+            "lists": _all(connection, LISTS, run["run_id"]) if run["action"] == "publish" else [],
             "sync": _sync(connection, run["run_id"]),
         }
 
@@ -156,9 +171,14 @@ def lines(summary: dict[str, Any]) -> list[str]:
             f"C is what is dormant: {company['accounts_dormant']:,}"
         )
     shown += _score_lines(summary)
+    if summary["lists"]:
+        counts = ", ".join(f"{each['list']} {each['rows']:,}" for each in summary["lists"])
+        shown += ["", "Lists", f"  {counts}  (stratum lists NAME)"]
     shown += ["", "Gates"]
     shown += [
-        f"  {gate['gate']:<10} {gate['checks']} checks, {gate['failed']} failed" for gate in summary["gates"]
+        f"  {gate['gate']:<10} {gate['checks']} checks, {gate['failed']} failed"
+        + (f", {gate['warnings']} warned: the pages of the gates say of what" if gate["warnings"] else "")
+        for gate in summary["gates"]
     ]
     shown += ["", "CRM"]
     sync = summary["sync"]
@@ -206,12 +226,12 @@ def _score_lines(summary: dict[str, Any]) -> list[str]:
     shown = ["", "Churn"]
     if scores is None or scores["status"] == "absent":
         why = scores["reason"] if scores else "the run was scored by no model"
-        return [*shown, f"  absent: {why}"]
+        return [*shown, f"  absent: {why}", *_other_score_lines(summary)]
     shown.append(f"  {scores['accounts']:,} accounts scored by {scores['model_id']}")
     if summary["at_risk"]:
         days = summary["at_risk"][0]["active_days"]
         shown.append(
-            f"  Of those that bought in the last {days} days, the most yearly net spend at risk (probability × spend):"
+            f"  Of those that bought in the last {days} days, the most at risk (probability × net revenue of 365 days):"
         )
     for account in summary["at_risk"]:
         name = (
@@ -219,10 +239,23 @@ def _score_lines(summary: dict[str, Any]) -> list[str]:
             if account["account_name"]
             else account["account_id"]
         )
-        at_risk = account["churn_probability"] * account["yearly_net_spend"]
+        at_risk = account["churn_probability"] * account["net_revenue_365d"]
         shown.append(
             f"  {at_risk:>14,.2f} {account['currency']} = {account['churn_probability']:.1%} of "
-            f"{account['yearly_net_spend']:,.2f}  tier {account['tier']}  {name}: {account['next_action']}"
+            f"{account['net_revenue_365d']:,.2f}  tier {account['tier']}  {name}: {account['next_action']}"
         )
         shown += [f"            {account[f'churn_reason_{place}']}" for place in (1, 2, 3)]
+    return shown + _other_score_lines(summary)
+
+
+def _other_score_lines(summary: dict[str, Any]) -> list[str]:
+    shown = []
+    for scores in summary["other_scores"]:
+        absent = scores["status"] == "absent"
+        told = (
+            f"absent: {scores['reason']}"
+            if absent
+            else f"{scores['accounts']:,} accounts scored by {scores['model_id']}"
+        )
+        shown += ["", scores["model"].capitalize(), f"  {scores['definition']}: {told}"]
     return shown

@@ -6,6 +6,7 @@ in a plain table. Great Expectations names these classes in the site's configura
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
@@ -18,12 +19,15 @@ from great_expectations.data_context.types.base import (
     ProgressBarsConfig,
 )
 from great_expectations.data_context.types.resource_identifiers import ValidationResultIdentifier
+from great_expectations.expectations.metadata_types import FailureSeverity
+from great_expectations.render.renderer.site_builder import DefaultSiteIndexBuilder
 from great_expectations.render.view import DefaultJinjaPageView
 
 SITE = "stratum"
 # A gate's results stay in audit.checks for ever; the site holds those of the newest runs, so that writing it
 # costs the same every day.
 RUNS_SHOWN = 30
+PASSED, WARNED, FAILED = "passed", "warned", "FAILED"
 
 STYLE = (Path(__file__).parent / "data_docs.css").read_text()
 _LEFT_OUT = re.compile(
@@ -49,7 +53,7 @@ def context_config(home: Path, docs: Path) -> DataContextConfig:
         "show_how_to_buttons": False,
         "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs)},
         "site_index_builder": {
-            "class_name": "DefaultSiteIndexBuilder",
+            **_own("IndexBuilder"),
             "renderer": _own("IndexContent"),
             "view": _own("IndexView"),
         },
@@ -101,6 +105,24 @@ class PageView(DefaultJinjaPageView):
         return page.replace("</head>", f"<style>{STYLE}</style></head>", 1)
 
 
+class IndexBuilder(DefaultSiteIndexBuilder):
+    """Gathers the index's links, and says of a result that is not whole whether it stopped the chain."""
+
+    def add_resource_info_to_index_links_dict(self, *places: Any, **told: Any) -> Any:
+        """Add a link, with `stops`: whether a check that stops the chain failed; warnings stop nothing."""
+        links = super().add_resource_info_to_index_links_dict(*places, **told)
+        if told.get("validation_success") is False:
+            result: Any = self.data_context.get_validation_result(
+                expectation_suite_name=told["expectation_suite_name"],
+                run_id=told["run_id"],
+                batch_identifier=told["batch_identifier"],
+            )
+            links["validations_links"][-1]["stops"] = (
+                result.get_max_severity_failure() is FailureSeverity.CRITICAL
+            )
+        return links
+
+
 class IndexContent:
     """The index's content is the list of links itself."""
 
@@ -119,27 +141,34 @@ class IndexView:
         """Return the index's HTML."""
         results = sorted(links.get("validations_links", []), key=lambda link: link["run_time"], reverse=True)
         rows = "\n".join(_row(link) for link in results)
-        failed = sum(not link["validation_success"] for link in results)
+        words = Counter(_word(link) for link in results)
         return (
             '<!DOCTYPE html>\n<html lang="en"><head><meta charset="UTF-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1.0">'
             f"<title>Stratum data quality</title><style>{STYLE}</style></head><body>"
             '<nav class="navbar"><strong>Stratum</strong> data quality</nav><div class="container-fluid">'
             f'<h1>Gate results</h1><p class="lead">{len(results)} tables checked in the newest runs ({RUNS_SHOWN} at most), '
-            f"{failed} of them failed. Every check of every run is in <code>audit.checks</code>.</p>"
+            f"{words[FAILED]} of them failed, {words[WARNED]} warned. A warning stops nothing. "
+            "Every check of every run is in <code>audit.checks</code>.</p>"
             '<table class="results"><tr><th>Checked at (UTC)</th><th>Run</th><th>Gate</th><th>Table</th>'
             f"<th>Result</th></tr>\n{rows}\n</table></div></body></html>\n"
         )
 
 
+def _word(link: Mapping[str, Any]) -> str:
+    if link["validation_success"]:
+        return PASSED
+    return FAILED if link["stops"] else WARNED
+
+
 def _row(link: Mapping[str, Any]) -> str:
     gate, _, table = link["expectation_suite_name"].partition(".")
-    word, style = ("passed", "passed") if link["validation_success"] else ("FAILED", "failed")
+    word = _word(link)
     cells = (
         f"{link['run_time']:%Y-%m-%d %H:%M:%S}",
         escape(str(link["run_name"])),
         escape(gate),
         f'<a href="{escape(link["filepath"], quote=True)}">{escape(table)}</a>',
-        f'<span class="{style}">{word}</span>',
+        f'<span class="{word.lower()}">{word}</span>',
     )
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"

@@ -11,6 +11,7 @@ from typing import Any
 os.environ["GX_ANALYTICS_ENABLED"] = "false"
 
 import great_expectations as gx
+import psycopg
 from great_expectations.core.expectation_validation_result import ExpectationValidationResult
 from great_expectations.core.run_identifier import RunIdentifier
 from great_expectations.data_context import AbstractDataContext
@@ -21,7 +22,8 @@ from sqlalchemy.pool import StaticPool
 
 from include.errors import StratumError
 from include.quality.docs import context_config, write_docs
-from include.quality.suites import GateSuite, TableSuite, limits, load_suite
+from include.quality.limits import limits
+from include.quality.suites import GateSuite, TableSuite, load_suite
 from include.settings import get_settings
 from include.sources.loads import LOADS_CHECKED, ungated_loads
 from include.warehouse.connect import connect, role_url
@@ -34,6 +36,11 @@ SOURCE_ABSENT = "source_absent"
 MODEL_ABSENT = "model_absent"
 NOT_APPLICABLE = "not_applicable"
 ROWS_READ = "rows_can_be_read"
+NEEDS = {
+    "previous_run_id": "there are no scores of the previous run id to compare with",
+    "known_outcomes": "no scores of a month-end are published whose window has passed",
+}
+"""What a table may need to be checked, and what is said where it is not there."""
 
 
 class GateFailed(StratumError):
@@ -42,7 +49,7 @@ class GateFailed(StratumError):
 
 @dataclass(frozen=True)
 class GateResult:
-    """A gate that passed: how many checks it made (`failed` is 0), and where they can be read."""
+    """A gate that passed: how many checks it made (`failed` is 0), what it warns of, and where all can be read."""
 
     gate: str
     run_id: str
@@ -50,11 +57,12 @@ class GateResult:
     checks: int
     failed: int
     docs_url: str
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Check:
-    """One expectation's result, as audit.checks keeps it."""
+    """One expectation's result, as audit.checks keeps it; one that does not stop the chain warns."""
 
     table: str
     expectation: str
@@ -63,6 +71,7 @@ class Check:
     success: bool
     observed: dict[str, Any]
     description: str | None = None
+    stops: bool = True
 
     def __str__(self) -> str:
         where = f"{self.table}.{self.column}" if self.column else self.table
@@ -88,14 +97,17 @@ def run_gate(gate: str, as_of: date, run_id: str) -> GateResult:
     # Loads of a source that has since been switched off are checked all the same; a table of scores has no loads.
     tables = [t for t in suite.tables if t.table not in left_out or (t.source, t.entity) in loaded]
     checks += _check_tables(context, suite, tables, run_id)
-    failed = [check for check in checks if not check.success]
+    failed = [check for check in checks if not check.success and check.stops]
+    warnings = tuple(str(check) for check in checks if not check.success and not check.stops)
+    for warning in warnings:
+        log.warning("Gate %s warns of run %s (as of %s): %s", gate, run_id, as_of, warning)
     remembered = [_loads_checked(values["load_ids"], passed=not failed)] if gate == "raw" else []
     _write_down(suite.role, gate, as_of, run_id, checks + remembered)
     docs = write_docs(context, run_id)
     if failed:
         raise GateFailed(_told(gate, as_of, run_id, failed, len(checks), docs))
     log.info("Gate %s passed for run %s (as of %s): %d checks. %s", gate, run_id, as_of, len(checks), docs)
-    return GateResult(gate, run_id, as_of, len(checks), 0, docs)
+    return GateResult(gate, run_id, as_of, len(checks), 0, docs, warnings)
 
 
 def _values(gate: str, as_of: date, run_id: str) -> tuple[dict[str, Any], set[tuple[str, str]]]:
@@ -156,7 +168,7 @@ def _absent(suite: GateSuite, told: dict[str, str | None]) -> list[Check]:
 def _previous_scores(as_of: date) -> str | None:
     """Return the run whose scores were published for the newest date before this one, None where none count.
 
-    None count where that set has no scores, or is older than the limit score_shift_days.
+    None count where that set is older than the limit score_shift_days.
     """
     with connect("transformer") as connection:
         row = connection.execute(
@@ -165,8 +177,28 @@ def _previous_scores(as_of: date) -> str | None:
         ).fetchone()
         if row is None or (as_of - row[1]).days > limits(as_of)["score_shift_days"]:
             return None
-        scored = connection.execute("select from ml.scores where run_id = %s limit 1", [row[0]]).fetchone()
-    return row[0] if scored is not None else None
+    return row[0]
+
+
+def _comparable(connection: psycopg.Connection, model: str, run_id: str, previous_run_id: str) -> bool:
+    """Whether an earlier run holds scores of the model, of what it foretells in this run."""
+    row = connection.execute(
+        "select exists (select from ml.scores where run_id = %(before)s and model = %(model)s) and not exists ("
+        "select from ml.runs as now join ml.runs as before using (model) where model = %(model)s "
+        "and now.run_id = %(now)s and before.run_id = %(before)s "
+        "and (now.definition, now.horizon_days) is distinct from (before.definition, before.horizon_days))",
+        {"before": previous_run_id, "now": run_id, "model": model},
+    ).fetchone()
+    return row is not None and bool(row[0])
+
+
+def _has_outcomes(connection: psycopg.Connection, model: str, as_of: date) -> bool:
+    """Whether it was measured by the date what became of scores of the model."""
+    row = connection.execute(
+        "select exists (select from ml.calibration_drift where model = %s and measured_as_of <= %s)",
+        [model, as_of],
+    ).fetchone()
+    return row is not None and bool(row[0])
 
 
 def _without_scores(suite: GateSuite, run_id: str, values: dict[str, Any]) -> list[Check]:
@@ -179,14 +211,22 @@ def _without_scores(suite: GateSuite, run_id: str, values: dict[str, Any]) -> li
             "select model, reason from ml.runs where run_id = %s and model = any(%s) and status = 'absent'",
             [run_id, sorted(models)],
         ).fetchall()
+        previous = values["previous_run_id"]
+        has = {
+            model: {
+                "previous_run_id": previous is not None and _comparable(connection, model, run_id, previous),
+                "known_outcomes": _has_outcomes(connection, model, values["as_of"]),
+            }
+            for model in models
+        }
     why: dict[str, str] = dict(rows)
     checks = []
     for table in suite.tables:
         if table.model in why:
             observed = {"absent": True, "reason": why[table.model]}
             checks.append(Check(table.table, MODEL_ABSENT, None, {"model": table.model}, True, observed))
-        elif table.needs is not None and values[table.needs] is None:
-            observed = {"not_applicable": f"there is no {table.needs.replace('_', ' ')} to compare with"}
+        elif table.model is not None and table.needs is not None and not has[table.model][table.needs]:
+            observed = {"not_applicable": NEEDS[table.needs]}
             checks.append(Check(table.table, NOT_APPLICABLE, None, {"needs": table.needs}, True, observed))
     return checks
 
@@ -248,6 +288,9 @@ def _check(table: str, result: ExpectationValidationResult) -> Check:
     written = result.to_json_dict()
     config: Any = written["expectation_config"]
     arguments = {name: value for name, value in config["kwargs"].items() if name != "batch_id"}
+    stops = config.get("severity", "critical") == "critical"
+    if not stops:
+        arguments["severity"] = config["severity"]
     observed: Any = written["result"] or {}
     if raised := _raised(written["exception_info"]):
         observed = {**observed, "exception": raised}
@@ -259,6 +302,7 @@ def _check(table: str, result: ExpectationValidationResult) -> Check:
         bool(result.success),
         observed,
         config.get("description"),
+        stops,
     )
 
 
@@ -299,7 +343,7 @@ def _told(gate: str, as_of: date, run_id: str, failed: list[Check], checks: int,
     more = f"; and {len(failed) - SHOWN} more" if len(failed) > SHOWN else ""
     return (
         f"Gate {gate} stopped run {run_id} (as of {as_of}): {len(failed)} of {checks} checks failed: {shown}{more}. "
-        f"What is published stands. See {docs}, or audit.checks."
+        f"What is published stands. See {docs}, or audit.checks; what to do: docs/runbooks/gates.md."
     )
 
 

@@ -1,9 +1,7 @@
 """Read a gate's suite from expectations/: which tables, which rows of each, what is expected of them."""
 
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -11,10 +9,12 @@ from typing import Any
 import yaml
 from great_expectations.expectations.expectation import Expectation
 from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+from great_expectations.expectations.metadata_types import FailureSeverity
 from psycopg import sql
 
 import include.quality.no_such_rows  # noqa: F401 - makes its expectation known by name
 from include.errors import StratumError
+from include.quality.limits import limits
 from include.settings import PROJECT_DIR
 
 EXPECTATIONS = PROJECT_DIR / "expectations"
@@ -53,6 +53,8 @@ def load_suite(gate: str, values: Mapping[str, Any], folder: Path = EXPECTATIONS
     """Return the suite of a gate with every `$name` filled in from `values` and the limits in force.
 
     In SQL a name becomes a literal (lists become arrays); elsewhere an argument `$name` becomes the value.
+    An expectation of `severity: warning` is told and written down where it is not met, and stops nothing.
+    An entry with `models` stands for one of each, whose name ends with the model's, and in which `$model` is the model.
     `values` holds as_of (a date), run_id, currency, timezone, load_ids, previous_run_id. Raises StratumError for
     a gate there is no suite of, and a name nobody gives.
     """
@@ -60,6 +62,7 @@ def load_suite(gate: str, values: Mapping[str, Any], folder: Path = EXPECTATIONS
     if gate not in GATES or not path.is_file():
         raise StratumError(f"There is no gate '{gate}': the gates are {', '.join(GATES)} ({folder}).")
     document = yaml.safe_load(path.read_text())
+    entries = [one for entry in document["tables"] for one in _by_model(entry)]
     in_force = limits(values["as_of"], folder / "limits.csv")
     known = {**values, **{f"limit_{name}": value for name, value in in_force.items()}}
     tables = tuple(
@@ -69,23 +72,29 @@ def load_suite(gate: str, values: Mapping[str, Any], folder: Path = EXPECTATIONS
             entity=entry.get("entity"),
             model=entry.get("model"),
             needs=entry.get("needs"),
-            rows=_sql(entry["rows"], known, path),
-            expectations=tuple(_expectation(written, known, path) for written in entry["expectations"]),
+            rows=_sql(entry["rows"], known | {"model": entry.get("model")}, path),
+            expectations=tuple(
+                _expectation(written, known | {"model": entry.get("model")}, path)
+                for written in entry["expectations"]
+            ),
         )
-        for entry in document["tables"]
+        for entry in entries
     )
     return GateSuite(gate, document["role"], tables)
 
 
-def limits(as_of: date, path: Path = EXPECTATIONS / "limits.csv") -> dict[str, float]:
-    """Return each limit in force on the date: its newest row that is not later."""
-    in_force: dict[str, tuple[date, float]] = {}
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            since = date.fromisoformat(row["effective_from"])
-            if since <= as_of and since >= in_force.get(row["name"], (since, 0.0))[0]:
-                in_force[row["name"]] = (since, float(row["value"]))
-    return {name: value for name, (_, value) in in_force.items()}
+def _by_model(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the entry itself, or, where it names models, one entry for each."""
+    if "models" not in entry:
+        return [dict(entry)]
+    return [
+        {
+            **entry,
+            "model": model,
+            "table": f"{entry['table']}_{model}",
+        }
+        for model in entry["models"]
+    ]
 
 
 def _expectation(written: Mapping[str, Any], known: Mapping[str, Any], path: Path) -> Expectation:
@@ -96,7 +105,10 @@ def _expectation(written: Mapping[str, Any], known: Mapping[str, Any], path: Pat
         for name, value in written["kwargs"].items()
     }
     return ExpectationConfiguration(
-        type=written["type"], kwargs=arguments, description=written.get("description")
+        type=written["type"],
+        kwargs=arguments,
+        description=written.get("description"),
+        severity=FailureSeverity(written.get("severity", "critical")),
     ).to_domain_obj()
 
 

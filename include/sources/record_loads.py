@@ -108,6 +108,15 @@ select {prefix} || keys.owner as account_key, landing.valid_from as since
 from landing left join before using (record_id)
 cross join lateral (values (landing.owner), (before.owner)) as keys (owner)"""
 OF_CUSTOMERS = "select record_id as account_key, valid_from as since from landing"
+# Lines that do not say their category themselves have that of the catalogue on their day.
+QUEUE_OF_PRODUCTS = """
+insert into intermediate.account_day_queue (load_id, customer_id, order_date)
+select distinct %(load_id)s::uuid, lines.customer_id, (lines.ordered_at at time zone %(timezone)s)::date
+from (select record_id, min((valid_from at time zone %(timezone)s)::date) as since from landing group by 1) as changed
+inner join raw_files.order_lines as lines on lines.product_id = changed.record_id
+where lines.customer_id is not null and nullif(trim(lines.product_category), '') is null
+    and (lines.ordered_at at time zone %(timezone)s)::date >= changed.since
+on conflict do nothing"""
 OF_STAGES = """
 select 'files:' || newest.company_record_id as account_key, landing.valid_from as since
 from landing inner join (
@@ -249,6 +258,10 @@ def _unattributed(entity: Entity) -> str:
 
 
 def _queue(entity: Entity, load: Load, company: Company) -> None:
+    given = {"load_id": load.load_id, "timezone": company.timezone}
+    if entity.name == "products":
+        load.connection.execute(QUEUE_OF_PRODUCTS, given)
+        return
     if entity.name == "opportunity_stages":
         touched = OF_STAGES
     elif entity.name == "customers":
@@ -259,7 +272,4 @@ def _queue(entity: Entity, load: Load, company: Company) -> None:
         touched = OF_ACCOUNTS.replace("{table}", entity.table)
     else:
         touched = OF_RECORDS.replace("{prefix}", "'files:'" if entity.is_crm else "''")
-    load.connection.execute(
-        sql.SQL(QUEUE).format(touched=sql.SQL(touched)),
-        {"load_id": load.load_id, "timezone": company.timezone},
-    )
+    load.connection.execute(sql.SQL(QUEUE).format(touched=sql.SQL(touched)), given)

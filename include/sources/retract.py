@@ -107,8 +107,20 @@ where opportunities.company_record_id is not null
 group by opportunities.company_record_id
 on conflict do nothing"""
 
+# Lines that do not say their category themselves have that of the catalogue on their day.
+_PRODUCTS = """
+insert into intermediate.account_day_queue (load_id, customer_id, order_date)
+select distinct %(load_id)s::uuid, lines.customer_id, (lines.ordered_at at time zone company.timezone)::date
+from gone
+cross join audit.company
+inner join raw_files.order_lines as lines on gone.record_id = lines.product_id
+where lines.customer_id is not null and nullif(trim(lines.product_category), '') is null
+    and (lines.ordered_at at time zone company.timezone)::date
+        >= (gone.valid_from at time zone company.timezone)::date
+on conflict do nothing"""
+
 _OF_OWNERS = {"account_number": _CRM_COMPANY, "company_record_id": _CRM_CHILD, "account_key": _KEYED}
-_OF_ENTITIES = {"customers": _CUSTOMERS, "opportunity_stages": _STAGES}
+_OF_ENTITIES = {"customers": _CUSTOMERS, "opportunity_stages": _STAGES, "products": _PRODUCTS}
 
 
 def _kind_of_records(entity: Entity) -> Kind:

@@ -48,6 +48,9 @@ BIG_TABLES = {
         "audit.checks",
         "audit.dbt_nodes",
         "ml.scores",
+        "ml.drift",
+        "ml.account_clusters",
+        "ml.recommendations",
     ),
     "transformer": ("intermediate.%", "marts.%"),
 }
@@ -215,10 +218,17 @@ def _drop_quarantined(connection: psycopg.Connection, before: date) -> Removed:
 
 def _drop_scores(connection: psycopg.Connection, before: date) -> Removed:
     kept = [run.run_id for run in kept_runs(changes(connection))]
-    deleted = connection.execute(
-        "delete from ml.scores where as_of_date < %s and not run_id = any(%s)", [before, kept]
-    )
-    return Removed("scores", before, deleted.rowcount)
+    removed = 0
+    for table in ("scores", "drift", "account_clusters", "cluster_medians", "cluster_runs"):
+        statement = sql.SQL("delete from {} where as_of_date < %s and not run_id = any(%s)")
+        removed += connection.execute(statement.format(sql.Identifier("ml", table)), [before, kept]).rowcount
+    # Lists are those of a fit, which the newer fits follow; how it was chosen stays.
+    removed += connection.execute(
+        "delete from ml.recommendations where as_of_date < %s and not fit_id in "
+        "(select fit_id from ml.recommendation_runs where run_id = any(%s) and fit_id is not null)",
+        [before, kept],
+    ).rowcount
+    return Removed("scores", before, removed)
 
 
 def _drop_checks(connection: psycopg.Connection, before: date) -> Removed:

@@ -67,13 +67,30 @@ TABLE_GRANTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("transformer", "intermediate.account_day_queue"): CHANGE,
     ("transformer", "intermediate.usage_day_queue"): CHANGE,
     ("transformer", "intermediate.restatement_queue"): CHANGE,
+    ("transformer", "ml.calibration_drift"): READ,
+    ("transformer", "ml.drift"): READ,
     ("transformer", "ml.runs"): READ,
     ("transformer", "ml.scores"): READ,
+    ("transformer", "ml.cluster_fits"): READ,
+    ("transformer", "ml.clusters"): READ,
+    ("transformer", "ml.cluster_runs"): READ,
+    ("transformer", "ml.account_clusters"): READ,
+    ("transformer", "ml.cluster_medians"): READ,
+    ("transformer", "ml.recommendation_runs"): READ,
+    ("transformer", "ml.recommendation_fits"): READ,
+    ("transformer", "ml.recommendations"): READ,
+    ("transformer", "ml.popular_products"): READ,
     ("transformer", "published.history_run"): READ,
     ("scorer", "audit.loads"): READ,
+    ("scorer", "published.history_run"): READ,
+    ("scorer", "ml.drift"): ("delete",),
     ("scorer", "ml.metrics"): ("delete",),
     ("scorer", "ml.runs"): ("delete",),
     ("scorer", "ml.scores"): ("delete",),
+    ("scorer", "ml.cluster_runs"): ("delete",),
+    ("scorer", "ml.account_clusters"): ("delete",),
+    ("scorer", "ml.cluster_medians"): ("delete",),
+    ("scorer", "ml.recommendation_runs"): ("delete",),
     ("publisher", "audit.company"): READ,
     ("publisher", "audit.runs"): ("select", "update"),
     ("publisher", "audit.build_lock"): CHANGE,
@@ -102,6 +119,12 @@ TABLE_GRANTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("housekeeper", "intermediate.usage_day_queue"): APPEND,
     ("housekeeper", "intermediate.restatement_queue"): APPEND,
     ("housekeeper", "ml.scores"): ("select", "delete"),
+    ("housekeeper", "ml.drift"): ("select", "delete"),
+    ("housekeeper", "ml.cluster_runs"): ("select", "delete"),
+    ("housekeeper", "ml.account_clusters"): ("select", "delete"),
+    ("housekeeper", "ml.cluster_medians"): ("select", "delete"),
+    ("housekeeper", "ml.recommendations"): ("select", "delete"),
+    ("housekeeper", "ml.recommendation_runs"): READ,
     ("housekeeper", "published.current_run"): READ,
     ("housekeeper", "published.history_run"): READ,
     ("bi_reader", "published.current_run"): READ,
@@ -150,6 +173,8 @@ def grant_all(owner: psycopg.Connection) -> None:
     database = sql.Identifier(owner.info.dbname)
     for role in ROLES:
         owner.execute(sql.SQL("grant connect on database {} to {}").format(database, _identifier(role)))
+    # PostgreSQL lets everybody make temporary tables unless somebody took that away.
+    owner.execute(sql.SQL("grant temporary on database {} to {}").format(database, _identifier("scorer")))
     schemas = sorted({schema for _, schema in SCHEMA_GRANTS})
     for schema in schemas:
         for role in ROLES:

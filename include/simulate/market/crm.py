@@ -11,6 +11,7 @@ from include.simulate.market.population import (
     EXPERIMENT_WEEK,
     INDUSTRIES,
     TRIAL_WEEKS,
+    Floats,
     Ints,
     Population,
 )
@@ -38,7 +39,14 @@ SEVERITIES = ("low", "medium", "high", "urgent")
 TICKET_RATE = 0.03
 """Tickets of a week at engagement 0; low engagement brings more and graver ones."""
 SURVEY_WEEKS = 26
-ANSWERS_RATE = 0.6
+ANSWERS_RATE, ANSWERS_BY = 0.6, 0.8
+"""Of those asked who answer at engagement 0 and above, and what each unit below adds to the logarithm: who has turned
+away seldom does."""
+NPS_AT, NPS_BY, NPS_ACCOUNT, NPS_PERSON = 8.6, 1.7, 0.7, 1.1
+"""Score at engagement 0, what a unit of engagement adds, and the standard deviations between accounts and persons.
+Ours, so that the company's NPS comes out between 20 and 60."""
+CSAT_AT, CSAT_BY, CSAT_SPREAD = 4.5, 0.5, 0.7
+"""The same of tickets, 1 to 5: between 70 and 90 % are content (4 and 5)."""
 LEGAL_RATE = 0.3
 """Of customers: the ERP writes the name in capitals and with the legal form behind it."""
 NO_TAX_ID_RATE, NO_DOMAIN_RATE = 0.1, 0.4
@@ -123,14 +131,11 @@ def crm_ids(number: Ints, is_second: Bools) -> pa.Array:
 def contacts(accounts: Population, seed: int, block: int) -> pa.Table:
     """Return the contacts: contact_id, crm_id, role, opted_out, created_at. One row per contact."""
     random = stream(seed, block, 31)
-    count = 1 + random.poisson(np.minimum(accounts.size, 8) * 0.7)
-    whose = np.repeat(np.arange(len(count)), count)
-    place = np.arange(len(whose)) - np.repeat(np.cumsum(count) - count, count)
-    created = accounts.begins[whose] * 7 + random.integers(0, 120, len(whose)) * (place > 0)
+    whose, place, created = _people(accounts, random)
     role = random.choice(len(ROLES), len(whose), p=ROLE_SHARES)
     table = pa.table(
         {
-            "contact_id": labels("K", accounts.number[whose] * 64 + np.minimum(place, 63), 9),
+            "contact_id": labels("K", _person_numbers(accounts, whose, place), 9),
             "crm_id": _of(accounts, whose),
             "role": named(role, ROLES),
             "opted_out": pa.array(random.random(len(whose)) < OPT_OUT_RATE),
@@ -138,6 +143,24 @@ def contacts(accounts: Population, seed: int, block: int) -> pa.Table:
         }
     )
     return table.filter(pa.array(created < DAYS))
+
+
+def _people(accounts: Population, random: np.random.Generator) -> tuple[Ints, Ints, Ints]:
+    """Return of each contact its account's place in the block, its place in the account, and the day it was created."""
+    count = 1 + random.poisson(np.minimum(accounts.size, 8) * 0.7)
+    whose = np.repeat(np.arange(len(count)), count)
+    place = np.arange(len(whose)) - np.repeat(np.cumsum(count) - count, count)
+    created = accounts.begins[whose] * 7 + random.integers(0, 120, len(whose)) * (place > 0)
+    return whose, place, created
+
+
+def _person_numbers(accounts: Population, whose: Ints, place: Ints) -> Ints:
+    return accounts.number[whose] * 64 + np.minimum(place, 63)
+
+
+def _answers(random: np.random.Generator, engagement: Floats) -> Bools:
+    """Return who of those asked answers, by engagement."""
+    return random.random(len(engagement)) < ANSWERS_RATE * np.exp(ANSWERS_BY * np.minimum(engagement, 0))
 
 
 def opportunities(accounts: Population, seed: int, block: int) -> tuple[pa.Table, pa.Table]:
@@ -259,8 +282,10 @@ def tickets(accounts: Population, seed: int, block: int) -> pa.Table:
     second = 9 * 3600 + (8 * 3600 * random.random(len(cell))).astype(np.int64)
     resolved = opened * 86_400 + second + (hours * 3600).astype(np.int64)
     is_open = resolved >= DAYS * 86_400
-    csat = np.clip(np.round(3.6 + 0.6 * engagement + 0.8 * random.standard_normal(len(cell))), 1, 5)
-    silent = is_open | (random.random(len(cell)) > ANSWERS_RATE)
+    csat = np.clip(
+        np.round(CSAT_AT + CSAT_BY * engagement + CSAT_SPREAD * random.standard_normal(len(cell))), 1, 5
+    )
+    silent = is_open | ~_answers(random, engagement)
     return pa.table(
         {
             "ticket_id": labels("Z", accounts.number[whose] * 512 + _place(whose), 10),
@@ -274,24 +299,29 @@ def tickets(accounts: Population, seed: int, block: int) -> pa.Table:
 
 
 def survey_answers(accounts: Population, seed: int, block: int) -> pa.Table:
-    """Return the answers to NPS surveys: answer_id, crm_id, kind, score (0-10), answered_at. One row per answer."""
+    """Return the answers to NPS surveys, one row per answer: answer_id, crm_id, contact_id, kind, score (0-10), answered_at.
+
+    All contacts of a customer are asked; the content answer more often, and those of one account answer alike.
+    """
     random = stream(seed, block, 35)
+    people, place, created = _people(accounts, stream(seed, block, 31))
+    numbers = _person_numbers(accounts, people, place)
+    tone = NPS_ACCOUNT * random.standard_normal(len(accounts.number))[people]
     parts = []
     for wave, week in enumerate(range(SURVEY_WEEKS - 1, WEEKS, SURVEY_WEEKS)):
-        asked = (
-            (accounts.begins + 8 <= week)
-            & accounts.converts
-            & (random.random(len(accounts.number)) < ANSWERS_RATE)
-        )
-        whose = np.flatnonzero(asked)
-        noise = 1.5 * random.standard_normal(len(whose))
-        score = np.clip(np.round(7.6 + 1.7 * accounts.engagement[whose, week] + noise), 0, 10)
-        day = week * 7 + random.integers(0, 7, len(whose))
+        engagement = accounts.engagement[people, week]
+        is_asked = (accounts.begins[people] + 8 <= week) & accounts.converts[people] & (created <= week * 7)
+        who = np.flatnonzero(is_asked & _answers(random, engagement))
+        whose = people[who]
+        noise = tone[who] + NPS_PERSON * random.standard_normal(len(who))
+        score = np.clip(np.round(NPS_AT + NPS_BY * engagement[who] + noise), 0, 10)
+        day = week * 7 + random.integers(0, 7, len(who))
         parts.append(
             pa.table(
                 {
-                    "answer_id": labels("Q", accounts.number[whose] * 8 + wave, 9),
+                    "answer_id": labels("Q", numbers[who] * 8 + wave, 9),
                     "crm_id": _of(accounts, whose),
+                    "contact_id": labels("K", numbers[who], 9),
                     "kind": named(np.zeros(len(whose), dtype=np.int64), ("NPS",)),
                     "score": pa.array(score.astype(np.int16)),
                     "answered_at": instants(day, np.full(len(whose), 15 * 3600)),
