@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import chain, crm, warehouse
+from benchmarks import chain, crm, models, warehouse
 from benchmarks.data import SIZES, TINY, Size, write
 from benchmarks.place import Place, Row, free_port, write_json
 from include.settings import get_settings
@@ -24,6 +24,8 @@ FULL: tuple[Case, ...] = (
     warehouse.publish,
 )
 SCALED: tuple[Case, ...] = (warehouse.score, crm.sync_plan, crm.sync_send)
+PARTS = ("warehouse", "daily", "models", "chain")
+CASES = tuple(case.__name__ for case in (*FULL, *SCALED))
 HEAD = (
     f"{'name':<16} {'rows':>10} {'wall s':>8} {'cpu s':>8} {'peak MB':>8} {'floor s':>8} {'ratio':>6}  floor"
 )
@@ -33,7 +35,11 @@ def main() -> int:
     """Run the benchmarks; 1 where the time is over or a case fails."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--size", choices=sorted(SIZES), default="S")
-    parser.add_argument("--only", choices=("warehouse", "daily", "chain"), help="one part alone")
+    parser.add_argument(
+        "--only",
+        choices=(*PARTS, *CASES),
+        help="one part alone, or one case of the part warehouse and what it stands on",
+    )
     parser.add_argument("--keep", action="store_true", help="leave the benchmarks' server and files")
     given = parser.parse_args()
     size, home = SIZES[given.size], get_settings().home
@@ -58,8 +64,10 @@ def _over(number: int, _frame: object) -> None:
 
 def _run(size: Size, scratch: Path, only: str | None) -> list[Row]:
     rows: list[Row] = []
-    if only in (None, "warehouse", "daily"):
+    if only not in ("models", "chain"):
         rows += _in_the_warehouse(size, scratch, only)
+    if only in (None, "models"):
+        rows += _say(models.models(size))
     if only in (None, "chain"):
         rows += _say(chain.chain_overhead(size.name, scratch / "chain", write(TINY, scratch / "tiny")))
     return rows
@@ -76,17 +84,25 @@ def _in_the_warehouse(size: Size, scratch: Path, only: str | None) -> list[Row]:
     try:
         if only != "daily":
             full.make()
-            for case in FULL:
+            for case in _up_to(only):
                 rows += _say(full.run(case))
+        asked = [case for case in SCALED if only in (None, "warehouse", case.__name__)]
+        if asked:
             scaled.make(template="full")
-            for case in SCALED:
+            for case in asked:
                 rows += _say(scaled.run(case))
-        if only != "warehouse":
+        if only in (None, "daily"):
             daily.make()
             rows += _say(daily.run(warehouse.build_daily))
     finally:
         embedded.stop(full.cluster)
     return rows
+
+
+def _up_to(only: str | None) -> tuple[Case, ...]:
+    """Return the cases that a case of FULL stands on, and itself; all of them for any other."""
+    names = [case.__name__ for case in FULL]
+    return FULL[: names.index(only) + 1] if only in names else FULL
 
 
 def _say(rows: list[Row]) -> list[Row]:
@@ -96,6 +112,9 @@ def _say(rows: list[Row]) -> list[Row]:
             f"{row.floor_s:>8.2f} {row.ratio:>6.1f}  {row.floor}",
             flush=True,
         )
+        if row.slowest:
+            told = ", ".join(f"{model} {seconds:.2f}" for model, seconds in row.slowest)
+            print(f"{'':<16} slowest models, wall s: {told}", flush=True)
     return rows
 
 

@@ -27,7 +27,10 @@ PASSWORD = "benchmark"  # noqa: S105 - of a server that lives as long as the ben
 
 @dataclass(frozen=True)
 class Row:
-    """One line of bench.json. Times in seconds, memory in MB; `ratio` is wall_s / floor_s."""
+    """One line of bench.json. Times in seconds, memory in MB; `ratio` is wall_s / floor_s.
+
+    `slowest` are the models of a build that took longest, with their wall seconds, the slowest first.
+    """
 
     name: str
     size: str
@@ -38,11 +41,14 @@ class Row:
     floor: str
     floor_s: float
     ratio: float
+    slowest: tuple[tuple[str, float], ...] = ()
 
     def json(self) -> dict[str, object]:
-        """Return the row as bench.json holds it."""
+        """Return the row as bench.json holds it; `slowest` in those of builds alone."""
         return {
-            key: round(value, 3) if isinstance(value, float) else value for key, value in asdict(self).items()
+            key: round(value, 3) if isinstance(value, float) else value
+            for key, value in asdict(self).items()
+            if key != "slowest" or value
         }
 
 
@@ -88,12 +94,18 @@ class Place:
         pid = int((self.cluster.data / "postmaster.pid").read_text().splitlines()[0])
         return Meter([psutil.Process(pid)])
 
-    def row(self, name: str, rows: int, meter: Meter, floor: str, floor_s: float) -> Row:
+    def row(
+        self,
+        name: str,
+        rows: int,
+        meter: Meter,
+        floor: str,
+        floor_s: float,
+        slowest: tuple[tuple[str, float], ...] = (),
+    ) -> Row:
         """Return the line of a case."""
-        ratio = meter.wall_s / floor_s
-        return Row(
-            name, self.size.name, rows, meter.wall_s, meter.cpu_s, meter.peak_mb, floor, floor_s, ratio
-        )
+        figures = (meter.wall_s, meter.cpu_s, meter.peak_mb, floor, floor_s, meter.wall_s / floor_s)
+        return Row(name, self.size.name, rows, *figures, slowest)
 
     def run(self, case: Callable[["Place"], list[Row]]) -> list[Row]:
         """Run a case in a process of its own, so that memory and imports of one do not count for the next."""

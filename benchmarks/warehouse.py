@@ -98,7 +98,7 @@ def build_full(place: Place) -> list[Row]:
         floor_s = _bare_days(owner) + _bare_windows(owner, "all", month_ends(as_of))
         owner.execute("drop schema floor cascade")
     floor = "the days and windows of the same dates in plain SQL"
-    return [place.row("build_full", rows, meter, floor, floor_s)]
+    return [place.row("build_full", rows, meter, floor, floor_s, slowest_models(run_id))]
 
 
 def build_daily(place: Place) -> list[Row]:
@@ -113,13 +113,27 @@ def build_daily(place: Place) -> list[Row]:
         run_id = _begin(place, as_of)
         with place.meter() as meter:
             _build(as_of, run_id)
+        slowest = slowest_models(run_id)
         rows = value(LANDED.format("order_lines") + " where known_on = %s", as_of)
         rows += value(LANDED.format("events") + " where known_on = %s", as_of)
         floor_s = _bare_day(as_of)
         _publish(run_id, as_of)
         floor = "that day's rollup and that date's windows in plain SQL"
-        found.append(place.row(f"build_daily_{days}", rows, meter, floor, floor_s))
+        found.append(place.row(f"build_daily_{days}", rows, meter, floor, floor_s, slowest))
     return found
+
+
+def slowest_models(run_id: str, count: int = 10) -> tuple[tuple[str, float], ...]:
+    """Return the models of a run that took longest, with their wall seconds; several run at the same time."""
+    with as_owner() as owner:
+        return tuple(
+            (node_id.rpartition(".")[2], float(seconds))
+            for node_id, seconds in owner.execute(
+                "select node_id, seconds from audit.dbt_nodes where run_id = %s and resource_type = 'model' "
+                "order by seconds desc, node_id limit %s",
+                [run_id, count],
+            )
+        )
 
 
 def gate_marts(place: Place) -> list[Row]:
@@ -156,16 +170,17 @@ def train_churn(place: Place) -> list[Row]:
     """Train the churn model: frame, validation on past dates, calibration, explanation, the final fit."""
     from include.warehouse.connect import connect
     from ml.estimators import fit, make_pipeline, one_thread, used_features
-    from ml.frames import policy_on, training_frame
+    from ml.frames import training_frame
     from ml.params import params_of
+    from ml.targets import CHURN, policy_on
     from ml.train import train
 
     with place.meter() as meter:
         train("churn", LAST_DAY)
     with connect("scorer") as connection:
-        frame = training_frame(connection, LAST_DAY, policy_on(connection, LAST_DAY).horizon_days)
+        frame = training_frame(connection, CHURN, LAST_DAY, policy_on(connection, CHURN, LAST_DAY))
     params = params_of("churn")
-    pipeline = make_pipeline(params, used_features(frame, params.varies_on_share))
+    pipeline = make_pipeline(CHURN, params, used_features(CHURN, frame, params.varies_on_share))
     with one_thread(), Stopwatch() as watch:
         fit(pipeline, frame)
     return [place.row("train_churn", len(frame), meter, "one fit of the estimator on the same rows", watch.s)]
@@ -201,6 +216,7 @@ def score(place: Place) -> list[Row]:
     from ml.estimators import one_thread, probabilities
     from ml.frames import features_on
     from ml.score import score_accounts
+    from ml.targets import CHURN
 
     copy_rows("marts.account_features", place.size.scaled, "as_of_date = %(as_of)s", {"as_of": LAST_DAY})
     with place.meter() as meter:
@@ -209,7 +225,7 @@ def score(place: Place) -> list[Row]:
         found = registry.newest(connection, "churn", LAST_DAY)
         if found is None:
             raise RuntimeError("the benchmarks' own model is gone")
-        pipeline, frame = registry.load(connection, found), features_on(connection, [LAST_DAY])
+        pipeline, frame = registry.load(connection, found), features_on(connection, CHURN, [LAST_DAY])
     with one_thread(), Stopwatch() as watch:
         probabilities(pipeline, frame)
     return [place.row("score_1m", result.accounts, meter, "predict_proba of the same rows", watch.s)]
@@ -274,9 +290,9 @@ def _build(as_of: date, run_id: str, full_refresh: bool = False) -> None:
 
 def _score_and_build(run_id: str, as_of: date) -> None:
     from include.dbt import build
-    from ml.score import score_accounts
+    from ml.score import score_all
 
-    score_accounts("churn", as_of, run_id)
+    score_all(as_of, run_id)
     build("published", as_of, run_id)
 
 

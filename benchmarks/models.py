@@ -1,0 +1,98 @@
+"""The estimator and the reasons without the warehouse, beside bare scikit-learn on the same matrix of 60 features."""
+
+import ctypes
+import gc
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from datetime import timedelta
+
+import numpy as np
+import psutil
+from sklearn.base import clone
+from sklearn.pipeline import Pipeline
+
+from benchmarks import matrix
+from benchmarks.data import LAST_DAY, Size
+from benchmarks.meter import MEGABYTE, Meter
+from benchmarks.place import Row
+from ml.estimators import fit, make_pipeline, one_thread, selected, used_features
+from ml.frames import CHUNK, LABEL
+from ml.params import params_of
+from ml.registry import Model
+from ml.score import score_frame
+from ml.targets import Policy
+from ml.train import fit_model
+
+MONTH_ENDS = 10
+POLICY = Policy(horizon_days=90, active_days=90)
+
+
+def models(size: Size) -> list[Row]:
+    """Train on a fifth of the rows of the cases that scale, and score all of them; each in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=1, max_tasks_per_child=1, mp_context=context) as pool:
+        trained, pipeline, found = pool.submit(train_60, size).result()
+        return [trained, pool.submit(score_60, size, pipeline, found).result()]
+
+
+def train_60(size: Size) -> tuple[Row, Pipeline, Model]:
+    """Fit the chosen configuration; the floor fits the bare estimator of the same knobs. Returns what was fitted, too."""
+    frame = matrix.accounts(size.scaled // 5, MONTH_ENDS)
+    params = params_of("churn")
+    matrix.say()
+    pipeline = make_pipeline(
+        matrix.WIDE_CHURN, params, used_features(matrix.WIDE_CHURN, frame, params.varies_on_share)
+    )
+    with one_thread():
+        fit(clone(pipeline), frame[::50])  # what is loaded at first use is not measured
+        before = _held()
+        with Meter() as meter:
+            fit(pipeline, frame)
+        bare, features = clone(pipeline[-1].base), frame[list(matrix.WIDE_CHURN.names)]
+        with Meter() as floor:
+            bare.fit(features, frame[LABEL].to_numpy())
+    with Meter() as whole:
+        fitted = fit_model(
+            matrix.WIDE_CHURN,
+            LAST_DAY + timedelta(days=POLICY.horizon_days),
+            frame,
+            POLICY,
+            params,
+        )
+    told = f"bare fit of the same matrix; with validation, calibration and books {whole.wall_s:.1f} s"
+    return _row("train_60", size, len(frame), meter, floor, before, told), fitted.pipeline, fitted.model
+
+
+def score_60(size: Size, pipeline: Pipeline, found: Model) -> Row:
+    """Tell probability and three reasons of all accounts, chunk by chunk; the floor is predict_proba of all of them."""
+    frame = matrix.accounts(size.scaled).drop(columns=LABEL)
+    matrix.say()
+    score_frame(pipeline, found, frame[:1000], matrix.WIDE_CHURN)
+    before = _held()
+    with Meter() as meter:
+        for start in range(0, len(frame), CHUNK):
+            score_frame(pipeline, found, frame[start : start + CHUNK], matrix.WIDE_CHURN)
+    used = selected(pipeline, frame)
+    with one_thread(), Meter() as floor:
+        pipeline[-1].base_.predict_proba(used)
+    return _row("score_60", size, len(frame), meter, floor, before, "bare predict_proba of the same matrix")
+
+
+def _held() -> float:
+    """Return the resident memory of this process in MB, the matrix in it, and not what making it left behind."""
+    gc.collect()
+    with suppress(AttributeError):  # a C library that keeps nothing of what was freed has no such function
+        ctypes.CDLL(None).malloc_trim(0)
+    return float(psutil.Process().memory_info().rss / MEGABYTE)
+
+
+def _row(name: str, size: Size, rows: int, meter: Meter, floor: Meter, before: float, told: str) -> Row:
+    matrix_mb = rows * matrix.WIDTH * np.dtype(np.float64).itemsize / MEGABYTE
+    above = meter.own_peak_mb - before
+    told += (
+        f"; of processor time {meter.cpu_s / floor.cpu_s:.2f} x; at its peak {above:.0f} MB above the matrix of "
+        f"{matrix_mb:.0f} MB, {above / matrix_mb:.2f} x"
+    )
+    ratio = meter.wall_s / floor.wall_s
+    return Row(name, size.name, rows, meter.wall_s, meter.cpu_s, meter.peak_mb, told, floor.wall_s, ratio)
