@@ -6,7 +6,9 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -15,18 +17,23 @@ import pytest
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="stratum-test-airflow-")
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 
-from include.dbt import manifest_path
+from include.dbt import lay_ground, manifest_path
 from include.settings import PROJECT_DIR, get_settings
 from include.sources.config import Sources, load_sources
+from include.sources.loads import bind_company
 from include.warehouse import embedded
-from include.warehouse.connect import OWNER, ROLES, variable, with_database, with_login
+from include.warehouse.connect import OWNER, ROLES, connect, variable, with_database, with_login
 from include.warehouse.migrate import migrate
 from include.warehouse.roles import role_name
 
 PASSWORDS = {role: f"password-of-{role}" for role in ROLES}
 TEMPLATE = "stratum_template"
+TIMEZONE, CURRENCY = "Asia/Shanghai", "CNY"
+"""Of most companies of the tests."""
 PARSED: dict[str, bytes] = {}
 """The dbt project as it was parsed for the first test database that was built in, by that database's name."""
+OPEN: dict[str, Path] = {}
+"""Where the project is kept once it is parsed, by the name of each database that is there now."""
 
 
 def free_port() -> int:
@@ -46,12 +53,34 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[embedded.Clust
 
 
 @pytest.fixture(scope="session")
-def template(cluster: embedded.Cluster) -> str:
-    """The name of a migrated, empty database that each test's warehouse is copied from."""
+def bare_template(cluster: embedded.Cluster) -> str:
+    """The name of a migrated, empty database."""
     with psycopg.connect(cluster.url, autocommit=True) as connection:
         connection.execute(f"create database {TEMPLATE}")
     migrate(with_database(cluster.url, TEMPLATE), PASSWORDS)
     return TEMPLATE
+
+
+@pytest.fixture(scope="session")
+def template(
+    cluster: embedded.Cluster, bare_template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The name of the database that each test's warehouse is copied from: migrated, with policy tables and staging views.
+
+    They are those of a company of TIMEZONE and CURRENCY; a build of another one, or of a changed project, makes its own.
+    """
+    with fresh_warehouse(cluster, bare_template, tmp_path_factory.mktemp("ground")) as ground:
+        with connect("loader") as connection:
+            bind_company(connection, "Test", TIMEZONE, CURRENCY)
+        lay_ground(date(2026, 1, 1), "ground")
+        with psycopg.connect(ground.owner_url) as connection:
+            connection.execute("truncate audit.company, audit.dbt_nodes")
+            name = connection.info.dbname
+        with psycopg.connect(cluster.url, autocommit=True) as connection:
+            connection.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", [name]
+            )
+        yield name
 
 
 class Warehouse:
@@ -73,6 +102,11 @@ class Warehouse:
         return value
 
 
+def database_of(warehouse: Warehouse) -> str:
+    """Return the name of its database, to be copied as a template."""
+    return urlsplit(warehouse.owner_url).path.lstrip("/")
+
+
 @contextmanager
 def shared_manifest(database: str) -> Iterator[None]:
     """Parse the dbt project once per test process, not once per warehouse: parsing takes longer than most tests.
@@ -80,11 +114,19 @@ def shared_manifest(database: str) -> Iterator[None]:
     The parsed project names its database, and the names of all test databases are equally long.
     """
     path = manifest_path(database)
+    _remember_what_was_parsed()
     for parsed_for, content in PARSED.items():
         path.write_bytes(content.replace(parsed_for.encode(), database.encode()))
+    OPEN[database] = path
     yield
-    if not PARSED and path.exists():
-        PARSED[database] = path.read_bytes()
+    _remember_what_was_parsed()
+    del OPEN[database]
+
+
+def _remember_what_was_parsed() -> None:
+    for database, path in OPEN.items():
+        if not PARSED and path.exists():
+            PARSED[database] = path.read_bytes()
 
 
 @contextmanager

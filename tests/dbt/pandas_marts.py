@@ -23,18 +23,56 @@ YEAR_DAYS = 365
 
 
 def current_lines(warehouse: Warehouse, as_of: date) -> pd.DataFrame:
-    """Return the current attributed lines dated up to the as-of date: customer, order, day, type, amount."""
-    timezone = warehouse.value("select timezone from audit.company")
-    rows = warehouse.rows(
-        "select row_key, load_seq, customer_id, order_id, ordered_at, line_type, amount from raw_files.order_lines"
-    )
-    lines = pd.DataFrame(
-        rows, columns=["row_key", "load_seq", "customer_id", "order_id", "ordered_at", "line_type", "amount"]
-    )
+    """Return the current attributed lines dated up to the as-of date: customer, order, day, type, amount, category."""
+    timezone = str(warehouse.value("select timezone from audit.company"))
+    columns = ["row_key", "load_seq", "customer_id", "order_id", "ordered_at", "line_type", "amount"]
+    columns += ["currency", "product_id", "product_category"]
+    rows = warehouse.rows(f"select {', '.join(columns)} from raw_files.order_lines")
+    lines = pd.DataFrame(rows, columns=columns)
     lines = lines.sort_values("load_seq").drop_duplicates("row_key", keep="last")
     local = pd.to_datetime(lines["ordered_at"], utc=True).dt.tz_convert(timezone)
     lines["day"] = local.dt.date
-    return lines[lines["customer_id"].notna() & (lines["day"] <= as_of)]
+    lines = lines[lines["customer_id"].notna() & (lines["day"] <= as_of)].copy()
+    lines["amount"] = _converted(warehouse, lines)
+    lines["category"] = _categories_of(warehouse, lines, ZoneInfo(timezone))
+    return lines
+
+
+def _converted(warehouse: Warehouse, lines: pd.DataFrame) -> list[Decimal]:
+    """Return the amounts in the reporting currency, each by the newest rate up to its day."""
+    own = warehouse.value("select currency from audit.company")
+    rates: dict[str, list[tuple[date, Decimal]]] = defaultdict(list)
+    for currency, since, rate in warehouse.rows(
+        "select currency, effective_from, rate from marts.exchange_rates where reporting_currency = %s order by 2",
+        own,
+    ):
+        rates[currency].append((since, rate))
+    return [
+        amount
+        if currency == own
+        else _round(Fraction(amount * [rate for since, rate in rates[currency] if since <= day][-1]), 2)
+        for amount, currency, day in zip(lines["amount"], lines["currency"], lines["day"], strict=True)
+    ]
+
+
+def _categories_of(warehouse: Warehouse, lines: pd.DataFrame, timezone: ZoneInfo) -> list[str | None]:
+    """Return each line's own category, else what the catalogue said of its product at the end of the day."""
+    said: dict[str, list[tuple[date, str | None]]] = defaultdict(list)
+    for product, since, category in warehouse.rows(
+        "select record_id, valid_from, properties ->> 'category' from raw_files.products order by valid_from, load_seq"
+    ):
+        said[product].append((since.astimezone(timezone).date(), category))
+
+    def looked_up(product: str, day: date) -> str | None:
+        known = [category for since, category in said[product] if since <= day]
+        return known[-1] if known else None
+
+    return [
+        own or looked_up(product, day)
+        for own, product, day in zip(
+            lines["product_category"], lines["product_id"], lines["day"], strict=True
+        )
+    ]
 
 
 def features(lines: pd.DataFrame, as_of: date) -> pd.DataFrame:
@@ -73,6 +111,12 @@ def features(lines: pd.DataFrame, as_of: date) -> pd.DataFrame:
                 "orders_180d": sum(age < 180 for age in ages),
                 "orders_prior_90d": sum(90 <= age < 180 for age in ages),
                 "net_revenue_prior_90d": sum((a for age, _, a in moved if 90 <= age < 180), Decimal(0)),
+                "orders_prior_30d": sum(30 <= age < 60 for age in ages),
+                "orders_prior_365d": sum(365 <= age < 730 for age in ages),
+                "net_revenue_prior_365d": sum((a for age, _, a in moved if 365 <= age < 730), Decimal(0)),
+                "orders_mtd": sum(age < as_of.day for age in ages),
+                "net_revenue_mtd": sum((a for age, _, a in moved if age < as_of.day), Decimal(0)),
+                **_bought_categories(revenue_of[account], as_of),
                 **_rhythm(sorted(set(ages), reverse=True)),
             }
         )
@@ -92,23 +136,65 @@ def _rhythm(ages: list[int]) -> dict[str, object]:
     }
 
 
-def usage(warehouse: Warehouse, accounts: pd.Index, as_of: date) -> pd.DataFrame:
-    """Return the usage columns of the accounts, from the current events."""
+def _bought_categories(lines: pd.DataFrame, as_of: date) -> dict[str, object]:
+    """Return the category columns from an account's product lines."""
+    lines = lines[lines["category"].notna()]
+    sales = lines[lines["line_type"] == "sale"]
+    # An order counts for a category on the first day on which it sells of it.
+    days = sales.groupby(["category", "order_id"])["day"].min().groupby("category").agg(list)
+    first = {category: min(found) for category, found in days.items()}
+    later = [day for day in first.values() if day > min(first.values())]
+    recent = as_of - timedelta(days=364)
+    counted: dict[str, object] = {
+        "categories_total": len(first),
+        "categories_365d": sum(max(found) >= recent for found in days),
+        "new_categories_mtd": sum((day.year, day.month) == (as_of.year, as_of.month) for day in later),
+        "new_categories_365d": sum(day >= recent for day in later),
+        "last_new_category_date": max(later, default=None),
+    }
+    return counted if len(lines) else dict.fromkeys(counted)
+
+
+def usage(
+    warehouse: Warehouse, accounts: pd.Index, as_of: date, merged: dict[str, str] | None = None
+) -> pd.DataFrame:
+    """Return the usage columns of the accounts, from the current events; `merged` says whose a merged tenant's are."""
     timezone = ZoneInfo(str(warehouse.value("select timezone from audit.company")))
-    core = {feature for (feature,) in warehouse.rows("select feature from marts.core_features where is_core")}
+    policy = warehouse.rows("select feature, effective_from, is_core from marts.core_features order by 2")
     current = warehouse.rows(
-        "select customer_id, session_id, event_name, feature, event_at from raw_files.events as event "
+        "select customer_id, session_id, event_name, feature, event_at, duration_s from raw_files.events as event "
         "where (file_id, source_row) not in (select file_id, source_row from raw_files.superseded_events)"
     )
+
+    def is_core(feature: str, day: date) -> bool:
+        return [core for name, since, core in policy if name == feature and since <= day][-1:] == [True]
+
     events = [
-        (account, (as_of - at.astimezone(timezone).date()).days, session, name, feature)
-        for account, session, name, feature, at in current
+        (
+            (merged or {}).get(account, account),
+            (as_of - at.astimezone(timezone).date()).days,
+            (account, session) if session else None,
+            name,
+            feature,
+            seconds or Decimal(0),
+        )
+        for account, session, name, feature, at, seconds in current
     ]
+    in_force = sum(is_core(feature, as_of) for feature in {feature for feature, *_ in policy})
     rows = []
     for account in accounts:
         own = [event[1:] for event in events if event[0] == account and event[1] >= 0]
-        logins = [age for age, _, name, _ in own if name == "login"]
-        uses = [age for age, _, name, feature in own if name == "feature_use" and feature in core]
+        logins = [age for age, _, name, *_ in own if name == "login"]
+        used = [
+            (age, feature)
+            for age, _, name, feature, _ in own
+            if name == "feature_use" and is_core(feature, as_of - timedelta(days=age))
+        ]
+        uses = [age for age, _ in used]
+        seconds: dict[int, Decimal] = defaultdict(Decimal)
+        for age, *_, lasted in own:
+            seconds[age] += lasted
+        minutes = {age: _round(Fraction(lasted) / 60, 2) for age, lasted in seconds.items()}
         rows.append(
             {
                 "logins_30d": sum(age < 30 for age in logins),
@@ -120,6 +206,13 @@ def usage(warehouse: Warehouse, accounts: pd.Index, as_of: date) -> pd.DataFrame
                 "active_days_30d": len({age for age, *_ in own if age < 30}),
                 "sessions_90d": len({(age, session) for age, session, *_ in own if age < 90 and session}),
                 "days_since_last_login": min(logins, default=None),
+                "core_features_used_30d": len({feature for age, feature in used if age < 30}),
+                "core_features_used_90d": len({feature for age, feature in used if age < 90}),
+                "core_features_in_force": in_force,
+                "active_minutes_30d": sum((m for age, m in minutes.items() if age < 30), Decimal(0)),
+                "active_days_mtd": sum(age < as_of.day for age in minutes),
+                "active_minutes_mtd": sum((m for age, m in minutes.items() if age < as_of.day), Decimal(0)),
+                "logins_mtd": sum(age < as_of.day for age in logins),
             }
         )
     return pd.DataFrame(rows, index=accounts)

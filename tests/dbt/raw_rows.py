@@ -29,6 +29,8 @@ class Line:
     country: str | None = "CN"
     currency: str = CURRENCY
     known_on: date | None = None
+    product_id: str = "p"
+    product_category: str | None = None
 
     @property
     def day(self) -> date:
@@ -75,9 +77,9 @@ class Orders:
     def _insert(load: Load, line: Line) -> None:
         load.connection.execute(
             "insert into raw_files.order_lines (load_id, load_seq, loaded_at, known_on, source_file, source_row, "
-            "row_key, row_hash, order_id, customer_id, product_id, country, quantity, unit_price, amount, "
-            "currency, ordered_at, line_type) "
-            "values (%s, %s, now(), %s, 'test', 1, %s, %s, %s, %s, 'p', %s, %s, 1, %s, %s, %s, %s)",
+            "row_key, row_hash, order_id, customer_id, product_id, product_category, country, quantity, unit_price, "
+            "amount, currency, ordered_at, line_type) "
+            "values (%s, %s, now(), %s, 'test', 1, %s, %s, %s, %s, %s, %s, %s, %s, 1, %s, %s, %s, %s)",
             [
                 load.load_id,
                 load.load_seq,
@@ -86,6 +88,8 @@ class Orders:
                 str(hash(line)),
                 line.order_id,
                 line.customer_id,
+                line.product_id,
+                line.product_category,
                 line.country,
                 line.quantity,
                 line.amount,
@@ -106,6 +110,7 @@ class Event:
     event_name: str = "login"
     feature: str | None = None
     session_id: str | None = "s1"
+    duration_s: Decimal | None = None
 
     @property
     def day(self) -> date:
@@ -142,6 +147,7 @@ class Events:
                         "session_id": event.session_id,
                         "event_name": event.event_name,
                         "feature": event.feature,
+                        "duration_s": event.duration_s,
                         "event_at": event.at,
                         "known_on": as_of,
                     }

@@ -7,6 +7,9 @@ import pytest
 from include.dbt import build
 from tests.conftest import Warehouse
 from tests.dbt.raw_rows import Line, Orders, Version, at, land_versions
+from tests.dbt.selections import FEATURES
+
+pytestmark = pytest.mark.extended
 
 AS_OF, BEFORE = date(2026, 6, 30), date(2026, 6, 29)
 JANUARY, JUNE = date(2026, 1, 10), date(2026, 6, 20)
@@ -137,8 +140,8 @@ def built(module_warehouse: Warehouse) -> Warehouse:
     salesforce(BEFORE)
     bottlecrm(BEFORE)
     land_versions(BEFORE, "accounts", [Version("5", None, at(JANUARY), {"Name": "Prospect"})], "salesforce")
-    for layer in ("staging", "marts"):
-        build(layer, BEFORE, "run-0")
+    build("staging", BEFORE, "run-0")
+    build("marts", BEFORE, "run-0", only=FEATURES)
     return module_warehouse
 
 
@@ -176,8 +179,8 @@ def test_accounts_of_all_systems_have_their_profile(built: Warehouse) -> None:
 def test_a_change_in_salesforce_restates_the_dates_it_touches(built: Warehouse) -> None:
     won = Version("1", "1", at(date(2026, 3, 15)), {"StageName": "Closed Lost"})
     land_versions(AS_OF, "opportunities", [won], "salesforce")
-    for layer in ("staging", "marts"):
-        build(layer, AS_OF, "run-1")
+    build("staging", AS_OF, "run-1")
+    build("marts", AS_OF, "run-1", only=FEATURES)
     assert [row[3] for row in features(built, date(2026, 3, 31))] == [1, 0, 1]
     assert [row[3] for row in features(built, AS_OF)] == [1, 1, 1]
     assert built.value("select count(*) from intermediate.restatement_queue") == 0

@@ -18,6 +18,7 @@ from include.sources.loads import bind_company, landing
 from include.warehouse import embedded
 from tests.conftest import Warehouse, fresh_warehouse
 from tests.dbt.raw_rows import CURRENCY, TIMEZONE, Event, Events, Line, Orders, Version, at, land_versions
+from tests.dbt.selections import FEATURES
 
 AS_OF = date(2026, 6, 30)
 MERGED_ON = date(2026, 3, 15)
@@ -90,17 +91,17 @@ def company_until(day: date) -> None:
     land_versions(day, "contacts", contacts)
 
 
-def run(as_of: date, *, full_refresh: bool = False) -> None:
+def run(as_of: date, *, full_refresh: bool = False, only: tuple[str, ...] = FEATURES) -> None:
     """Build the staging layer and the marts of a date."""
     run_id = f"run-{as_of}"
     build("staging", as_of, run_id)
-    build("marts", as_of, run_id, full_refresh=full_refresh)
+    build("marts", as_of, run_id, full_refresh=full_refresh, only=only)
 
 
 @pytest.fixture(scope="module")
 def built(module_warehouse: Warehouse) -> Warehouse:
     company_until(AS_OF)
-    run(AS_OF)
+    run(AS_OF, only=())
     build("published", AS_OF, f"run-{AS_OF}")
     return module_warehouse
 
@@ -144,6 +145,17 @@ def test_two_customers_are_two_accounts_until_the_day_they_are_merged(built: War
     assert of(built, AS_OF, "c1", "c2")[0][1:4] == (5, 4, 120)
 
 
+def test_an_account_that_merges_into_another_ends_in_the_history_of_tiers(built: Warehouse) -> None:
+    history = built.rows(
+        "select account_id, min(valid_from_date), max(coalesce(valid_until_date, '9999-12-31')) "
+        "from marts.account_tier_history where account_id in ('c1', 'c2', 'test1') group by 1 order by 1"
+    )
+    assert history == [("c1", date(2026, 1, 31), MARCH), ("c2", FEBRUARY, date(9999, 12, 31))]
+    assert ("c1", "gone") in built.rows(
+        "select account_id, direction from marts.account_tier_movements where as_of_date = %s", MARCH
+    )
+
+
 def test_the_next_order_of_a_customer_merged_since_is_that_of_the_account(built: Warehouse) -> None:
     found = built.rows(
         "select as_of_date, account_id, next_order_date from marts.account_next_orders "
@@ -160,6 +172,7 @@ def test_the_next_order_of_a_customer_merged_since_is_that_of_the_account(built:
     ]
 
 
+@pytest.mark.extended
 def test_a_date_before_the_merge_is_built_the_same_by_who_knows_nothing_of_it(
     built: Warehouse, cluster: embedded.Cluster, template: str, tmp_path: Path
 ) -> None:
@@ -311,6 +324,7 @@ def test_a_decided_merge_restates_from_its_day_and_is_undone_without_a_trace(und
     assert features(undecided) == before
 
 
+@pytest.mark.extended
 def test_decisions_link_separate_and_exclude(undecided: Warehouse) -> None:
     identities.link("hubspot", "6", "c8", "the invoice goes to c8")
     identities.link("behavior", "t9", "c3", "their tenant")
@@ -369,6 +383,7 @@ def test_before_the_first_build_the_command_says_so(warehouse: Warehouse) -> Non
         identities.show_identities(None, 1)
 
 
+@pytest.mark.extended
 def test_of_a_simulated_market_every_link_by_a_rule_is_right_and_none_of_a_double_is_missed(
     warehouse: Warehouse,
 ) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from include.dbt import DBT_PROJECT, build, invoke
+from include.dbt import DBT_PROJECT, WITH_UNIQUE_INDEXES, build, invoke, lay_ground
 from include.errors import StratumError
 from include.warehouse.connect import connect
 from tests.conftest import Warehouse
@@ -34,6 +34,7 @@ def built(module_warehouse: Warehouse) -> Warehouse:
     land_company(AS_OF, "70", "c1", at(date(2026, 1, 1)), name="One", industry="mining", country="FR")
     land_company(AS_OF, "71", None, at(date(2026, 1, 1)), name="Prospect")
     land_company(AS_OF, "72", "c2", at(AS_OF + timedelta(days=1), 0), name="Not yet")
+    lay_ground(AS_OF, "run-1", anew=True)
     for layer in ("staging", "marts"):
         build(layer, AS_OF, "run-1")
     _score("run-1", {"c1": "0.2", "c2": "0.199999"})
@@ -79,7 +80,8 @@ def test_every_model_has_a_description_that_ends_with_its_grain() -> None:
 
 
 def test_every_column_of_every_table_is_described_and_no_other(built: Warehouse) -> None:
-    seeds = _yaml(DBT_PROJECT / "seeds" / "policy" / "_policy.yml")["seeds"]
+    files = sorted((DBT_PROJECT / "seeds").rglob("*.yml"))
+    seeds = [seed for file in files for seed in _yaml(file)["seeds"]]
     tables = [(seed["name"], seed) for seed in seeds]
     for model in MODELS:
         (entry,) = _yaml(model.with_suffix(".yml"))["models"]
@@ -101,9 +103,9 @@ def test_every_column_of_every_table_is_described_and_no_other(built: Warehouse)
 @pytest.mark.parametrize("table", sorted(CONTRACTS))
 def test_published_tables_keep_their_contract(built: Warehouse, table: str) -> None:
     promised = ["run_id text", "as_of_date date"]
-    promised += [
-        re.sub(r"\s+", " ", column.strip()) for column in re.split(r",(?![^(]*\))", CONTRACTS[table])
-    ]
+    for column in re.split(r",(?![^(]*\))", CONTRACTS[table]):
+        name, *kind = column.split()
+        promised.append(f"{name} {''.join(kind)}")
     kept = built.rows(
         "select attname || ' ' || replace(format_type(atttypid, atttypmod), ' ', '') from pg_attribute "
         "where attrelid = ('candidate.' || %s)::regclass and attnum > 0 and not attisdropped order by attnum",
@@ -151,6 +153,26 @@ def test_published_rows_carry_stage_use_crm_and_scores(built: Warehouse) -> None
     ]
 
 
+def test_kpis_of_sources_that_a_company_lacks_are_null_and_say_why(built: Warehouse) -> None:
+    """It has orders and CRM companies: no opportunities, spend, tickets, answers, referrals, events, contracts."""
+    rows = built.rows(
+        "select distinct kpi, value is null and no_value_reason is not null from marts.kpis "
+        "where kpi like any (array['%trial%', 'cac', '%roi', 'ticket%', '%nps', 'csat%', 'detractors%', 'referr%', "
+        "'loyal_referred%', 'purchase_flow%', 'contract%']) order by 1"
+    )
+    assert [row for row in rows if not row[1]] == []
+    assert len(rows) == 22
+    assert built.rows(
+        "select distinct kpi, no_value_reason from marts.kpis where as_of_date = %s "
+        "and kpi in ('cac', 'contracts_waiting', 'referred_share_of_new_accounts') order by 1",
+        AS_OF,
+    ) == [
+        ("cac", "no spend is known of the month"),
+        ("contracts_waiting", "no contract is known"),
+        ("referred_share_of_new_accounts", "no referral is known"),
+    ]
+
+
 def test_a_run_without_scores_is_published_without_any_and_one_half_scored_is_not(built: Warehouse) -> None:
     build("published", AS_OF, "run-absent")
     assert built.value("select count(*) from candidate.customer_360 where run_id = 'run-absent'") == 3
@@ -158,10 +180,96 @@ def test_a_run_without_scores_is_published_without_any_and_one_half_scored_is_no
     assert ("c1", "targeted offer") in built.rows(
         "select account_id, next_action from candidate.customer_360"
     )
+    assert built.rows(
+        "select account_id, churn_told_by, churn_warning_severity, churn_told_by_reason "
+        "from candidate.customer_360 order by 1"
+    ) == [
+        ("c1", "nothing", "unknown", "no model was asked in this run"),
+        ("c2", "nothing", "unknown", "no model was asked in this run"),
+        (
+            "hubspot:71",
+            "nothing",
+            "unknown",
+            "it has not ordered: neither the model nor the rules speak of it",
+        ),
+    ]
     _score("run-half", {"c1": "0.5"})
     with pytest.raises(StratumError, match="assert_scores_are_published"):
         build("published", AS_OF, "run-half")
     build("published", AS_OF, "run-1")
+
+
+def test_where_no_model_serves_the_warning_rules_do_and_say_so_on_every_surface(built: Warehouse) -> None:
+    built.rows(
+        "update marts.account_warnings set severity = 'high', warnings = 'no login for 30 days; tickets rise', "
+        "rules_warning = 2, unknown_reason = 'NPS falls: no NPS answer is loaded up to the date'"
+    )
+    with connect("scorer") as connection:
+        connection.execute(
+            "insert into ml.runs (run_id, model, as_of_date, status, reason, accounts) "
+            "values ('run-rules', 'churn', %s, 'absent', 'too few month-ends', 0)",
+            [AS_OF],
+        )
+    build("published", AS_OF, "run-rules")
+    assert built.rows(
+        "select account_id, churn_told_by, churn_warning_severity, churn_warnings_count, churn_warnings, "
+        "churn_warnings_unknown, churn_told_by_reason, churn_probability, churn_risk "
+        "from candidate.customer_360 where has_ordered order by 1"
+    ) == [
+        (
+            account,
+            "rules",
+            "high",
+            2,
+            "no login for 30 days; tickets rise",
+            "NPS falls: no NPS answer is loaded up to the date",
+            "too few month-ends",
+            None,
+            None,
+        )
+        for account in ("c1", "c2")
+    ]
+    told = "net revenue of the last 365 days: no probability is told"
+    assert built.rows(
+        "select account_id, amount::float, amount_is, reason from candidate.operating_list where list = 'churn risk'"
+    ) == [
+        (
+            "c1",  # c2 is dormant
+            10.0,
+            told,
+            "By warning rules, no model serves (too few month-ends): no login for 30 days; tickets rise. Not known: "
+            "NPS falls: no NPS answer is loaded up to the date. Number 1 of 1 by amount; 20 are due a day.",
+        )
+    ]
+    assert built.rows(
+        "select list_rows, amount::float, amount_is from candidate.lists where list = 'churn risk'"
+    ) == [(1, 10.0, told)]
+    built.rows("update marts.account_warnings set severity = 'medium'")
+    build("published", AS_OF, "run-rules")
+    assert not built.value("select count(*) from candidate.operating_list where list = 'churn risk'")
+    built.rows("update marts.account_warnings set severity = null, warnings = null, rules_warning = null")
+    build("published", AS_OF, "run-1")
+    assert built.rows(
+        "select account_id, churn_told_by, churn_told_by_reason from candidate.customer_360 "
+        "where has_ordered order by 1"
+    ) == [
+        ("c1", "model", "a model tells a probability, and its reasons"),
+        ("c2", "model", "a model tells a probability, and its reasons"),
+    ]
+
+
+def test_a_run_without_clusters_and_lists_says_so_and_recommends_nothing(built: Warehouse) -> None:
+    assert built.rows(
+        "select account_id, cluster_id, no_cluster_reason from candidate.account_clusters order by 1"
+    ) == [
+        ("c1", None, "no clusters were looked for in this run"),
+        ("c2", None, "no clusters were looked for in this run"),
+    ]
+    assert built.rows("select distinct no_recommendation_reason from candidate.customer_360") == [
+        ("no recommendations were looked for in this run",)
+    ]
+    for table in ("cluster_profiles", "recommendations"):
+        assert built.value(f"select count(*) from candidate.{table}") == 0
 
 
 def test_nothing_is_written_into_the_project_and_no_node_is_left_out_of_the_books(built: Warehouse) -> None:
@@ -198,6 +306,27 @@ def test_the_kept_parse_holds_no_variable_of_a_run(built: Warehouse, monkeypatch
     parsed = kept.read_bytes()
     assert b"int_account_days" in parsed
     assert [name for name, value in sentinels.items() if value.encode() in parsed] == []
+
+
+def test_keys_that_are_not_tested_every_day_are_enforced_by_a_unique_index(built: Warehouse) -> None:
+    enforced = {
+        (table, frozenset(columns))
+        for table, columns in built.rows(
+            "select relname, array_agg(attname::text) from pg_index join pg_class on pg_class.oid = indrelid "
+            "join pg_attribute on attrelid = indrelid and attnum = any(indkey) "
+            "where indisunique and relnamespace = 'marts'::regnamespace group by relname, indexrelid"
+        )
+    }
+    keys = {
+        (model["name"], frozenset(test["unique_combination"]["arguments"]["columns"]))
+        for folder in WITH_UNIQUE_INDEXES
+        for path in (DBT_PROJECT / "models" / "marts" / folder).rglob("*.yml")
+        for model in _yaml(path).get("models", [])
+        for test in model.get("data_tests", [])
+        if "unique_combination" in test
+    }
+    assert len(keys) > 30
+    assert keys - enforced == set()
 
 
 def test_a_failing_node_is_named_with_what_the_database_said(built: Warehouse) -> None:

@@ -92,5 +92,7 @@ def test_init_prepares_an_empty_server_and_may_run_again(built: Image) -> None:
         assert secrets.stat().st_uid == built.home.stat().st_uid
         psql = parts.run("worker", "stratum", "psql", "--role", "auditor", "-c", "select 40 + 2 as answer")
         assert "42" in psql.stdout, psql.stderr
+        path = parts.run("worker", "stratum", "psql", "-c", "show search_path")
+        assert "published,public" in path.stdout.replace(" ", ""), path.stdout + path.stderr
     finally:
         parts.stop()

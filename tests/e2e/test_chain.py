@@ -16,7 +16,7 @@ from tests.e2e.installation import Installation
 from tests.fixtures.market import write_slice
 
 CUSTOMERS = 60
-PUBLISHED = ("customer_360", "tier_summary", "company_summary", "account_tiers")
+PUBLISHED = ("customer_360", "tier_summary", "company_summary", "tier_migrations", "account_tiers")
 
 
 @pytest.fixture(scope="module")
@@ -104,13 +104,13 @@ def test_every_account_that_has_ordered_is_scored_with_three_reasons(
     )
     assert scored[0][0] == first["scores"]["accounts"]
     assert scored[0][1] > 10, "the scores hardly differ"
-    worth = [float(row["churn_probability"]) * float(row["yearly_net_spend"]) for row in first["at_risk"]]
+    worth = [float(row["churn_probability"]) * float(row["net_revenue_365d"]) for row in first["at_risk"]]
     assert len(worth) == 10
     assert worth == sorted(worth, reverse=True)
-    ((told,),) = stratum.rows(
-        "select count(distinct record_id) from sync.deliveries where field = 'stratum_churn_reason_1'"
-    )
-    assert told == first["sync"]["sent"]
+    told = dict(stratum.rows("select field, count(distinct record_id) from sync.deliveries group by 1"))
+    # Who is not in the CRM is held; every other account is told its reasons or that there are none.
+    assert told["stratum_churn_reason_1"] + first["sync"]["held"] == first["scores"]["accounts"]
+    assert told["stratum_churn_told_by"] == first["sync"]["sent"]
 
 
 def test_every_tier_share_is_reported_beside_its_target(first: dict) -> None:
@@ -129,6 +129,7 @@ def test_the_same_date_again_publishes_the_same_rows_and_calls_no_write(
     assert again["sync"]["unchanged"] == first["sync"]["sent"] + first["sync"]["unchanged"]
 
 
+@pytest.mark.extended
 def test_a_backfill_fills_history_once_and_neither_moves_the_pointer_nor_calls_the_crm(
     stratum: Installation, first: dict
 ) -> None:

@@ -151,6 +151,7 @@ def test_a_build_replaces_only_the_account_days_that_loads_touched(warehouse: Wa
     assert after["c2"] != before["c2"]
 
 
+@pytest.mark.extended
 def test_a_build_replaces_only_the_unattributed_days_that_loads_touched(warehouse: Warehouse) -> None:
     orders = Orders()
     days = [FIRST_DAY + timedelta(days=number) for number in range(3)]
@@ -167,6 +168,7 @@ def test_a_build_replaces_only_the_unattributed_days_that_loads_touched(warehous
     assert _unattributed(warehouse) == _computed_unattributed(orders)
 
 
+@pytest.mark.extended
 def test_an_order_over_two_days_counts_on_its_first_day_even_when_that_day_leaves_it(
     warehouse: Warehouse,
 ) -> None:
@@ -304,12 +306,14 @@ def test_a_day_whose_first_hour_comes_twice_is_whole_in_both_tables(
     ]
 
 
+@pytest.mark.extended
 def test_lines_without_a_rate_fail_the_build_and_name_the_test(warehouse: Warehouse) -> None:
     Orders().land(AS_OF, [Line("1", "o1", "c1", at(FIRST_DAY), currency="EUR")])
     with pytest.raises(StratumError, match="assert_every_order_line_has_a_price"):
         build("staging", AS_OF, "run-1")
 
 
+@pytest.mark.extended
 def test_a_line_the_loads_did_not_count_fails_the_build(warehouse: Warehouse) -> None:
     Orders().land(AS_OF, [Line("1", "o1", "c1", at(FIRST_DAY))])
     build("staging", AS_OF, "run-1")
@@ -318,6 +322,7 @@ def test_a_line_the_loads_did_not_count_fails_the_build(warehouse: Warehouse) ->
         build("staging", AS_OF, "run-2")
 
 
+@pytest.mark.extended
 def test_lines_without_a_customer_are_counted_apart(warehouse: Warehouse) -> None:
     orders = Orders()
     orders.land(AS_OF, [Line("1", "o1", None, at(FIRST_DAY)), Line("2", "o2", "c1", at(FIRST_DAY))])

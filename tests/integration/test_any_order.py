@@ -22,7 +22,7 @@ from tests.fixtures.market import write_slice
 COMPANY = Scale("few", 60, 1_800, 12_000)
 CUSTOMERS = 40
 HISTORY_DAYS = 400
-"""Days of history before the first date that is run: more than the longest window of a feature."""
+"""Days of history before the first date that is run: more than a window of a year."""
 Rows = dict[str, list[tuple]]
 
 
@@ -89,7 +89,8 @@ def marts(warehouse: Warehouse) -> Rows:
     tables = warehouse.rows(
         "select table_schema || '.' || table_name from information_schema.columns where table_schema = 'marts' "
         "and column_name = 'as_of_date' union select 'intermediate.' || tablename from pg_tables "
-        "where schemaname = 'intermediate' and tablename like 'int_%%days' order by 1"
+        "where schemaname = 'intermediate' "
+        "and (tablename like 'int_%%days' or tablename = 'int_account_categories') order by 1"
     )
     found = {table: sorted(warehouse.rows(f"select * from {table}"), key=repr) for (table,) in tables}
     assert {"marts.account_features", "marts.account_tiers", "intermediate.int_usage_days"} <= set(found)

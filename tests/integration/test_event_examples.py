@@ -25,6 +25,7 @@ LOGIN = {
 
 
 @pytest.mark.parametrize("name", ["sensorsdata", "ga4"])
+@pytest.mark.extended
 def test_an_example_lands_its_sample_and_days_are_built_of_it(warehouse: Warehouse, name: str) -> None:
     given = load_sources(EXAMPLES / f"{name}.yml")
     # Two records of SensorsData's say what a user and an item are: they are no events.

@@ -124,11 +124,23 @@ def test_every_expectation_of_the_published_suite_can_fail(warehouse: Warehouse,
         "update {customers} set run_id = 'other' where account_id = 'A00008'",
         "update {customers} set age_stage = 'old', nps_latest = 11, churn_probability = 1.5 where account_id = 'A00009'",
         "update {customers} set churn_reason_2 = null where account_id = 'A00010'",
+        "update {customers} set churn_told_by = 'rules', churn_warning_severity = 'high' where account_id = 'A00011'",
         "update {tiers} set tier = 'A', accounts = 4, net_revenue_365d = 1, actual_share = 0.5 where tier = 'S'",
         "update {tiers} set as_of_date = '2026-06-29'",
         "insert into {company} select * from {company}",
         "update {company} set accounts = 1, run_id = null",
         "update {history} set tier = 'S', run_id = 'other' where account_id = 'A00010'",
+        "update candidate.kpis set value = null, run_id = 'other'",
+        "insert into candidate.kpis (run_id, as_of_date, month, kpi, dimension, dimension_value, kpi_date, unit, value, "
+        "numerator, denominator) values ('other', '2026-06-30', '2026-05-01', 'half', 'company', 'all', '2026-05-31', "
+        "'share', 0.9, 1, 2)",
+        "update candidate.operating_list set reason = null, owner_role = null, account_id = 'A99999', run_id = 'other'",
+        "delete from candidate.account_clusters where account_id = 'A00012'",
+        "update candidate.account_clusters set run_id = 'other'",
+        "update candidate.recommendations set place = 2, run_id = 'other'",
+        "update {customers} set no_recommendation_reason = null where account_id = 'A00013'",
+        "update candidate.freshness set lateness_days = -1, run_id = 'other'",
+        "update candidate.model_status set status = 'absent', run_id = 'other'",
     ):
         warehouse.rows(
             statement.format(

@@ -137,7 +137,7 @@ def test_refused_rows_go_by_the_load_that_saw_them_last(warehouse: Warehouse, po
     assert warehouse.rows("select row_hash from quarantine.rows") == [("kept",)]
 
 
-def test_scores_of_kept_runs_stay_however_old(warehouse: Warehouse, policy) -> None:
+def test_scores_of_kept_runs_and_their_drift_stay_however_old(warehouse: Warehouse, policy) -> None:
     policy(scores=10)
     old = DAY - timedelta(days=30)
     kept, newest = publish_date(old), publish_date(DAY)
@@ -150,8 +150,15 @@ def test_scores_of_kept_runs_stay_however_old(warehouse: Warehouse, policy) -> N
         warehouse.rows(
             "insert into ml.scores values (%s, 'churn', 'A', %s, 'm', 0.5, 1, 'a', 'b', 'c')", run_id, as_of
         )
-    assert tidy_warehouse() == [Removed("scores", DAY - timedelta(days=10), 1)]
-    assert {row[0] for row in warehouse.rows("select run_id from ml.scores")} == {kept, newest}
+        warehouse.rows(
+            "insert into ml.drift (run_id, model, as_of_date, model_id, subject, name, reference, accounts_now, psi, "
+            "missing_now, state) values (%s, 'churn', %s, 'm', 'score', 'probability', 'training', 1, 0, 0, 'steady')",
+            run_id,
+            as_of,
+        )
+    assert tidy_warehouse() == [Removed("scores", DAY - timedelta(days=10), 2)]
+    for table in ("scores", "drift"):
+        assert {row[0] for row in warehouse.rows(f"select run_id from ml.{table}")} == {kept, newest}, table
 
 
 def test_days_of_the_marts_go_and_month_ends_stay(warehouse: Warehouse, policy) -> None:
@@ -256,11 +263,20 @@ def test_events_are_dropped_once_rolled_up_and_their_days_outlive_them(
     build_days(full_refresh=True)
     assert usage(warehouse) == before
 
+    # A table from before a column was there: days that cannot be made again say nothing of it.
+    warehouse.rows("alter table intermediate.int_usage_days drop column core_feature_mask")
+    build_days(full_refresh=True)
+    assert usage(warehouse) == before
+    masks = "select usage_date, core_feature_mask from intermediate.int_usage_days order by 1"
+    assert warehouse.rows(masks) == [(date(2026, 5, 1), None), (date(2026, 5, 31), 0), (date(2026, 6, 29), 0)]
+
 
 def test_every_owner_vacuums_its_own_tables(warehouse: Warehouse) -> None:
+    before = vacuum_and_analyze()
+    assert before > 8
     with connect("transformer") as connection:
         connection.execute("create table intermediate.int_days as select 1 as i")
-    assert vacuum_and_analyze() == 8
+    assert vacuum_and_analyze() == before + 1
     # Statistics are counted where a table was analyzed.
     assert (
         warehouse.value("select reltuples from pg_class where oid = 'intermediate.int_days'::regclass") == 1

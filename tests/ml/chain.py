@@ -5,32 +5,52 @@ from datetime import date
 from include.dbt import build
 from include.warehouse.connect import connect
 from include.warehouse.lock import begin_run
-from ml.frames import policy_on, training_frame
+from ml.frames import later_revenue, training_frame
 from ml.params import params_of
+from ml.targets import policy_on, target_on
 from ml.train import Fitted, fit_model
 from tests.conftest import Warehouse
+from tests.dbt.selections import FEATURES
 
 
 def build_marts(as_of: date) -> str:
     """What build_marts does but for its gates; returns the run, which holds the lock."""
     run_id = begin_run(as_of)
     build("staging", as_of, run_id)
-    build("marts", as_of, run_id)
+    build("marts", as_of, run_id, only=(*FEATURES, "+trial_features", "trial_outcomes"))
     return run_id
 
 
-def fitted_on(as_of: date) -> Fitted:
+def without_groups(as_of: date, run_id: str) -> None:
+    """Write down that a run has neither clusters nor recommendations, as its steps do where they find none."""
+    with connect("scorer") as connection:
+        connection.execute(
+            "insert into ml.cluster_runs (run_id, as_of_date, reason, accounts) values (%s, %s, 'none are made', 0)",
+            [run_id, as_of],
+        )
+        connection.execute(
+            "insert into ml.recommendation_runs (run_id, as_of_date, reason) values (%s, %s, 'none are made')",
+            [run_id, as_of],
+        )
+
+
+def fitted_on(as_of: date, model: str = "churn") -> Fitted:
     """The model of a date from the marts as they stand, kept nowhere."""
     with connect("scorer") as connection:
-        policy = policy_on(connection, as_of)
-        frame = training_frame(connection, as_of, policy.horizon_days)
-    return fit_model("churn", as_of, frame, policy, params_of("churn"))
+        target = target_on(connection, model, as_of)
+        policy = policy_on(connection, target, as_of)
+        frame = training_frame(connection, target, as_of, policy)
+        revenue = None
+        if target.has_value:
+            dates = sorted(frame["as_of_date"].dt.date.unique())
+            revenue = later_revenue(connection, target, dates, policy)["net_revenue"].to_numpy()
+    return fit_model(target, as_of, frame, policy, params_of(model), revenue)
 
 
 def scores_of(warehouse: Warehouse, run_id: str) -> list[tuple]:
     """A run's scores but for the run."""
     return warehouse.rows(
-        "select account_id, as_of_date, model_id, probability, score_rank, reason_1, reason_2, reason_3 "
-        "from ml.scores where run_id = %s order by account_id",
+        "select model, account_id, as_of_date, model_id, probability, score_rank, reason_1, reason_2, reason_3, "
+        "expected_value, next_best from ml.scores where run_id = %s order by model, account_id",
         run_id,
     )

@@ -10,18 +10,22 @@ from scipy.special import expit
 from include.errors import StratumError
 from ml import estimators
 from ml.estimators import (
+    CalibratedBoosting,
     HeldOut,
     fit,
     level_of,
     make_pipeline,
     out_of_time,
     probabilities,
+    selected,
     slope_of,
     used_features,
 )
-from ml.frames import CHURNED, FEATURES, NAMES
+from ml.features import NAMES
+from ml.frames import LABEL
 from ml.metrics import auc, once
 from ml.params import params_of
+from ml.targets import CHURN
 from ml.train import Fitted
 
 PARAMS = params_of("churn")
@@ -37,7 +41,7 @@ def test_a_date_is_predicted_by_dates_alone_whose_label_windows_had_ended(
         return fit(pipeline, known)
 
     monkeypatch.setattr(estimators, "fit", remember)
-    predicted = out_of_time(make_pipeline(PARAMS, used_features(frame, 0.5)), frame, 90, 3, 2)
+    predicted = out_of_time(make_pipeline(CHURN, PARAMS, used_features(CHURN, frame, 0.5)), frame, 90, 3, 2)
     assert [one.date.date() for one in predicted] == [
         date(2025, 9, 30),
         date(2025, 10, 31),
@@ -49,7 +53,7 @@ def test_a_date_is_predicted_by_dates_alone_whose_label_windows_had_ended(
 
 
 def test_dates_with_too_little_before_them_are_not_predicted(frame: pd.DataFrame) -> None:
-    pipeline = make_pipeline(PARAMS, used_features(frame, 0.5))
+    pipeline = make_pipeline(CHURN, PARAMS, used_features(CHURN, frame, 0.5))
     assert [one.date.date() for one in out_of_time(pipeline, frame, 90, 12, 7)] == [
         date(2025, 10, 31),
         date(2025, 11, 30),
@@ -62,7 +66,7 @@ def test_a_feature_that_varies_on_too_few_dates_is_left_out(frame: pd.DataFrame)
     for name, known in (("logins_30d", dates[-3:]), ("tickets_90d", dates[-7:])):
         rows = changed["as_of_date"].isin(known)
         changed.loc[rows, name] = np.arange(rows.sum()) % 5.0
-    used = used_features(changed, 0.5)
+    used = used_features(CHURN, changed, 0.5)
     assert "logins_30d" not in used
     assert "tickets_90d" in used
     assert "contacts" not in used  # 0 for everybody
@@ -70,17 +74,28 @@ def test_a_feature_that_varies_on_too_few_dates_is_left_out(frame: pd.DataFrame)
 
 
 def test_the_model_finds_what_the_small_company_is_made_of(fitted: Fitted, later: pd.DataFrame) -> None:
-    scores, churned = probabilities(fitted.pipeline, later), later[CHURNED].to_numpy(float)
+    scores, churned = probabilities(fitted.pipeline, later), later[LABEL].to_numpy(float)
     assert auc(scores, churned, once(len(later)))[0] > 0.75
 
 
 def test_more_of_a_directed_feature_moves_the_risk_its_way_alone(fitted: Fitted, later: pd.DataFrame) -> None:
     before = probabilities(fitted.pipeline, later)
-    for feature in FEATURES:
+    for feature in CHURN.features:
         if feature.direction:
             step = later[feature.name].abs().max() / 3 + 1
             after = probabilities(fitted.pipeline, later.assign(**{feature.name: later[feature.name] + step}))
             assert ((after - before) * feature.direction >= 0).all(), feature.name
+
+
+def test_a_feature_that_nobody_had_a_value_of_yet_fits_and_moves_nothing(
+    fitted: Fitted, frame: pd.DataFrame
+) -> None:
+    seen = selected(fitted.pipeline, frame)
+    name = str(seen.columns[-1])
+    known, happened = seen.assign(**{name: np.nan}), frame[LABEL].to_numpy()
+    trees = CalibratedBoosting(fitted.pipeline[-1].base).fit(known, happened)
+    assert np.ptp(trees.margin(known)) > 0
+    assert (trees.margin(known.assign(**{name: 9.0})) == trees.margin(known)).all()
 
 
 @pytest.mark.parametrize(
@@ -106,7 +121,7 @@ def test_the_order_of_columns_does_not_matter(fitted: Fitted, later: pd.DataFram
 
 def test_an_unknown_feature_cannot_be_used() -> None:
     with pytest.raises(StratumError, match="shoe_size"):
-        make_pipeline(PARAMS, ["orders_90d", "shoe_size"])
+        make_pipeline(CHURN, PARAMS, ["orders_90d", "shoe_size"])
 
 
 def held_out(true_slope: float, levels: list[float], accounts: int = 20_000) -> list[HeldOut]:
@@ -116,7 +131,7 @@ def held_out(true_slope: float, levels: list[float], accounts: int = 20_000) -> 
     for number, level in enumerate(levels):
         margin = random.normal(0, 1.5, accounts)
         churned = (random.random(accounts) < expit(true_slope * margin + level)).astype(np.int8)
-        rows = pd.DataFrame({"margin": margin, CHURNED: churned})
+        rows = pd.DataFrame({"margin": margin, LABEL: churned})
         dates.append(HeldOut(pd.Timestamp(2026, 1 + number, 28), rows, margin, float(churned.mean())))
     return dates
 
@@ -140,7 +155,7 @@ def test_the_level_makes_the_mean_probability_the_rate(rate: float) -> None:
 def test_probabilities_over_the_training_frame_average_to_its_churn(
     fitted: Fitted, frame: pd.DataFrame
 ) -> None:
-    assert probabilities(fitted.pipeline, frame).mean() == pytest.approx(frame[CHURNED].mean(), abs=1e-9)
+    assert probabilities(fitted.pipeline, frame).mean() == pytest.approx(frame[LABEL].mean(), abs=1e-9)
 
 
 def test_every_name_of_the_contract_is_told_once() -> None:

@@ -7,8 +7,9 @@ import pytest
 from include.errors import StratumError
 from ml.estimators import margins, probabilities, selected
 from ml.explain import check_additive, contributions, importances, reasons
-from ml.frames import FEATURES, NAMES
+from ml.features import FEATURES, NAMES
 from ml.phrases import PHRASES, written
+from ml.targets import CHURN
 from ml.train import Fitted
 
 ORDERED_AGAIN = "(accounts that ordered again: "
@@ -17,7 +18,10 @@ NOT_AGAIN = "(accounts that did not order again: "
 
 def told(fitted: Fitted, frame: pd.DataFrame) -> list[list[str]]:
     return reasons(
-        frame, contributions(fitted.pipeline, selected(fitted.pipeline, frame)), fitted.model.features
+        frame,
+        contributions(fitted.pipeline, selected(fitted.pipeline, frame)),
+        fitted.model.features,
+        CHURN.words,
     )
 
 
@@ -34,7 +38,7 @@ def group_of(sentence: str) -> str:
 
 
 def test_every_feature_has_a_phrase_and_nothing_else_has() -> None:
-    assert set(PHRASES) == set(NAMES)
+    assert set(PHRASES) == {feature.name for feature in FEATURES}
     assert {phrase.more for phrase in PHRASES.values()} == {1, -1}
     for phrase in PHRASES.values():
         assert "{" in phrase.words
@@ -110,11 +114,12 @@ def test_a_longer_silence_moves_score_and_sentence_together(fitted: Fitted, late
 def contract(**typical: tuple[float | None, float | None]) -> list[dict[str, object]]:
     return [
         {
-            "name": name,
-            "typical_stayed": typical.get(name, (None, None))[0],
-            "typical_churned": typical.get(name, (None, None))[1],
+            "name": feature.name,
+            "kind": feature.kind,
+            "typical_not_happened": typical.get(feature.name, (None, None))[0],
+            "typical_happened": typical.get(feature.name, (None, None))[1],
         }
-        for name in NAMES
+        for feature in CHURN.features
     ]
 
 
@@ -123,7 +128,7 @@ def account(**values: float) -> pd.DataFrame:
 
 
 def of(values: pd.DataFrame, typical: list[dict[str, object]], **pulls: float) -> list[str]:
-    return reasons(values, pd.DataFrame([pulls]), typical)[0]
+    return reasons(values, pd.DataFrame([pulls]), typical, CHURN.words)[0]
 
 
 def test_a_reason_tells_the_value_and_the_typical_one_of_the_other_outcome() -> None:
@@ -232,6 +237,26 @@ def test_features_of_one_group_speak_once_by_the_strongest() -> None:
     ]
 
 
+def test_accounts_that_are_told_together_are_told_what_each_is_told_alone() -> None:
+    """Unknown values, equal pulls, pulls of nothing and values near the typical ones among them."""
+    random, names, rows = np.random.default_rng(5), CHURN.names, 200
+    values = pd.DataFrame(random.poisson(3, (rows, len(names))) / random.choice([1, 4, 20], rows)[:, None])
+    values.columns = pd.Index(names)
+    values = values.mask(random.random(values.shape) < 0.1).assign(
+        days_since_last_order=random.poisson(30, rows)
+    )
+    values["gap_ratio"] = values["days_since_last_order"] / (values["mean_order_gap_days"] + 1)
+    typical = contract(**dict.fromkeys(names[1:], (2.0, 0.25)))
+    pulls = pd.DataFrame(random.normal(0, 0.3, values.shape).round(1), columns=values.columns)
+    pulls[:50] = -pulls[:50].abs()  # nothing raises: the third gives way where something does
+    pulls["contacts"] = 0.1
+    together = reasons(values, pulls, typical, CHURN.words)
+    assert len({tuple(sentences) for sentences in together}) > rows / 2
+    for row, sentences in enumerate(together):
+        alone = slice(row, row + 1)
+        assert reasons(values[alone], pulls[alone], typical, CHURN.words) == [sentences]
+
+
 def test_an_account_of_one_order_has_three_reasons(fitted: Fitted, later: pd.DataFrame) -> None:
     once_only = later[later["order_days_total"] == 1]
     assert len(once_only) or later["order_days_total"].min() > 1
@@ -276,4 +301,4 @@ def test_importances_name_every_feature_the_greatest_first(fitted: Fitted) -> No
     weights = list(fitted.importances.values())
     assert weights == sorted(weights, reverse=True)
     assert fitted.importances["contacts"] == 0
-    assert importances(pd.DataFrame({"contacts": [1.0, -3.0]}))["contacts"] == 2
+    assert importances(pd.DataFrame({"contacts": [1.0, -3.0]}), NAMES)["contacts"] == 2

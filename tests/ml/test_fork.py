@@ -15,16 +15,16 @@ for name in settings.PRELOADED:
 assert "shap" in __import__("sys").modules
 if os.fork() == 0:
     import pandas as pd
-    from ml.frames import Policy
+    from ml.targets import CHURN, Policy
     from ml.params import params_of
     from ml.score import score_frame
     from ml.train import fit_model
     from tests.ml.conftest import AS_OF, TRAINED_ON
     from tests.ml.world import labelled, order_days
     frame = labelled(order_days(), TRAINED_ON)
-    fitted = fit_model("churn", AS_OF, frame, Policy(90, 90), params_of("churn"))
+    fitted = fit_model(CHURN, AS_OF, frame, Policy(90, 90), params_of("churn"))
     newest = frame[frame["as_of_date"] == frame["as_of_date"].max()]
-    print(len(score_frame(fitted.pipeline, fitted.model, newest.drop(columns="churned"))), flush=True)
+    print(len(score_frame(fitted.pipeline, fitted.model, newest.drop(columns="happened"), CHURN)), flush=True)
     os._exit(0)
 print("child ended with", os.waitstatus_to_exitcode(os.wait()[1]))
 """

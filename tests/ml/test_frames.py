@@ -8,16 +8,17 @@ import pytest
 
 from include.errors import StratumError
 from include.warehouse.connect import connect
+from ml.features import NAMES
 from ml.frames import (
-    CHURNED,
-    NAMES,
+    LABEL,
     check_columns,
+    features_in_chunks,
     features_on,
     fingerprint,
-    policy_on,
     training_dates,
     training_frame,
 )
+from ml.targets import CHURN, Policy, policy_on
 from tests.conftest import Warehouse
 from tests.ml.world import FIRST, add_date, labelled, make_marts, month_ends, order_days
 
@@ -37,7 +38,7 @@ SMALL = pd.DataFrame(
 
 def frame_as_of(as_of: date, horizon: int = 90) -> pd.DataFrame:
     with connect("scorer") as connection:
-        return training_frame(connection, as_of, horizon)
+        return training_frame(connection, CHURN, as_of, Policy(horizon, 90))
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,7 @@ def test_the_newest_training_date_is_the_last_whose_label_window_has_ended(
 def test_a_label_says_whether_the_account_ordered_within_the_window(warehouse: Warehouse) -> None:
     make_marts(SMALL, [date(2025, 1, 31)])
     frame = frame_as_of(date(2025, 5, 1))
-    assert dict(zip(frame["account_id"], frame[CHURNED], strict=True)) == {
+    assert dict(zip(frame["account_id"], frame[LABEL], strict=True)) == {
         "day_after_window": 1,
         "last_day_of_window": 0,
         "never_again": 1,
@@ -115,7 +116,11 @@ def test_unknown_values_are_nan_and_flags_are_numbers(warehouse: Warehouse) -> N
         "where account_id = 'A0003'"
     )
     with connect("scorer") as connection:
-        frame = features_on(connection, [date(2025, 12, 31)]).set_index("account_id")
+        whole = features_on(connection, CHURN, [date(2025, 12, 31)])
+        chunks = list(features_in_chunks(connection, CHURN, date(2025, 12, 31), rows=7))
+    assert {len(chunk) for chunk in chunks[:-1]} == {7}
+    pd.testing.assert_frame_equal(pd.concat(chunks, ignore_index=True), whole)
+    frame = whole.set_index("account_id")
     assert frame.loc["A0003", ["has_decision_maker", "nps_latest"]].tolist() == [1, 9]
     assert np.isnan(frame.loc["A0003", "open_deal_amount"])
     assert np.isnan(frame.loc["A0004", "nps_latest"])
@@ -127,6 +132,8 @@ def test_a_column_the_marts_lack_is_an_error_and_not_a_zero(warehouse: Warehouse
     warehouse.rows("alter table marts.account_features drop column logins_30d")
     with pytest.raises(StratumError, match=r"does not fit the model's features: .*logins_30d"):
         frame_as_of(AS_OF)
+    with connect("scorer") as connection, pytest.raises(StratumError, match=r"features: .*logins_30d"):
+        next(features_in_chunks(connection, CHURN, AS_OF))
 
 
 @pytest.mark.parametrize(
@@ -142,10 +149,10 @@ def test_the_policy_is_the_one_in_force_on_the_date(warehouse: Warehouse) -> Non
     make_marts(order_days(20), [])
     warehouse.rows("insert into marts.thresholds values ('churn_horizon_days', 60, '2026-02-11')")
     with connect("scorer") as connection:
-        assert policy_on(connection, AS_OF).horizon_days == 90
-        assert policy_on(connection, AS_OF + timedelta(days=1)).horizon_days == 60
+        assert policy_on(connection, CHURN, AS_OF).horizon_days == 90
+        assert policy_on(connection, CHURN, AS_OF + timedelta(days=1)).horizon_days == 60
         with pytest.raises(StratumError, match="No churn policy is in force on 1999-12-31"):
-            policy_on(connection, date(1999, 12, 31))
+            policy_on(connection, CHURN, date(1999, 12, 31))
 
 
 def test_the_fingerprint_sees_every_part_of_a_frame() -> None:
@@ -153,7 +160,7 @@ def test_the_fingerprint_sees_every_part_of_a_frame() -> None:
     seen = {fingerprint(frame)}
     for column, value in (
         ("orders_90d", 99.0),
-        (CHURNED, 1 - frame[CHURNED].iloc[0]),
+        (LABEL, 1 - frame[LABEL].iloc[0]),
         ("account_id", "A9999"),
     ):
         changed = frame.copy()

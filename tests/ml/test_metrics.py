@@ -7,8 +7,8 @@ from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_s
 from ml.metrics import auc, average_precision, brier, interval, lift, once, resamples
 
 RANDOM = np.random.default_rng(11)
-CHURNED = (RANDOM.random(400) < 0.4).astype(float)
-PROBABILITY = np.clip(0.3 * CHURNED + 0.7 * RANDOM.random(400), 0, 1)
+LABEL = (RANDOM.random(400) < 0.4).astype(float)
+PROBABILITY = np.clip(0.3 * LABEL + 0.7 * RANDOM.random(400), 0, 1)
 TIED = np.round(PROBABILITY, 1)
 
 
@@ -22,17 +22,17 @@ TIED = np.round(PROBABILITY, 1)
     ],
 )
 def test_a_figure_equals_scikit_learns(scores: np.ndarray, ours, theirs) -> None:
-    assert ours(scores, CHURNED, once(400))[0] == pytest.approx(theirs(CHURNED, scores))
+    assert ours(scores, LABEL, once(400))[0] == pytest.approx(theirs(LABEL, scores))
 
 
 @pytest.mark.parametrize("metric", [auc, average_precision, brier, lift(0.1)])
 def test_weights_are_accounts_written_out(metric) -> None:
     weights = resamples(400, 5, seed=2)
     assert weights.sum(axis=1).tolist() == [400] * 5
-    weighted = metric(TIED, CHURNED, weights)
+    weighted = metric(TIED, LABEL, weights)
     for draw, value in zip(weights, weighted, strict=True):
         rows = np.repeat(np.arange(400), draw.astype(int))
-        assert value == pytest.approx(metric(TIED[rows], CHURNED[rows], once(400))[0])
+        assert value == pytest.approx(metric(TIED[rows], LABEL[rows], once(400))[0])
 
 
 def test_lift_counts_the_top_and_equal_scores_in_proportion() -> None:
@@ -45,7 +45,7 @@ def test_lift_counts_the_top_and_equal_scores_in_proportion() -> None:
 
 
 def test_a_resample_with_one_outcome_alone_has_no_auc_and_does_not_spoil_the_interval() -> None:
-    values = auc(PROBABILITY, CHURNED, np.vstack([once(400), 1 - CHURNED]))
+    values = auc(PROBABILITY, LABEL, np.vstack([once(400), 1 - LABEL]))
     assert np.isnan(values[1])
     assert interval(values) == (pytest.approx(values[0]), pytest.approx(values[0]))
 

@@ -8,8 +8,8 @@ import pytest
 from ml.baselines import expected_orders, logistic
 from ml.estimators import one_thread, probabilities
 from ml.evaluate import Figure, judge
-from ml.frames import Policy
 from ml.params import params_of
+from ml.targets import CHURN, Policy
 from ml.train import fit_model
 from tests.ml.world import features, labelled, month_ends, order_days
 
@@ -23,7 +23,7 @@ def figures() -> dict[tuple[str, str, str], Figure]:
     days, params = order_days(800), params_of("churn")
     known = labelled(days, month_ends(date(2025, 1, 1), date(2025, 11, 30)))
     frame = labelled(days, [CUTOFF])
-    fitted = fit_model("churn", TRAINED, known, Policy(90, 90), params)
+    fitted = fit_model(CHURN, TRAINED, known, Policy(90, 90), params)
     used = [feature["name"] for feature in fitted.model.features if feature["used"]]
     now = features(days, CUTOFF)
     with one_thread():
@@ -34,7 +34,9 @@ def figures() -> dict[tuple[str, str, str], Figure]:
             "recency_probability": np.full(len(frame), 0.5),
             "bg_nbd": -expected_orders(features(days, TRAINED), now, 90, [0.0, 0.001, 0.01]),
         }
-    return {(one.population, one.estimator, one.metric): one for one in judge(frame, scores, 90, params)}
+    return {
+        (one.population, one.estimator, one.metric): one for one in judge(CHURN, frame, scores, 90, params)
+    }
 
 
 def test_the_model_is_above_recency_alone(figures: dict) -> None:

@@ -15,8 +15,8 @@ from include.errors import StratumError
 from include.warehouse.connect import connect
 from ml import registry
 from ml.estimators import probabilities
-from ml.frames import Policy
 from ml.params import params_of
+from ml.targets import CHURN, Policy
 from ml.train import Fitted, fit_model
 from tests.conftest import Warehouse
 from tests.ml.conftest import AS_OF
@@ -32,7 +32,7 @@ def saved(fitted: Fitted, **changes: object) -> registry.Model:
 def test_the_same_frame_gives_the_same_bytes(frame: pd.DataFrame, fitted: Fitted) -> None:
     held = [bytearray(number) for number in range(1000)]  # other addresses in memory
     gc.collect()
-    again = fit_model("churn", AS_OF, frame.copy(), Policy(90, 90), params_of("churn"))
+    again = fit_model(CHURN, AS_OF, frame.copy(), Policy(90, 90), params_of("churn"))
     assert again.artefact == fitted.artefact
     assert again.model == fitted.model
     assert again.metrics == fitted.metrics
@@ -41,8 +41,8 @@ def test_the_same_frame_gives_the_same_bytes(frame: pd.DataFrame, fitted: Fitted
 
 def test_another_row_gives_another_model(frame: pd.DataFrame, fitted: Fitted) -> None:
     changed = frame.copy()
-    changed.loc[0, "churned"] = 1 - changed.loc[0, "churned"]
-    other = fit_model("churn", AS_OF, changed, Policy(90, 90), params_of("churn"))
+    changed.loc[0, "happened"] = 1 - changed.loc[0, "happened"]
+    other = fit_model(CHURN, AS_OF, changed, Policy(90, 90), params_of("churn"))
     assert other.model.data_fingerprint != fitted.model.data_fingerprint
     assert other.model.model_id != fitted.model.model_id
 

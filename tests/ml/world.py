@@ -13,12 +13,22 @@ import numpy as np
 import pandas as pd
 
 from include.warehouse.connect import connect
-from ml.frames import FEATURES, NAMES
+from ml.features import FEATURES, NAMES, TRIAL_NAMES
 
 FIRST = date(2025, 1, 1)
 LAST = date(2026, 6, 30)
 HORIZON = 90
-POLICY = [("churn_horizon_days", HORIZON), ("churn_active_days", 90)]
+POLICY = [
+    ("churn_horizon_days", HORIZON),
+    ("churn_active_days", 90),
+    ("repurchase_horizon_days", 30),
+    ("upsell_horizon_days", 90),
+    ("upsell_min_rise", 0.3),
+    ("offer_success_rate", 0.1),
+    ("contact_cost", 2),
+    ("trial_horizon_days", 90),
+]
+HORIZONS = (30, 60, 90)
 
 
 @lru_cache(maxsize=4)
@@ -77,6 +87,30 @@ def next_orders(days: pd.DataFrame, as_of: date) -> pd.DataFrame:
     )
 
 
+def outcomes(days: pd.DataFrame, as_of: date) -> pd.DataFrame:
+    """Return what each account that had ordered did in the days after a date, a row per account and horizon."""
+    accounts = days.loc[days["order_date"] <= as_of, "account_id"].drop_duplicates().sort_values()
+    ahead = days["order_date"].map(lambda day: (day - as_of).days)
+    rows = []
+    for horizon in HORIZONS:
+        after = days[(ahead > 0) & (ahead <= horizon)].groupby("account_id")["amount"].sum()
+        before = days[(ahead <= 0) & (ahead > -horizon)].groupby("account_id")["amount"].sum()
+        rows.append(
+            pd.DataFrame(
+                {
+                    "as_of_date": as_of,
+                    "account_id": accounts,
+                    "horizon_days": horizon,
+                    "has_ordered": accounts.isin(after.index),
+                    "has_new_category": False,
+                    "net_revenue": accounts.map(after).fillna(0).to_numpy(),
+                    "net_revenue_before": accounts.map(before).fillna(0).to_numpy(),
+                }
+            )
+        )
+    return pd.concat(rows, ignore_index=True)
+
+
 def month_ends(first: date = FIRST, last: date = LAST) -> list[date]:
     return [stamp.date() for stamp in pd.date_range(first, last, freq="ME")]
 
@@ -88,7 +122,7 @@ def labelled(days: pd.DataFrame, dates: Iterable[date]) -> pd.DataFrame:
         frame = features(days, day).drop(columns="tenure_days").astype(dict.fromkeys(NAMES, "float64"))
         following = pd.to_datetime(next_orders(days, day).set_index("account_id")["next_order_date"])
         stayed = frame["account_id"].map(following) <= pd.Timestamp(day) + pd.Timedelta(days=HORIZON)
-        parts.append(frame.assign(churned=(~stayed).astype(np.int8)))
+        parts.append(frame.assign(happened=(~stayed).astype(np.int8)))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -98,18 +132,27 @@ def make_marts(days: pd.DataFrame, dates: Iterable[date]) -> None:
         f"{one.name} {'boolean' if one.kind == 'flag' else 'numeric(18,4)'}" for one in FEATURES
     )
     with connect("transformer") as connection:
-        connection.execute("drop view if exists marts.account_next_orders")
-        for table in ("account_features", "thresholds", "next_orders"):
+        connection.execute("drop view if exists marts.account_outcomes")
+        for table in ("account_features", "thresholds", "outcomes", "trial_features", "trial_outcomes"):
             connection.execute(f"drop table if exists marts.{table}")
         connection.execute(
             "create table marts.account_features (as_of_date date, account_id text, tenure_days integer, "
             f"{columns}, primary key (as_of_date, account_id))"
         )
+        connection.execute(
+            "create table marts.trial_features (as_of_date date, account_id text, "
+            f"{', '.join(f'{name} numeric' for name in TRIAL_NAMES)})"
+        )
+        connection.execute(
+            "create table marts.trial_outcomes (as_of_date date, account_id text, horizon_days integer, "
+            "has_converted boolean)"
+        )
         connection.execute("create table marts.thresholds (name text, value numeric, effective_from date)")
         connection.execute(
-            "create table marts.next_orders (as_of_date date, account_id text, next_order_date date)"
+            "create table marts.outcomes (as_of_date date, account_id text, horizon_days integer, has_ordered boolean, "
+            "has_new_category boolean, net_revenue numeric(18,2), net_revenue_before numeric(18,2))"
         )
-        connection.execute("create view marts.account_next_orders as select * from marts.next_orders")
+        connection.execute("create view marts.account_outcomes as select * from marts.outcomes")
         with connection.cursor() as cursor:
             cursor.executemany("insert into marts.thresholds values (%s, %s, '2000-01-01')", POLICY)
     for day in dates:
@@ -121,7 +164,7 @@ def add_date(days: pd.DataFrame, day: date) -> None:
     frame = features(days, day)
     frame["has_decision_maker"] = frame["has_decision_maker"].astype(bool)
     with connect("transformer") as connection:
-        for table, rows in (("account_features", frame), ("next_orders", next_orders(days, day))):
+        for table, rows in (("account_features", frame), ("outcomes", outcomes(days, day))):
             text = StringIO()
             rows.to_csv(text, index=False, header=False)
             statement = f"copy marts.{table} ({', '.join(rows.columns)}) from stdin (format csv)"

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -82,6 +83,14 @@ def test_the_critical_path_goes_back_through_the_task_that_ended_last() -> None:
 def test_a_hop_costs_what_is_left_of_the_wall_time_and_the_first_task_is_waited_for_too() -> None:
     chain = Chain(wall_s=10.0, worked_s=7.0, steps=[1.0, 1.0], between_dags=[1.0])
     assert chain.per_hop_s == pytest.approx(1.5)
+
+
+def test_lines_of_builds_alone_name_their_slowest_models() -> None:
+    row = _row("build_full", "S")
+    assert "slowest" not in row.json()
+    assert replace(row, slowest=(("account_features", 1.5),)).json()["slowest"] == (
+        ("account_features", 1.5),
+    )
 
 
 def test_bench_json_keeps_the_rows_of_the_other_size(tmp_path: Path) -> None:

@@ -135,6 +135,37 @@ def test_engagement_shows_in_logins_tickets_and_answers(market: Path) -> None:
     assert scores > 0.3
 
 
+def test_answers_are_credible_and_fall_before_accounts_leave(market: Path) -> None:
+    """Of the second year: NPS by each contact's newest answer, CSAT by the share of 4 and 5."""
+    ((nps, account_nps, people, content, leaving, staying),) = ask(
+        market,
+        """
+        with newest as (
+            select crm_id, contact_id, arg_max(case when score >= 9 then 100 when score <= 6 then -100 else 0 end,
+                answered_at) as points
+            from survey_answers_crm where answered_at >= date '2025-01-01' group by all
+        ),
+        per_account as (select crm_id, avg(points) as points, count(*) as people from newest group by all),
+        known as (
+            select crm_id, no_order_90d from accounts_crm join churn_truth using (account_no)
+            where as_of_date = date '2025-06-30' and account_no is not null
+        ),
+        june as (select * from survey_answers_crm join known using (crm_id)
+            where answered_at between date '2025-05-15' and date '2025-08-15')
+        select (select avg(points) from newest), (select avg(points) from per_account),
+            (select avg(people) from per_account),
+            (select avg((csat >= 4)::int) from tickets_crm where resolved_at >= date '2025-01-01' and csat is not null),
+            (select avg(score) from june where no_order_90d > 0.5), (select avg(score) from june where no_order_90d < 0.2)
+        """,
+    )
+    assert 20 < nps < 60
+    assert 20 < account_nps < 60
+    assert abs(nps - account_nps) > 1, "accounts with many contacts count as often as others"
+    assert people > 1.3
+    assert 0.7 < content < 0.9
+    assert leaving < staying - 0.5
+
+
 def test_faults_come_at_their_rates(market: Path) -> None:
     ((no_customer, repeated, price),) = ask(
         market,

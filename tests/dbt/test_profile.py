@@ -1,0 +1,453 @@
+"""The profile and the operating lists: equal to a count from raw rows, on both sides of each limit, blind to later days."""
+
+from collections import defaultdict
+from datetime import date, timedelta
+from decimal import Decimal
+
+import pytest
+
+from include.dbt import build
+from include.sources.loads import record_absent
+from include.warehouse.connect import connect
+from tests.conftest import Warehouse
+from tests.dbt import profile_company
+from tests.dbt.profile_company import AS_OF, Company, ago
+
+FRESHNESS = (
+    "select entity, newest_row_at, rows_landed, lateness_days, is_late, reason, newest_row_date "
+    "from candidate.freshness"
+)
+PROBABILITIES = (Decimal("0.2"), Decimal("0.199999"), Decimal("0.7"), Decimal("0.05"))
+CAPACITY = 3
+"""Rows of the churn list that are due in a day, fewer than are on it."""
+Lists = dict[str, set[tuple]]
+
+
+@pytest.fixture(scope="module")
+def company() -> Company:
+    return profile_company.make(seed=11)
+
+
+@pytest.fixture(scope="module")
+def built(module_warehouse: Warehouse, company: Company) -> Warehouse:
+    """The company as of AS_OF, built through all layers with scores."""
+    profile_company.land(company)
+    record_absent("crm", ["tickets"], AS_OF)
+    for layer in ("staging", "marts"):
+        build(layer, AS_OF, "run-1")
+    ordered = [
+        account
+        for (account,) in module_warehouse.rows(
+            "select account_id from marts.account_features where as_of_date = %s order by 1", AS_OF
+        )
+    ]
+    with connect("scorer") as connection:
+        connection.execute(
+            "insert into ml.models select 'm1', 'churn', %s, 90, %s, %s, 9, 3, 'e', '{}', '[]', 'f', 'v', '', 's'",
+            [AS_OF] * 3,
+        )
+        connection.execute(
+            "insert into ml.runs (run_id, model, as_of_date, status, model_id, accounts) "
+            "values ('run-1', 'churn', %s, 'scored', 'm1', %s)",
+            [AS_OF, len(ordered)],
+        )
+        for place, account in enumerate(ordered):
+            connection.execute(
+                "insert into ml.scores values ('run-1', 'churn', %s, %s, 'm1', %s, %s, 'one', 'two', 'three')",
+                [account, AS_OF, PROBABILITIES[place % len(PROBABILITIES)], place + 1],
+            )
+    module_warehouse.rows(
+        "update marts.operating_lists set daily_capacity = %s where list = 'churn risk'", CAPACITY
+    )
+    build("published", AS_OF, "run-1")
+    return module_warehouse
+
+
+@pytest.fixture(scope="module")
+def lists(built: Warehouse) -> Lists:
+    """The rows of each list: account, subject, amount, due date."""
+    found: Lists = defaultdict(set)
+    for name, *row in built.rows(
+        "select list, account_id, subject_id, amount, due_date from candidate.operating_list"
+    ):
+        found[name].add(tuple(row))
+    return found
+
+
+def test_decision_chains_and_reach_equal_a_count_of_the_contacts(built: Warehouse, company: Company) -> None:
+    rows = built.rows(
+        "select account_id, role, contacts, is_covered, missing_message, missing_format, no_value_reason "
+        "from marts.account_decision_chains"
+    )
+    expected = profile_company.chains(company)
+    assert {(account, role): tuple(rest) for account, role, *rest in rows} == expected
+    assert len({row[1:3] for row in rows}) >= 6, "accounts with several, one and no contact of a role"
+    mailable = dict(built.rows("select account_id, can_be_mailed from marts.account_reach"))
+    assert mailable == profile_company.reach(company)
+    assert set(mailable.values()) == {True, False, None}
+
+
+def test_missing_roles_are_told_in_customer_360(built: Warehouse, company: Company) -> None:
+    told = dict(built.rows("select account_id, missing_roles from candidate.customer_360"))
+    expected: dict[str, list[str]] = defaultdict(list)
+    for (account, role), (_, is_covered, *_) in profile_company.chains(company).items():
+        if is_covered is False:
+            expected[account].append(role)
+    for account, roles in told.items():
+        if account in company.crm_ids:
+            assert roles == (", ".join(sorted(expected[account])) or "none"), account
+        else:
+            assert roles is None
+
+
+def test_contracts_are_listed_by_their_own_dates(lists: Lists, company: Company) -> None:
+    accounts = {crm_id: account for account, crm_id in company.crm_ids.items()}
+    waiting, expiring = set(), set()
+    for contract in company.contracts:
+        account = accounts.get(contract.account_key.removeprefix("hubspot:"), contract.account_key)
+        is_signed = contract.signed is not None and contract.signed <= AS_OF
+        row = (account, contract.contract_id, contract.value)
+        if not is_signed and 3 <= (AS_OF - contract.sent).days <= 180:
+            waiting.add((*row, AS_OF + timedelta(days=3)))
+        renewed = any(
+            other.renews == contract.contract_id and other.signed and other.signed <= AS_OF
+            for other in company.contracts
+        )
+        if is_signed and AS_OF <= contract.ends <= AS_OF + timedelta(days=60) and not renewed:
+            expiring.add((*row, min(contract.ends, AS_OF + timedelta(days=14))))
+    assert lists["unsigned contracts"] == waiting
+    assert {row[1] for row in waiting} == {"w2", "w3", "w-signs-later", "e-next-unsigned"}
+    assert lists["expiring contracts"] == expiring
+    assert {row[1] for row in expiring} == {"e1", "e2", "e-waiting"}
+
+
+def test_a_referral_is_rewarded_with_a_tenth_of_the_yearly_fee(lists: Lists) -> None:
+    due = AS_OF + timedelta(days=14)
+    assert lists["referral reward"] == {
+        ("c02", "r0", Decimal("100.00"), due),  # first ordered 89 days ago, for 1,000
+        ("c03", "r2", Decimal("3650.00"), due),  # a contract of 730 days over 73,000
+    }
+
+
+def test_lists_of_states_hold_who_is_in_them_and_nobody_else(built: Warehouse, lists: Lists) -> None:
+    columns = (
+        "account_id, has_ordered, tier, is_dormant, age_stage, segment, days_since_last_order, churn_probability, "
+        "yearly_net_spend, missing_roles, value_tier"
+    )
+    listed = {name: {row[0] for row in rows} for name, rows in lists.items()}
+    expected: dict[str, set[str]] = defaultdict(set)
+    for account, ordered, tier, dormant, age, segment, last, probability, _, missing, value in built.rows(
+        f"select {columns} from candidate.customer_360"
+    ):
+        at_risk = probability is not None and probability >= Decimal("0.2")
+        for name, belongs in {
+            "churn risk": at_risk and not dormant,
+            "executive visit": at_risk and tier == "S",
+            "win-back": ordered and (dormant or age == "declining") and 30 <= last <= 1095,
+            "upsell": segment == "potential" and not at_risk,
+            "nurture": tier == "B" or account in ("hubspot:300", "hubspot:301"),  # the others fit by 0
+            "trial offer": account == "t0",
+            "monthly visit": value == "high",
+            "missing decision role": tier in ("S", "A") and missing not in (None, "none"),
+        }.items():
+            if belongs:
+                expected[name].add(account)
+    held_out = {
+        account
+        for (account,) in built.rows("select account_id from candidate.customer_360 where is_held_out")
+    }
+    assert held_out & set.union(*expected.values()), "somebody who is held out would be listed"
+    assert {name: listed.get(name, set()) for name in expected} == {
+        name: accounts - held_out for name, accounts in expected.items()
+    }
+    assert set(listed) - set(expected) == {"unsigned contracts", "expiring contracts", "referral reward"}
+    assert {"churn risk", "win-back", "nurture", "trial offer", "missing decision role"} <= set(expected)
+    assert "g0" in listed["win-back"]
+    assert "g1" not in listed["win-back"], "its last order lies 1,096 days back"
+
+
+def test_a_row_says_why_with_its_values_and_what_is_due(built: Warehouse) -> None:
+    def row(name: str, account: str) -> tuple:
+        (found,) = built.rows(
+            "select reason, due_date, priority, policy_effective_from from candidate.operating_list "
+            "where list = %s and account_id = %s",
+            name,
+            account,
+        )
+        return found
+
+    assert row("trial offer", "t0") == (
+        f"On trial since {ago(30)}: 20 % off until {AS_OF}.",
+        AS_OF,
+        3,
+        date(2000, 1, 1),
+    )
+    reason, due, priority, _ = row("win-back", "g0")
+    assert (due, priority) == (AS_OF + timedelta(days=14), 4)
+    assert reason == (
+        f"Dormant: last order 1095 days ago, on {ago(1095)}. The amount is the net revenue of a mean year."
+    )
+    assert row("win-back", "d1")[0] == (
+        "Declining (fewer than 50 % of the 90 days before, or none: orders 1 after 3; logins 0 after 0): "
+        f"last order 30 days ago, on {ago(30)}. The amount is the net revenue of the last 365 days."
+    )
+    assert (
+        row("expiring contracts", "c31")[0]
+        == f"Contract e1 ends on {AS_OF}, and none that follows it has been sent."
+    )
+    assert row("expiring contracts", "c35")[0] == (
+        f"Contract e-waiting ends on {ago(-10)}; renewal e-next-unsigned sent on {ago(5)}, not signed: "
+        "chase the signature."
+    )
+    assert (
+        "fit 0.75 of 1: need match 1.00, ability to pay 0.50; 50 % of what"
+        in row("nurture", "hubspot:300")[0]
+    )
+
+
+def test_the_churn_queue_is_due_in_parts_and_says_how_unusual_each_risk_is(built: Warehouse) -> None:
+    mean = built.value("select avg(churn_probability) from candidate.customer_360 where not is_dormant")
+    rows = built.rows(
+        "select place, due_date, reason, churn_probability from candidate.operating_list "
+        "join candidate.customer_360 using (account_id) where list = 'churn risk' order by place"
+    )
+    assert len(rows) > 2 * CAPACITY
+    for number, (place, due, reason, probability) in enumerate(rows):
+        assert (place, due) == (number + 1, AS_OF + timedelta(days=3 + number // CAPACITY))
+        assert reason == (
+            f"Probability of no further order: {100 * probability:.1f} %, {probability / mean:.1f} times the mean of "
+            f"{100 * mean:.1f} %. one. Number {place} of {len(rows)} by amount; {CAPACITY} are due a day."
+        )
+
+
+def test_amounts_are_what_is_at_stake_now_and_say_what_they_are(built: Warehouse) -> None:
+    rows = built.rows(
+        "select list, amount, amount_is, churn_probability, net_revenue_365d, yearly_net_spend, "
+        "net_revenue_prior_365d, tier, value_tier, reason "
+        "from candidate.operating_list join candidate.customer_360 as customers using (account_id) "
+        "left join (select account_id, net_revenue_prior_365d from marts.account_features where as_of_date = %s) "
+        "as features using (account_id) where subject = 'account'",
+        AS_OF,
+    )
+    kinds = set()
+    for name, amount, amount_is, probability, year, mean_year, year_before, tier, value, reason in rows:
+        if name == "churn risk":
+            assert amount == round(probability * max(year, 0), 2)
+        elif name in ("executive visit", "upsell", "monthly visit"):
+            assert amount == max(year, 0), name
+        elif name == "win-back":
+            kind = 0 if year > 0 else 1 if year_before > 0 else 2
+            kinds.add(kind)
+            assert amount == (year, year_before, max(mean_year, 0))[kind]
+            said = ("the last 365 days.", "the 365 days before the last 365.", "a mean year.")[kind]
+            assert reason.endswith(f"net revenue of {said}")
+        elif name == "nurture":
+            assert amount == (max(year, 0) if tier == "B" else None)
+        if name == "executive visit":
+            assert reason.startswith(f"Tier S, value tier {value or 'not known'}: ")
+            assert f"of {year} CNY of net revenue in the last 365 days" in reason
+        assert amount is None or amount_is
+    assert kinds == {0, 1, 2}
+    assert any(year != mean_year for _, _, _, _, year, mean_year, *_ in rows)
+
+
+def test_prospects_are_nurtured_by_their_fit_and_behind_customers(built: Warehouse) -> None:
+    listed = built.rows(
+        "select account_id, amount is not null from candidate.operating_list where list = 'nurture' order by place"
+    )
+    assert [has_amount for _, has_amount in listed] == [True] * (len(listed) - 2) + [False] * 2
+    assert [account for account, _ in listed[-2:]] == ["hubspot:300", "hubspot:301"]
+
+
+def test_the_lists_in_force_are_told_with_what_is_on_them(built: Warehouse) -> None:
+    told = built.rows("select list, list_rows, amount, first_due_date, last_due_date from candidate.lists")
+    counted = {
+        name: rest
+        for name, *rest in built.rows(
+            "select list, count(*), sum(amount), min(due_date), max(due_date) from candidate.operating_list group by 1"
+        )
+    }
+    assert {name: rest for name, *rest in told} == {
+        name: counted.get(name, [0, None, None, None])
+        for (name,) in built.rows("select list from marts.operating_lists")
+    }
+
+
+def test_nobody_is_guided_to_a_first_order_and_won_back_at_once(built: Warehouse) -> None:
+    stages = built.rows(
+        "select relationship_stage, journey_stage, relationship_reason, journey_reason from candidate.customer_360"
+    )
+    assert ("lapsed", "newcomer") not in {stage[:2] for stage in stages}
+    assert all(relationship and journey for *_, relationship, journey in stages)
+
+
+def test_who_may_not_be_mailed_is_listed_and_flagged(built: Warehouse, company: Company) -> None:
+    rows = built.rows(
+        "select account_id, can_be_mailed, no_mail_reason is null from candidate.operating_list"
+    )
+    mailable = profile_company.reach(company)
+    assert {(account, may, may is True) for account, may, _ in rows} == set(rows)
+    assert all(may is mailable[account] for account, may, _ in rows)
+    assert {may for _, may, _ in rows} == {True, False, None}
+
+
+def test_places_of_a_list_go_down_by_amount(built: Warehouse) -> None:
+    for name in ("win-back", "churn risk"):
+        amounts = [
+            amount
+            for (amount,) in built.rows(
+                "select amount from candidate.operating_list where list = %s order by place", name
+            )
+        ]
+        assert amounts == sorted(amounts, reverse=True)
+        assert len(amounts) > 3
+
+
+def test_the_usage_report_equals_a_count_of_the_months_lines_and_events(
+    built: Warehouse, company: Company
+) -> None:
+    def counted(account: str, month: int) -> tuple:
+        lines = [
+            line
+            for line in company.lines
+            if line.customer_id == account and (line.day.year, line.day.month) == (2026, month)
+        ]
+        events = [
+            event
+            for event in company.events
+            if event.customer_id == account and (event.day.year, event.day.month) == (2026, month)
+        ]
+        return (
+            sum(event.event_name == "login" for event in events),
+            len({event.day for event in events}),
+            len({line.order_id for line in lines}),
+            sum((line.amount for line in lines), Decimal(0)),
+        )
+
+    rows = built.rows(
+        "select account_id, logins, active_days, orders, net_revenue, logins_before, active_days_before, orders_before, "
+        "net_revenue_before, recipients from candidate.usage_report where month = '2026-06-01'"
+    )
+    audience = built.rows(
+        "select account_id from candidate.customer_360 where value_tier in ('middle', 'low') and not is_held_out"
+    )
+    of_audience = {account for (account,) in audience}
+    silent = {account for account in of_audience if not any((*counted(account, 6), *counted(account, 5)))}
+    assert silent, "somebody did nothing in both months"
+    assert {row[0] for row in rows} == of_audience - silent
+    mailable = {
+        account: sum(not out for crm_id, _, out in profile_company.standing(company) if crm_id == known)
+        for account, known in company.crm_ids.items()
+    }
+    for account, *row in rows:
+        first = company.first_order(account)
+        assert first is not None
+        assert tuple(row[:4]) == counted(account, 6), account
+        assert tuple(row[4:8]) == (counted(account, 5) if first < date(2026, 6, 1) else (None,) * 4), account
+        assert row[8] == mailable.get(account)
+    assert sum(row[1] for row in rows) > 5
+
+
+def test_who_is_high_value_is_visited_every_month_or_held_out(built: Warehouse) -> None:
+    high = built.rows(
+        "select account_id, is_held_out, owes_dedicated_manager from candidate.customer_360 where value_tier = 'high'"
+    )
+    visited = built.rows(
+        "select account_id, owner_role from candidate.operating_list where list = 'monthly visit'"
+    )
+    assert {account for account, is_held_out, _ in high if not is_held_out} == {
+        account for account, _ in visited
+    }
+    assert {role for _, role in visited} == {"success manager"}
+    assert all(owes for *_, owes in high)
+    others = built.rows(
+        "select distinct list.owner_role from candidate.operating_list as list "
+        "join candidate.customer_360 using (account_id) where value_tier is distinct from 'high'"
+    )
+    assert others == [("specialist",)]
+
+
+def test_prospects_fit_by_what_is_known_of_them_and_by_nothing_else(built: Warehouse) -> None:
+    rows = built.rows(
+        "select account_id, round(fit_score, 3), known_weight, need_match_fit, ability_to_pay_fit, usage_frequency_fit, "
+        "usage_cycle_fit, price_fit, is_on_trial from marts.prospect_fit"
+    )
+    told = {
+        account: tuple(None if value is None else float(value) for value in row) for account, *row in rows
+    }
+    assert told == {
+        "hubspot:300": (0.75, 0.5, 1.0, 0.5, None, None, None, 0.0),  # an open deal over half of 100,000
+        "hubspot:301": (
+            0.633,
+            0.3,
+            0.6,
+            None,
+            None,
+            None,
+            0.8,
+            0.0,
+        ),  # a need of 6, a price of 8, no open deal
+        "hubspot:302": (0.0, 0.25, 0.0, None, None, None, None, 0.0),
+        "hubspot:303": (0.0, 0.25, 0.0, None, None, None, None, 0.0),  # its deal is of a later day
+        "t0": (0.097, 0.55, 0.0, None, 0.1667, 0.2, None, 1.0),  # used on 2 of 30 days, every 15 days
+        "t1": (0.096, 0.55, 0.0, None, 0.1667, 0.1935, None, 1.0),  # every 15.5 days
+    }
+
+
+def test_references_are_content_active_and_of_the_prospects_industry(
+    built: Warehouse, company: Company
+) -> None:
+    facts = built.rows(
+        "select account_id, industry, tier, relationship_stage, days_since_last_order, yearly_net_spend "
+        "from candidate.customer_360 where has_ordered and industry is not null"
+    )
+    fit: dict[str, list[tuple]] = defaultdict(list)
+    for account, industry, tier, stage, last, spend in facts:
+        answers = [score for day, score in company.nps.get(account, []) if day <= AS_OF]
+        if (tier == "S" or stage == "loyal") and answers and answers[-1] >= 9 and last < 90:
+            fit[industry].append((-answers[-1], -spend, account))
+    assert fit, "there is a reference"
+    prospects = built.rows(
+        "select account_id, industry from candidate.customer_360 where not has_ordered and industry is not null"
+    )
+    expected = {
+        (account, reference, place)
+        for account, industry in prospects
+        for place, (*_, reference) in enumerate(sorted(fit[industry])[:3], start=1)
+    }
+    assert expected
+    assert (
+        set(built.rows("select account_id, reference_account_id, place from marts.reference_matches"))
+        == expected
+    )
+
+
+def test_the_owner_is_who_it_was_on_the_day(built: Warehouse) -> None:
+    owners = built.rows("select account_id, owner_id from candidate.customer_360 where owner_id is not null")
+    assert owners == [("c39", "owner07")]
+    listed = built.rows("select distinct owner_id from candidate.operating_list where account_id = 'c39'")
+    assert listed in ([], [("owner07",)])
+
+
+def test_freshness_tells_the_newest_row_up_to_the_date_and_what_is_late(
+    built: Warehouse, company: Company
+) -> None:
+    rows = {row[0]: row[1:] for row in built.rows(FRESHNESS)}
+    newest = max(line.ordered_at for line in company.lines if line.day <= AS_OF)
+    assert rows["order_lines"] == (newest, len(company.lines), 0, False, None, AS_OF)
+    last = max(event.at for event in company.events)
+    assert rows["events"] == (last, len(company.events), 0, False, None, AS_OF)
+    signed = max(
+        moment
+        for contract in company.contracts
+        for moment in (contract.sent, contract.signed)
+        if moment and moment <= AS_OF
+    )
+    assert rows["contracts"][0] == profile_company.at(signed)
+    assert rows["tickets"] == (None, 0, None, None, "absent: not configured", None)
+    assert (rows["referrals"][0], rows["referrals"][-1]) == (None, ago(10)), "its time is not known"
+
+
+def test_tags_keep_the_day_they_were_set(built: Warehouse) -> None:
+    profile_company.check_tags(built, AS_OF)
+    assert built.value("select count(distinct set_on) from marts.account_tags") > 2

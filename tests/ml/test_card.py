@@ -1,0 +1,256 @@
+"""A model card tells every figure the warehouse keeps, points nowhere else, and its plots draw its tables' numbers."""
+
+import re
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ml import card, plots
+from ml.card import Facts, drawings, render
+from ml.card_parts import number as written
+from ml.champion import Promotion
+from ml.estimators import told_later
+from ml.figures import CURVE, EFFECTS, POOLED, Figure, effects, pooled, sliced
+from ml.metrics import ece, gain, log_loss, once
+from ml.params import params_of
+from ml.targets import CHURN
+from ml.train import Fitted
+
+
+@pytest.fixture(scope="module")
+def rows(fitted: Fitted) -> pd.DataFrame:
+    """The held-out rows with what could be told of them then."""
+    told = told_later(fitted.predicted, 90)
+    return pd.concat([one.rows.assign(as_of_date=one.date) for one in told], ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def facts(fitted: Fitted, frame: pd.DataFrame, rows: pd.DataFrame) -> Facts:
+    """What the warehouse would keep of the small company's model, its odd accounts in tier A, industry unknown."""
+    params = params_of("churn")
+    segments = rows[["account_id", "as_of_date"]].assign(
+        tier=np.where(rows["account_id"].str[-1] == "1", "A", "B & <C>"), industry=None, company_size="small"
+    )
+    segments.loc[segments["account_id"] == "A0000", "company_size"] = "enterprise"
+    found = fitted.model
+    figures: dict[tuple[str, date], list[Figure]] = {}
+    for day, population, estimator, metric, value, count in fitted.metrics:
+        figures.setdefault(("validation", day), []).append(
+            Figure(population, estimator, metric, value, None, None, count)
+        )
+    figures["validation", found.window_to] += [
+        *pooled(CHURN, rows, params),
+        *sliced(CHURN, rows, segments, params),
+    ]
+    judged = found.trained_as_of + timedelta(days=90)
+    figures["evaluation", judged] = [
+        Figure("all", who, "auc", value, value - 0.01, value + 0.01, 77)
+        for who, value in (("model", 0.8123), ("recency", 0.7), ("logistic", 0.79), ("bg_nbd", 0.78), ("model-bg_nbd", 0.03))
+    ]  # fmt: skip
+    newest = frame[frame["as_of_date"] == frame["as_of_date"].max()]
+    points: dict[str, list[tuple[float, float]]] = {}
+    for name, value, mean in effects(fitted.pipeline, newest, fitted.importances, params.seed):
+        points.setdefault(name, []).append((value, mean))
+    decided = Promotion(
+        "churn", date(2026, 3, 2), "person", "promoted", "old", None, found.model_id, "a <reason> kept"
+    )
+    return Facts(found, "boosting", "v1", "2026-03-02", figures, fitted.importances, points, [decided])
+
+
+@pytest.fixture(scope="module")
+def page(facts: Facts) -> str:
+    return render(facts, drawings(facts))
+
+
+def test_the_card_has_every_figure_with_its_interval(facts: Facts, page: str) -> None:
+    cells = [re.findall(r"<td>(.*?)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", page)]
+    told = {tuple(row) for row in cells if len(row) == 9}
+    figures = [(*key, one) for key, of in facts.figures.items() for one in of]
+    assert len(figures) > 150
+    for kind, day, one in figures:
+        population = one.population.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+        ends = ("" if end is None else repr(end) for end in (one.low, one.high))
+        assert (
+            kind,
+            str(day),
+            population,
+            one.estimator,
+            one.metric,
+            repr(one.value),
+            *ends,
+            str(one.rows),
+        ) in told
+
+
+def test_the_card_needs_nothing_from_elsewhere_and_runs_nothing(page: str) -> None:
+    assert "<script" not in page
+    assert "<C>" not in page
+    assert "a &lt;reason&gt; kept" in page
+    assert not re.findall(r"""(?:src|href)\s*=\s*["'](?!#)""", page)
+    assert not re.findall(r"@import|url\((?!#)", page)
+    assert set(re.findall(r"https?://[^\s\"'<]+", page)) == {
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+    }
+    assert page.count("<svg ") == 4
+
+
+def test_the_card_tells_of_each_feature_what_it_is_and_who_decided(facts: Facts, page: str) -> None:
+    cells = [re.findall(r"<td>(.*?)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", page)]
+    told = {row[0]: row for row in cells if len(row) == 7 and row[0] in facts.importances}
+    assert len(told) == len(facts.model.features)
+    assert {one["used"] for one in facts.model.features} == {True, False}
+    for one in facts.model.features:
+        _, kind, used, _, weight, happened, others = told[one["name"]]
+        assert (kind, used.partition(":")[0]) == (one["kind"], "yes" if one["used"] else "no")
+        assert weight == written(facts.importances[one["name"]])
+        assert (happened, others) == (
+            written(one.get("typical_happened")),
+            written(one.get("typical_not_happened")),
+        )
+    assert any(row[5] != row[6] for row in told.values())
+    assert "<td>promoted, by a person</td>" in page
+
+
+def test_the_card_says_what_is_not_known(facts: Facts, page: str) -> None:
+    assert "<tr><td>unknown</td>" in page
+    assert "small: " in page  # the enterprise slice is one account
+    from dataclasses import replace
+
+    bare = replace(facts, figures={}, effects={}, promotions=[])
+    told = render(bare, drawings(bare))
+    for words in (
+        "no held-out dates",
+        "By tier: not known",
+        "Not judged yet",
+        "No decision names this model",
+        "It has scored no date yet",
+    ):
+        assert words in told
+    assert "<svg" not in told
+
+
+def test_plots_draw_the_numbers_of_the_tables(facts: Facts, page: str) -> None:
+    (axes,) = plots.reliability_plot(facts.reliability()).axes
+    drawn = next(line for line in axes.lines if line.get_label() == "held-out dates").get_xydata()
+    found = facts.held_out()
+    for number, (x, y) in enumerate(drawn, start=1):
+        assert x == found[POOLED, "model", f"reliability_{number:02d}_predicted"].value
+        observed = found[POOLED, "model", f"reliability_{number:02d}_observed"]
+        assert y == observed.value
+        assert (
+            f"<td>{number}</td><td>{x:.1%}</td><td>{y:.1%} ({observed.low:.1%} to {observed.high:.1%})</td>"
+            in page
+        )
+    (axes,) = plots.gain_plot(facts.gain(), 0.4).axes
+    drawn = next(line for line in axes.lines if line.get_label() == "model").get_xydata()
+    assert [tuple(point) for point in drawn] == facts.gain()
+    assert [x for x, _ in drawn] == [0.0, *CURVE]
+    assert drawn[-1][1] == pytest.approx(1)
+    panels = plots.drift_plot(card.monthly(facts)).axes
+    for line, estimator in zip(panels[0].lines, ("model", "recency"), strict=True):
+        monthly = [
+            figure.value
+            for (kind, _), of in sorted(facts.figures.items())
+            for figure in of
+            if (kind, figure.population, figure.estimator, figure.metric)
+            == ("validation", "all", estimator, "auc")
+        ]
+        assert len(monthly) > 3
+        assert list(line.get_ydata()) == monthly
+    panels = plots.effects_plot(facts.effects).axes
+    for axes, (name, points) in zip(panels, facts.effects.items(), strict=False):
+        assert axes.get_title(loc="left") == name
+        assert [tuple(point) for point in axes.lines[0].get_xydata()] == points
+    assert len(facts.effects) == EFFECTS
+
+
+def test_what_was_watched_since_is_drawn_month_by_month_and_told_as_a_table(facts: Facts) -> None:
+    from dataclasses import replace
+
+    series = {
+        "PSI against training": {
+            "scores": [(date(2026, 3, 31), 0.0123), (date(2026, 4, 2), 0.234)],
+            "farthest feature": [(date(2026, 3, 31), 0.345), (date(2026, 4, 2), 0.456)],
+        },
+        "told and come true": {"told": [(date(2026, 1, 31), 0.5)], "came true": [(date(2026, 1, 31), 0.6)]},
+    }
+    seen = replace(facts, watched=series)
+    page = render(seen, drawings(seen))
+    assert page.count("<svg ") == 5
+    assert "It has scored no date yet" not in page
+    panels = plots.drift_plot(series).axes
+    assert [axes.get_title(loc="left") for axes in panels] == list(series)
+    for axes, lines in zip(panels, series.values(), strict=True):
+        assert len({label.get_text() for label in axes.get_xticklabels()}) == len(axes.get_xticks())
+        for line, (name, points) in zip(axes.lines, lines.items(), strict=True):
+            assert line.get_label() == name
+            assert list(line.get_ydata()) == [value for _, value in points]
+    for title, lines in series.items():
+        for name, points in lines.items():
+            for day, value in points:
+                assert f"<td>{title}</td><td>{name}</td><td>{day}</td><td>{value:.3f}</td>" in page
+
+
+def test_the_same_facts_give_the_same_page_and_files(facts: Facts, page: str, tmp_path: Path) -> None:
+    card.write(facts, tmp_path / "a" / "churn.html")
+    assert (tmp_path / "a" / "churn.html").read_text() == page
+    names = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert names == [
+        *(f"churn-{name}.svg" for name in ("effects", "gain", "months", "reliability")),
+        "churn.html",
+    ]
+
+
+def test_held_out_figures_are_those_of_the_rows(rows: pd.DataFrame, facts: Facts) -> None:
+    found = facts.held_out()
+    probability, happened = rows["probability"].to_numpy(), rows["happened"].to_numpy(float)
+    from sklearn.metrics import log_loss as plain
+    from sklearn.metrics import roc_auc_score
+
+    assert found[POOLED, "model", "auc"].value == pytest.approx(roc_auc_score(happened, probability))
+    assert found[POOLED, "model", "log_loss"].value == pytest.approx(plain(happened, probability))
+    parts = np.array_split(np.argsort(probability, kind="stable"), 10)
+    distances = [len(part) * abs(probability[part].mean() - happened[part].mean()) for part in parts]
+    assert found[POOLED, "model", "ece"].value == pytest.approx(sum(distances) / len(rows))
+    top = np.argsort(-probability, kind="stable")[: round(0.2 * len(rows))]
+    assert found[POOLED, "model", "gain_20"].value == pytest.approx(
+        happened[top].sum() / happened.sum(), abs=0.03
+    )
+    assert found[POOLED, "model", "lift_20"].value == pytest.approx(
+        5 * found[POOLED, "model", "gain_20"].value
+    )
+    low, high = found[POOLED, "model", "auc"].low, found[POOLED, "model", "auc"].high
+    assert low is not None
+    assert high is not None
+    assert low < found[POOLED, "model", "auc"].value < high
+    sizes = [found[f"tier: {tier}", "observed", "churn_rate"].rows for tier in ("A", "B & <C>")]
+    assert sum(sizes) == len(rows)
+
+
+def test_intervals_draw_accounts_and_not_rows(rows: pd.DataFrame) -> None:
+    params = params_of("churn")
+    once_each = next(iter(pooled(CHURN, rows, params)))
+    ten_times = pd.concat([rows] * 10, ignore_index=True)
+    again = next(iter(pooled(CHURN, ten_times, params)))
+    assert (again.low, again.high) == (once_each.low, once_each.high)
+
+
+def test_a_feature_that_can_only_raise_the_risk_has_a_rising_effect(facts: Facts) -> None:
+    ways = {one.name: one.direction for one in CHURN.features}
+    directed = [name for name in facts.effects if ways[name]]
+    assert directed
+    for name in directed:
+        means = [mean for _, mean in facts.effects[name]]
+        assert (np.diff(means) * ways[name] >= -1e-12).all(), name
+
+
+def test_perfect_and_useless_probabilities_have_the_log_loss_error_and_gain_they_must() -> None:
+    happened = np.array([1.0, 0.0] * 50)
+    assert log_loss(happened, happened, once(100))[0] == pytest.approx(0, abs=1e-5)
+    assert log_loss(np.full(100, 0.5), happened, once(100))[0] == pytest.approx(np.log(2))
+    assert ece(1)(np.full(100, 0.8), happened, once(100))[0] == pytest.approx(0.3)
+    assert gain(0.5)(happened, happened, once(100))[0] == pytest.approx(1)

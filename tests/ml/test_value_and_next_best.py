@@ -1,0 +1,63 @@
+"""The line of values and the next best category: sums that a reader can check by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ml import value
+from ml.next_best import ranked_first
+
+
+def accounts(*owned: str) -> pd.DataFrame:
+    """Each text is what one account owns, a letter per category."""
+    pairs = [(f"A{place}", letter) for place, letters in enumerate(owned) for letter in letters]
+    return pd.DataFrame(pairs, columns=["account_id", "product_category"])
+
+
+def told(owned: pd.DataFrame, weight: float) -> dict[str, str]:
+    found = ranked_first(owned, weight)
+    return dict(zip(found["account_id"], found["next_best"], strict=True))
+
+
+def test_the_next_best_category_is_what_owners_of_the_same_own_too() -> None:
+    # Most own c; those that own a own b too.
+    owned = accounts("a", "ab", "ab", "ab", "c", "c", "c", "c", "c", "c")
+    assert told(owned, 0.0)["A0"] == "b"
+    assert told(owned, 1000.0)["A0"] == "c"  # so heavy a weight leaves the share of all alone
+
+
+def test_what_is_owned_is_not_told_again_and_who_owns_all_is_told_nothing() -> None:
+    found = told(accounts("abc", "ab", "a"), 1.0)
+    assert "A0" not in found
+    assert found["A1"] == "c"
+    assert found["A2"] == "b"
+
+
+def test_of_equal_categories_the_first_by_name_is_told() -> None:
+    assert told(accounts("a", "ac", "ab"), 0.0)["A0"] == "b"
+
+
+def rows(accounts: int) -> pd.DataFrame:
+    random = np.random.default_rng(4)
+    spend = 100 * np.exp(random.normal(0, 1, accounts))
+    return pd.DataFrame(
+        {"net_revenue_90d": spend, "yearly_net_spend": 4 * spend, "average_order_value": spend / 10}
+    )
+
+
+def test_the_line_meets_what_the_rows_bought_together_and_keeps_their_order() -> None:
+    ordered = rows(500)
+    bought = ordered["net_revenue_90d"].to_numpy() ** 1.5 / 30 * np.random.default_rng(5).gamma(2, 0.5, 500)
+    line = value.fit(ordered, bought, 30)
+    expected = value.expected(line, ordered, np.ones(500), 30)
+    assert expected.sum() == pytest.approx(bought.sum())
+    assert (np.diff(expected[np.argsort(ordered["net_revenue_90d"])]) >= 0).all()
+    np.testing.assert_allclose(value.expected(line, ordered, np.full(500, 0.5), 30), expected / 2)
+
+
+def test_returns_and_unknown_values_give_no_negative_expectation() -> None:
+    line = {"intercept": -50.0, "net_revenue_90d": 1.0, "yearly_net_spend": 0.0, "average_order_value": 0.0}
+    frame = pd.DataFrame(
+        {"net_revenue_90d": [-900.0, np.nan, 900.0], "yearly_net_spend": 0.0, "average_order_value": 0.0}
+    )
+    assert value.expected(line, frame, np.ones(3), 30).tolist() == [0.0, 0.0, 250.0]
