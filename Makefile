@@ -7,7 +7,7 @@ VENV := $(ROOT).venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: help install install-dev demo up down test test-extended test-slow check bench lock clean
+.PHONY: help install install-dev demo up down test test-extended test-slow check docs metrics generate bench lock clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -27,8 +27,7 @@ up: install ## Start everything and leave it running; SCHEDULE=1 runs the ingest
 down: install ## Stop everything.
 	@$(BIN)/stratum down
 
-test: install-dev ## All tests but the long ones, after the checks.
-	@$(MAKE) --no-print-directory check
+test: install-dev ## All tests but the long ones.
 	cd $(ROOT) && $(BIN)/pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder -m "not slow and not extended" tests
 
 test-extended: install-dev ## What make test has no time for: sources that the demo does not use, long chains.
@@ -42,8 +41,18 @@ check: install-dev ## Lint, format and types.
 	cd $(ROOT) && $(BIN)/sqlfluff lint --processes 2 --disable-progress-bar dbt_project/models dbt_project/tests
 	cd $(ROOT) && $(BIN)/compose-lint check --quiet --no-env docker-compose.yml
 
-bench: install ## Measure speed beside what the same work costs bare; SIZE=M is ten times as much as S.
-	@cd $(ROOT) && $(BIN)/python -m benchmarks --size $(or $(SIZE),S)
+docs: install ## Write what the models say of themselves as one page.
+	@cd $(ROOT) && $(BIN)/python -m docs.generators.docs
+
+metrics: install-dev ## Ask metrics: make metrics MF="query --metrics retention_90d --group-by metric_time__month".
+	@cd $(ROOT) && $(BIN)/python -m docs.generators.mf $(or $(MF),list metrics)
+
+generate: install-dev ## Write anew what is made from the models: metrics, exposures, lineage, portability.
+	cd $(ROOT) && $(BIN)/python -m docs.generators.metrics && $(BIN)/python -m docs.generators.exposures
+	cd $(ROOT) && $(BIN)/python -m docs.generators.lineage && $(BIN)/python -m docs.generators.portability
+
+bench: install ## Measure speed beside what the same work costs bare; SIZE=M is ten times as much as S; ONLY=daily one part.
+	@cd $(ROOT) && $(BIN)/python -m benchmarks --size $(or $(SIZE),S) $(if $(ONLY),--only $(ONLY))
 
 lock: install-dev ## Lock the versions in requirements/*.in anew, with hashes.
 	cd $(ROOT)requirements && ./lock.sh "$(BIN)/uv"
