@@ -64,7 +64,8 @@ def sync_send(place: Place) -> list[Row]:
     from include.sync.hubspot_api import BATCH_SIZE, hubspot
     from include.sync.ledger import Ledger
     from include.sync.plan import Change, Plan
-    from include.sync.targets.hubspot import ensure_properties
+    from include.sync.setup import set_up
+    from include.sync.targets.hubspot import HubSpotTarget
     from include.warehouse.connect import connect
 
     kinds = {name: "number" if column in NUMBERS else "string" for name, column in FIELDS.items()}
@@ -74,13 +75,14 @@ def sync_send(place: Place) -> list[Row]:
     with _sandbox(place) as url, connect("syncer") as books:
         books.autocommit = True
         with hubspot(ApiConnection("bench", url, TOKEN), "syncer", time.time, time.sleep) as api:
-            ensure_properties(api, kinds)
+            target = HubSpotTarget(api)
+            set_up(target, kinds)
             ledger = Ledger(books, f"{TARGET}_sent")
             ledger.open_run("bench", LAST_DAY)
             ledger.note_plan(Plan("bench", LAST_DAY, kinds, queried=len(changes), changes=changes))
             with place.meter() as meter:
-                Engine(api, ledger, max_tries=1).send(changes)
-            ledger.close_run("finished", api.calls)
+                Engine(target, ledger, max_tries=1).send(changes)
+            ledger.close_run("finished", target.calls)
             sent = ledger.counts()[1]
         with (
             httpx.Client(base_url=url, headers={"Authorization": f"Bearer {TOKEN}"}) as client,

@@ -26,9 +26,9 @@ with DAG(
     @task
     @fail_clearly
     def sync() -> None:
-        """Send what changed; fail, after the books are written, where the CRM refused rows."""
-        from include.sync.run import raise_if_failed, sync_crm
+        """Send each target what changed; fail, after the books are written, where one refused rows."""
+        from include.sync.run import sync_all
 
-        raise_if_failed(sync_crm(active_sources(), as_of_of(get_current_context())))
+        sync_all(active_sources(), as_of_of(get_current_context()))
 
     sync()

@@ -199,7 +199,7 @@ def sources(read_sources: Callable[[], Sources]) -> str:
         elif part is not None:
             database_url(part.connection)
             parts.append(f"{part.section} from {part.origin}")
-    for connected in (found.crm, found.sync):
+    for connected in (found.crm, *found.sync.values()):
         if connected is not None:
             get_connection(connected.connection)
             parts.append(connected.connection)

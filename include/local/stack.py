@@ -257,5 +257,5 @@ def _flag(value: bool) -> str:
 
 def uses_sandbox(sources: Sources) -> bool:
     """Tell whether the sources talk to the CRM sandbox."""
-    parts = (sources.crm, sources.sync)
+    parts = (sources.crm, *sources.sync.values())
     return any(part is not None and part.connection == SANDBOX_CONNECTION for part in parts)

@@ -34,6 +34,7 @@ from include.sources.row_sources import (
     RecordFile,
     Section,
 )
+from include.sync.mapping import SyncMapping
 
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 FILE_KIND, DATABASE_KIND = "<file>", "<database>"
@@ -73,15 +74,6 @@ class Crm(Section):
         return defaults | given
 
 
-class Sync(Section):
-    """Where results go: `fields` maps a property of the target to a column of published.customer_360."""
-
-    target: Literal["hubspot"]
-    connection: str = Field("hubspot_default", min_length=1)
-    fields: dict[str, str] = Field(min_length=1)
-    create: bool = False
-
-
 def _kind_of_orders(given: Any) -> str:
     is_database = isinstance(given, DatabaseOrders) or (isinstance(given, dict) and "connection" in given)
     return DATABASE_KIND if is_database else FILE_KIND
@@ -101,7 +93,8 @@ class Sources(Section):
     crm: Crm | None = None
     behavior: Behavior | None = None
     records: Records | None = None
-    sync: Sync | None = None
+    sync: dict[str, SyncMapping] = Field(default_factory=dict)
+    """Target's name → how it is told; written in a file of its own, which `sync` in sources.yml names."""
 
     @property
     def record_files(self) -> dict[str, RecordFile]:
@@ -141,39 +134,64 @@ class Sources(Section):
 
     @field_validator("sync")
     @classmethod
-    def _told_where_it_is_pulled(cls, sync: Sync | None, known: ValidationInfo) -> Sync | None:
+    def _told_where_it_is_pulled(
+        cls, sync: dict[str, SyncMapping], known: ValidationInfo
+    ) -> dict[str, SyncMapping]:
         crm = known.data.get("crm")
-        if crm and sync and crm.system != sync.target:
-            raise ValueError(
-                f"its target is {sync.target} and crm.system {crm.system}: the record ids that are told come from "
-                "the CRM that is pulled. Leave sync out, or pull the same system"
-            )
+        for name, mapping in sync.items():
+            if crm and mapping.system not in (crm.system, "webhook"):
+                raise ValueError(
+                    f"the system of {name} is {mapping.system} and crm.system {crm.system}: the record ids that are "
+                    "told come from the CRM that is pulled. Leave it out, or pull the same system"
+                )
+        targets = [mapping.target for mapping in sync.values()]
+        if doubled := next((target for target in targets if targets.count(target) > 1), None):
+            raise ValueError(f"two targets are {doubled}: their books would be one. Give each a connection")
         return sync
 
 
 def load_sources(path: Path) -> Sources:
-    """Read a sources.yml.
+    """Read a sources.yml, and the sync.yml it names.
 
     `${VARIABLE}` in any value is replaced from the environment (STRATUM_HOME from the settings), and a
     relative `file` is taken from the folder of the yml. Raises StratumError, one line naming the
     file and the key, where the file is missing, is not YAML, or holds a key or value that is not known.
     """
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise StratumError(f"The sources file {path} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise StratumError(f"The sources file {path} is not UTF-8 text.") from error
-    except yaml.YAMLError as error:
-        raise StratumError(f"The sources file {path} is not valid YAML: {_one_line(str(error))}") from error
+    document = _read_yaml(path, "sources file")
     if not isinstance(document, dict):
         raise StratumError(f"The sources file {path} must be a mapping with the key 'company'.")
+    if "sync" in document:
+        document["sync"] = _sync_document(document["sync"], path)
     document = _expanded(document, path)
     _anchor(document, path.resolve().parent)
     try:
         return Sources.model_validate(document)
     except ValidationError as error:
         raise StratumError(f"{path}: {_fault(error.errors()[0])}") from error
+
+
+def _read_yaml(path: Path, what: str) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StratumError(f"The {what} {path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise StratumError(f"The {what} {path} is not UTF-8 text.") from error
+    except yaml.YAMLError as error:
+        raise StratumError(f"The {what} {path} is not valid YAML: {_one_line(str(error))}") from error
+
+
+def _sync_document(named: Any, path: Path) -> Any:
+    """Return what the sync.yml holds that a sources.yml names, from the folder of the latter."""
+    if not isinstance(named, str):
+        raise StratumError(
+            f"{path}: sync names the file that says what each target is told, such as sync: sync.yml."
+        )
+    file = path.resolve().parent / Path(named).expanduser()
+    document = _read_yaml(file, "sync file")
+    if not isinstance(document, dict):
+        raise StratumError(f"The sync file {file} must be a mapping of targets.")
+    return document
 
 
 def _expanded(value: Any, path: Path) -> Any:

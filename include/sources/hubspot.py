@@ -36,7 +36,8 @@ from include.sources.limits import limit
 from include.sources.loads import Load, bind_company, landing, record_absent
 from include.sources.resolution import resolve_records, resolve_unseen
 from include.sources.row_sources import Company
-from include.sync.hubspot_api import HubSpotApi, NoAnswer, Refused, hubspot, unreachable
+from include.sync.hubspot_api import HubSpotApi, hubspot, unreachable
+from include.sync.target import NoAnswer, Refused
 from include.warehouse.connect import connect
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from include.sources.bottlecrm_api import BottleCrmApi
 from include.sources.bottlecrm_api import Refused as Rejected
 from include.sources.bottlecrm_versions import KINDS
 from include.sources.bottlecrm_versions import Kind as BottleCrmKind
-from include.sources.config import Crm, Sources, Sync
+from include.sources.config import Crm, Sources
 from include.sources.crm_versions import ENTITIES, Entity
 from include.sources.databases import count_rows, declare, reading
 from include.sources.files import REFUSED, SOURCE, lock, open_engine, read_files
@@ -33,8 +33,12 @@ from include.sources.salesforce import condition
 from include.sources.salesforce_api import OutOfReach, SalesforceApi
 from include.sources.salesforce_versions import Kind, kinds
 from include.sources.stores import ObjectStore, in_store
-from include.sync.hubspot_api import HubSpotApi, NoAnswer, Refused, unreachable
+from include.sync.hubspot_api import HubSpotApi, unreachable
 from include.sync.limits import Alone
+from include.sync.mapping import SyncMapping
+from include.sync.setup import lacking_fields
+from include.sync.target import NoAnswer, Refused
+from include.sync.targets import open_target
 from include.sync.targets.hubspot import OUR_PREFIX
 
 CUSTOM = "__c"
@@ -79,8 +83,8 @@ def survey(sources: Sources) -> Iterator[Seen]:
         yield from _files(contract_of(ENTITIES_OF_FILES[name], date.max), given, company)
     if sources.crm is not None and sources.crm.system != FILES:
         yield from _crm(sources.crm, company)
-    if sources.sync is not None:
-        yield _seen("sync", "companies", sources.sync.connection, _target(sources.sync))
+    for mapping in sources.sync.values():
+        yield _seen("sync", mapping.object, mapping.connection, _target(mapping))
 
 
 def _seen(source: str, entity: str, place: str, look: Callable[[str, str, str], Seen]) -> Seen:
@@ -255,21 +259,19 @@ def _other_fields(api: HubSpotApi, entity: Entity) -> tuple[list[str], str | Non
     ], None
 
 
-def _target(sync: Sync) -> Callable[[str, str, str], Seen]:
+def _target(mapping: SyncMapping) -> Callable[[str, str, str], Seen]:
     def look(source: str, entity: str, place: str) -> Seen:
-        api = _hubspot(sync.connection)
-        try:
-            known, (rows, _) = api.properties(), api.newest(entity)
-        except (Refused, NoAnswer) as error:
-            raise unreachable(error, f"let Stratum read the company properties at {api.host}") from error
-        missing = [name for name in sync.fields if name not in known]
-        if foreign := [name for name in missing if not name.startswith(OUR_PREFIX)]:
+        # The columns' types stand in the warehouse; whether a field is there can be told without them.
+        with open_target(mapping, None) as target:
+            lacking = lacking_fields(target, dict.fromkeys(mapping.fields, "string"))
+        if lacking and not mapping.make_fields:
             raise StratumError(
-                f"sync.fields names the HubSpot company property {', '.join(foreign)}, which does not exist. Create it "
-                f"in HubSpot, or use a name that begins with {OUR_PREFIX}."
+                f"{target.name} has no field {', '.join(lacking)}: run `stratum sync setup`, or take it out of sync.yml."
             )
-        note = f"{len(missing)} of {len(sync.fields)} fields are made by the next sync" if missing else None
-        return Seen(source, entity, place, rows, note=note)
+        note = (
+            f"{len(lacking)} of {len(mapping.fields)} fields are made by the next sync" if lacking else None
+        )
+        return Seen(source, entity, place, note=note)
 
     return look
 

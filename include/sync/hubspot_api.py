@@ -5,7 +5,6 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
@@ -31,6 +30,7 @@ from hubspot.crm.properties.exceptions import ApiException as PropertiesError
 from include.connections import ApiConnection
 from include.errors import StratumError, TransientError
 from include.sync.limits import Alone, Limiter, limiter
+from include.sync.target import TURNED_AWAY, NoAnswer, Refused, Row
 
 VENDOR_HOST = "https://api.hubapi.com"
 BATCH_SIZE = 100
@@ -59,22 +59,9 @@ BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 LOCKED_S = 2.0  # HubSpot's documented duration of a 423
 RATE_PATIENCE_S = 120.0  # twelve windows; a limit that lasts longer is the daily one
 SECOND_S = 1.1  # a 429 of the limit by the second is over by then
-TURNED_AWAY = (423, 429, 477)  # answered before anything was done: locked, rate limited, migrating
 BY_THE_SECOND = " SECONDLY"  # policyName of a 429; the burst's is TEN_SECONDLY_ROLLING
 API_ERRORS = (AssociationsError, CompaniesError, ObjectsError, PropertiesError)
 ApiError: TypeAlias = AssociationsError | CompaniesError | ObjectsError | PropertiesError
-
-
-class Refused(Exception):
-    """The CRM answered no: `status` is the HTTP status, the text is its reason without any secret."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(f"HTTP {status}: {reason}")
-        self.status = status
-
-
-class NoAnswer(Exception):
-    """The CRM did not answer, or not sensibly: whether it did what was asked is not known."""
 
 
 def unreachable(error: Refused | NoAnswer, wish: str) -> StratumError:
@@ -84,15 +71,6 @@ def unreachable(error: Refused | NoAnswer, wish: str) -> StratumError:
     return StratumError(
         f"HubSpot did not {wish} ({error}). Check the token and its scopes in the connection."
     )
-
-
-@dataclass(frozen=True)
-class RowUpdate:
-    """One record of a batch update: its id, the properties to set, and the id the CRM gives back with it."""
-
-    record_id: str
-    values: dict[str, str]
-    trace_id: str
 
 
 class HubSpotApi:
@@ -240,13 +218,13 @@ class HubSpotApi:
         )
         return {each["id"]: each["properties"] for each in body["results"]}
 
-    def update(self, rows: list[RowUpdate]) -> dict[str, Any]:
+    def update(self, rows: list[Row]) -> dict[str, Any]:
         """Update up to 100 companies by record id and return HubSpot's JSON, rows and refusals.
 
         Raises NoAnswer at once where the answer is lost: only reading can tell whether it was done.
         """
         inputs = [
-            UpdateInput(id=row.record_id, properties=row.values, object_write_trace_id=row.trace_id)
+            UpdateInput(id=row.record_id, properties=_texts(row), object_write_trace_id=row.key)
             for row in rows
         ]
         return self._call(self._batch.update, UpdateBatch(inputs=inputs), repeatable=False)
@@ -326,6 +304,11 @@ def _filter(name: str, operator: str, value: Any) -> Filter:
     return Filter(property_name=name, operator=operator, value=str(value))
 
 
+def _texts(row: Row) -> dict[str, str]:
+    """Return the values as HubSpot takes them: an empty text clears a property."""
+    return {name: value or "" for name, value in row.values.items()}
+
+
 def _as_listed(kind: str, links: list[dict[str, Any]]) -> Iterator[dict[str, str]]:
     """Yield links to companies (v4) as a list of records (v3) has them: a primary one is named a second time, as such."""
     name = f"{kind.removesuffix('s')}_to_company"
@@ -365,11 +348,17 @@ def _wait(error: ApiError, status: int, reason: str) -> float:
 @contextmanager
 def hubspot(
     connection: ApiConnection,
-    role: str,
+    role: str | None,
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[HubSpotApi]:
-    """Open HubSpot for a warehouse role; all tasks with the same token share its limits, as HubSpot counts."""
+    """Open HubSpot for a warehouse role; all tasks with the same token share its limits, as HubSpot counts.
+
+    Without a role the calls are not counted.
+    """
+    if role is None:
+        yield HubSpotApi(connection, Alone(sleep), sleep)
+        return
     app = hashlib.sha256(connection.token.encode()).hexdigest()[:12]
     org = f"hubspot:{urlsplit(connection.host or VENDOR_HOST).netloc}:{app}"
     with limiter(role, org, BURST_CALLS, BURST_WINDOW_S, clock, sleep) as shared:

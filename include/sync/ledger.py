@@ -17,6 +17,8 @@ class Attempt:
 
     attempt_id: uuid.UUID
     change: Change
+    job_id: str | None = None
+    """The CRM's own id of the asynchronous write it is part of; None where the write answers at once."""
 
 
 class Ledger:
@@ -92,6 +94,21 @@ class Ledger:
             )
         return attempts
 
+    def note_job(self, attempts: list[Attempt], job_id: str) -> None:
+        """Note the job an asynchronous write was begun as, before any row is handed to it."""
+        self.connection.execute(
+            "update sync.attempts set job_id = %s where attempt_id = any(%s)",
+            [job_id, [attempt.attempt_id for attempt in attempts]],
+        )
+
+    def switched_off(self) -> str | None:
+        """Return who switched the target off and why; None where it is on."""
+        row = self.connection.execute(
+            "select format('switched off by %%s: %%s', switched_by, reason) from sync.switches where target = %s",
+            [self.target],
+        ).fetchone()
+        return row[0] if row else None
+
     def confirm(self, attempts: list[Attempt], proof: str, is_own: bool = True) -> None:
         """Write what the CRM holds now. `proof` is 'answer' or 'read_back'.
 
@@ -149,18 +166,26 @@ class Ledger:
             ],
         )
 
-    def refuse(self, refusals: list[tuple[Attempt, str, str]], max_tries: int) -> None:
-        """Write rows the CRM said no to, each with reason and detail; the last try makes a dead letter."""
+    def refuse(self, refusals: list[tuple[Attempt, str, str]], max_tries: int, is_own: bool = True) -> None:
+        """Write rows the CRM said no to, each with reason and detail; the last try makes a dead letter.
+
+        Rows that a crash left behind (not `is_own`) have no outcome in this sync: it plans them anew.
+        """
+        if not refusals:
+            return
         with self.connection.transaction(), self.connection.cursor() as cursor:
             for attempt, reason, detail in refusals:
                 self._settle([attempt], "refused", f"{reason}: {detail}")
                 self._count_try(cursor, attempt.change, f"{reason}: {detail}", max_tries)
-            self._outcomes(
-                "failed", [(attempt.change, reason, detail) for attempt, reason, detail in refusals]
-            )
+            if is_own:
+                self._outcomes(
+                    "failed", [(attempt.change, reason, detail) for attempt, reason, detail in refusals]
+                )
 
     def forgotten(self, attempts: list[Attempt], max_tries: int) -> None:
-        """Write rows the answer did not speak of: a failed try, left open so that the next sync reads them."""
+        """Write rows the answer did not speak of: a failed try, left open so that the next sync settles them."""
+        if not attempts:
+            return
         reason = "missing_from_answer"
         with self.connection.transaction(), self.connection.cursor() as cursor:
             for attempt in attempts:
@@ -177,20 +202,30 @@ class Ledger:
         with self.connection.transaction():
             self._outcomes("failed", [(change, reason, detail) for change in changes])
 
+    def hold(self, changes: list[Change], reason: str, detail: str) -> None:
+        """Write rows that were to be sent and are held after all."""
+        with self.connection.transaction():
+            self._outcomes("held", [(change, reason, detail) for change in changes])
+            self.connection.execute(
+                "update sync.runs set held = held + %s, failed = failed - %s where sync_id = %s",
+                [len(changes), len(changes), self.sync_id],
+            )
+
     def open_attempts(self) -> list[Attempt]:
-        """Return attempts without an answer, oldest first, with what the ledger held before them."""
+        """Return attempts without an answer, job by job and oldest first, with what the ledger held before them."""
         rows = self.connection.execute(
-            "select attempt_id, attempt.account_id, record_id, payload, coalesce(confirmed, '{}') "
+            "select attempt_id, attempt.account_id, record_id, payload, job_id, coalesce(confirmed, '{}') "
             "from sync.attempts as attempt left join sync.ledger using (target, record_id) "
-            "where target = %s and status = 'open' order by attempted_at, attempt_id",
+            "where target = %s and status = 'open' order by job_id nulls first, attempted_at, attempt_id",
             [self.target],
         ).fetchall()
         return [
             Attempt(
                 attempt_id,
                 Change(account_id, record_id, payload, {k: v for k, v in held.items() if k in payload}),
+                job_id,
             )
-            for attempt_id, account_id, record_id, payload, held in rows
+            for attempt_id, account_id, record_id, payload, job_id, held in rows
         ]
 
     def counts(self) -> tuple[int, int, int, int, int]:

@@ -38,8 +38,8 @@ class Change:
 
     account_id: str
     record_id: str
-    values: dict[str, str]
-    old: dict[str, str]
+    values: dict[str, str | None]
+    old: dict[str, str | None]
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def make_plan(
         # One snapshot: pointer, values and ledger belong together.
         connection.execute("set transaction isolation level repeatable read")
         _check_pointer(connection, run_id)
-        kinds = _kinds(connection, fields)
+        kinds = kinds_of(connection, fields)
         plan = Plan(run_id, as_of, kinds, unresolved=_unresolved(connection, target))
         with connection.cursor(name="plan") as rows:
             rows.itersize = READ_AT_ONCE
@@ -122,17 +122,21 @@ def _check_pointer(connection: psycopg.Connection, run_id: str) -> None:
         raise StratumError(f"Another run than {run_id} was published while its sync began: sync again.")
 
 
-def _kinds(connection: psycopg.Connection, fields: dict[str, str]) -> dict[str, str]:
+def kinds_of(connection: psycopg.Connection, fields: dict[str, str]) -> dict[str, str]:
+    """Return CRM field → string, number, date or bool; `fields` maps it to a column of published.customer_360.
+
+    Raises StratumError where a column is not there or of a type that cannot be told.
+    """
     described = connection.execute("select * from published.customer_360 limit 0").description or []
     types = {column.name: column.type_code for column in described}
     if missing := sorted({column for column in fields.values() if column not in types}):
         raise StratumError(
-            f"sync.fields in sources.yml names {', '.join(missing)}, which published.customer_360 does not "
+            f"The fields in sync.yml name {', '.join(missing)}, which published.customer_360 does not "
             f"have. Its columns: {', '.join(types)}."
         )
     if odd := sorted({column for column in fields.values() if types[column] not in KINDS}):
         raise StratumError(
-            f"sync.fields in sources.yml names {', '.join(odd)}, whose type cannot be told to a CRM: "
+            f"The fields in sync.yml name {', '.join(odd)}, whose type cannot be told to a CRM: "
             "map text, numbers, dates and booleans."
         )
     return {name: KINDS[types[column]] for name, column in fields.items()}
@@ -181,7 +185,9 @@ def _add(plan: Plan, properties: list[str], row: tuple) -> None:
     old = confirmed or {}
     texts = {name: as_text(value) for name, value in zip(properties, values, strict=True)}
     # A null never overwrites what the CRM holds.
-    wanted = {name: text for name, text in texts.items() if text is not None and old.get(name) != text}
+    wanted: dict[str, str | None] = {
+        name: text for name, text in texts.items() if text is not None and old.get(name) != text
+    }
     if not wanted:
         plan.unchanged += 1
         return

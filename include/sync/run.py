@@ -8,14 +8,15 @@ from datetime import date
 
 import psycopg
 
-from include.connections import get_connection
 from include.errors import StratumError, TransientError
-from include.sources.config import Sources, Sync
+from include.sources.config import Sources
 from include.sync.engine import Engine
-from include.sync.hubspot_api import HubSpotApi, NoAnswer, Refused, hubspot, unreachable
 from include.sync.ledger import Ledger
-from include.sync.plan import HOLD_REASONS, Plan, make_plan
-from include.sync.targets.hubspot import ensure_properties
+from include.sync.mapping import SyncMapping
+from include.sync.plan import HOLD_REASONS, Plan, kinds_of, make_plan
+from include.sync.setup import check_fields, set_up
+from include.sync.target import Setup
+from include.sync.targets import open_target
 from include.warehouse.connect import connect
 
 log = logging.getLogger(__name__)
@@ -44,35 +45,33 @@ class SyncResult:
 def sync_crm(
     sources: Sources,
     as_of: date,
+    name: str,
     *,
     max_tries: int = MAX_TRIES,
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
-) -> SyncResult | None:
-    """Tell the CRM what changed in the published run of `as_of`; None where sources.yml has no sync target.
+) -> SyncResult:
+    """Tell the target `name` of sync.yml what changed in the published run of `as_of`.
 
     The rows that worked are in the books when this returns, and stay there; rows that failed are counted in
     the result and come back by themselves in the next sync (see `raise_if_failed`). Raises StratumError
     where nothing could be sent at all: nothing published, `as_of` not the newest published date, a wrong
     mapping, or a CRM that refuses or does not answer before the first row.
     """
-    if sources.sync is None:
-        return None
-    wanted = _checked(sources.sync)
-    access = get_connection(wanted.connection)
-    with connect("syncer") as books, hubspot(access, "syncer", clock, sleep) as api:
+    mapping = mapping_of(sources, name)
+    with connect("syncer") as books, open_target(mapping, "syncer", clock, sleep) as target:
         books.autocommit = True
-        ledger = Ledger(books, _target(wanted))
+        ledger = Ledger(books, mapping.target)
         ledger.lock()
         ledger.open_run(_published_run(books, as_of), as_of)
         try:
-            stopped = _sync(api, ledger, wanted, Engine(api, ledger, max_tries, sleep))
+            stopped = _sync(ledger, mapping, Engine(target, ledger, max_tries, sleep))
         except StratumError as error:
-            ledger.close_run("failed", api.calls, str(error))
+            ledger.close_run("failed", target.calls, str(error))
             raise
-        ledger.close_run("failed" if stopped else "finished", api.calls, stopped)
+        ledger.close_run("failed" if stopped else "finished", target.calls, stopped)
         result = SyncResult(
-            ledger.sync_id, ledger.run_id, as_of, *ledger.counts(), api.calls, ledger.reasons()
+            ledger.sync_id, ledger.run_id, as_of, *ledger.counts(), target.calls, ledger.reasons()
         )
     log.info(
         "sync %d of %s to %s: %d queried = %d sent + %d unchanged + %d failed + %d held, in %d calls",
@@ -89,28 +88,45 @@ def sync_crm(
     return result
 
 
-def _sync(api: HubSpotApi, ledger: Ledger, wanted: Sync, engine: Engine) -> str | None:
+def _sync(ledger: Ledger, mapping: SyncMapping, engine: Engine) -> str | None:
     engine.resolve()
-    plan = make_plan(ledger.connection, ledger.target, wanted.fields, ledger.run_id, ledger.as_of)
+    plan = make_plan(ledger.connection, ledger.target, mapping.columns, ledger.run_id, ledger.as_of)
     if plan.changes:
-        try:
-            ensure_properties(api, plan.kinds)
-        except (Refused, NoAnswer) as error:
-            raise unreachable(
-                error, f"let Stratum read or create company properties at {api.host}"
-            ) from error
+        check_fields(engine.target, plan.kinds, mapping.make_fields)
     ledger.note_plan(plan)
     engine.send(plan.changes)
     return engine.stopped
 
 
-def raise_if_failed(result: SyncResult | None) -> None:
+def sync_all(sources: Sources, as_of: date) -> None:
+    """Tell every target, whatever becomes of the others; then raise the first fault, a lasting one before the rest."""
+    faults: list[StratumError] = []
+    for name in sources.sync:
+        try:
+            raise_if_failed(sync_crm(sources, as_of, name))
+        except StratumError as error:
+            log.error("%s: %s", name, error)
+            faults.append(error)
+    if faults:
+        raise min(faults, key=lambda error: isinstance(error, TransientError))
+
+
+def set_up_target(sources: Sources, name: str) -> Setup:
+    """Make the fields the target `name` lacks, where its API allows; the rest is told as to be made by hand."""
+    mapping = mapping_of(sources, name)
+    with connect("syncer") as books:
+        kinds = kinds_of(books, mapping.columns)
+    with open_target(mapping, "syncer") as target:
+        return set_up(target, kinds)
+
+
+def raise_if_failed(result: SyncResult) -> None:
     """Raise where rows failed: for the task, after the books are committed.
 
     TransientError where the CRM did not answer or turned all away; StratumError where it refused rows,
     since trying at once again would only use up their tries.
     """
-    if result is None or result.failed == 0:
+    if result.failed == 0:
         return
     is_transient = result.reasons.keys() <= {"no_answer", "not_sent", *HOLD_REASONS}
     error = TransientError if is_transient else StratumError
@@ -122,44 +138,36 @@ def raise_if_failed(result: SyncResult | None) -> None:
     )
 
 
-def plan_sync(sources: Sources, as_of: date) -> Plan | None:
-    """Return what a sync would send, without any call: per record, property → new value and last confirmed one.
+def plan_sync(sources: Sources, as_of: date, name: str) -> Plan:
+    """Return what a sync of the target would send, without any call: per record, field → new value, last confirmed one.
 
-    A property that is missing in `old` was never told: what the CRM holds there is not known. None where
-    sources.yml has no sync target; raises StratumError as `sync_crm` does.
+    A field that is missing in `old` was never told: what the CRM holds there is not known. Raises StratumError as
+    `sync_crm` does.
     """
-    if sources.sync is None:
-        return None
-    wanted = _checked(sources.sync)
+    mapping = mapping_of(sources, name)
     with connect("syncer") as books:
         books.autocommit = True
         run_id = _published_run(books, as_of)
-        return make_plan(books, _target(wanted), wanted.fields, run_id, as_of)
+        return make_plan(books, mapping.target, mapping.columns, run_id, as_of)
 
 
-def replay_dead_letters(sources: Sources, record_ids: list[str] | None = None) -> int:
+def replay_dead_letters(sources: Sources, name: str, record_ids: list[str] | None = None) -> int:
     """Let the next sync send dead letters again, all or those of the records; return how many there were."""
-    if sources.sync is None:
-        return 0
+    target = mapping_of(sources, name).target
     with connect("syncer") as books:
         return books.execute(
             "delete from sync.failures where target = %s and dead_at is not null "
             "and (%s::text[] is null or record_id = any(%s))",
-            [_target(sources.sync), record_ids, record_ids],
+            [target, record_ids, record_ids],
         ).rowcount
 
 
-def _checked(wanted: Sync) -> Sync:
-    if wanted.create:
-        raise StratumError(
-            "sync.create in sources.yml is true, but creating companies is not supported: set it to false. "
-            "Accounts without a CRM record are held as not_in_crm."
-        )
-    return wanted
-
-
-def _target(wanted: Sync) -> str:
-    return f"{wanted.target}:{wanted.connection}"
+def mapping_of(sources: Sources, name: str) -> SyncMapping:
+    """Return the mapping of a target by its name in sync.yml. Raises StratumError where there is none."""
+    if name in sources.sync:
+        return sources.sync[name]
+    known = ", ".join(sources.sync) or "none: sources.yml names no sync file"
+    raise StratumError(f"No sync target '{name}'. There is {known}.")
 
 
 def _published_run(books: psycopg.Connection, as_of: date) -> str:

@@ -59,7 +59,7 @@ def test_the_simulated_companys_kpis_equal_an_independent_computation(
             "orders": whole.orders.model_copy(update={"file": str(tmp_path / "orders.csv")}),
             "behavior": whole.behavior.model_copy(update={"file": str(tmp_path / "events.csv")}),
             "crm": None,
-            "sync": None,
+            "sync": {},
         }
     )
     ingest_orders(sources, LAST_DAY)

@@ -87,7 +87,7 @@ def simulated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sources:
             "orders": whole.orders.model_copy(update={"file": str(tmp_path / "orders.csv")}),
             "behavior": whole.behavior.model_copy(update={"file": str(tmp_path / "events.csv")}),
             "crm": None,
-            "sync": None,
+            "sync": {},
         }
     )
 

@@ -58,7 +58,7 @@ def company(tmp_path_factory: pytest.TempPathFactory) -> Company:
             "orders": whole.orders.model_copy(update={"file": str(folder / "orders.csv")}),
             "behavior": whole.behavior.model_copy(update={"file": str(folder / "events.csv")}),
             "crm": None,
-            "sync": None,
+            "sync": {},
         }
     )
     return Company(folder, sources, orders, events)

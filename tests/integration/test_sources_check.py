@@ -37,8 +37,9 @@ orders:
   columns: {order_id: order_no, customer_id: buyer, product_id: sku, quantity: qty, unit_price: price,
             currency: "'CNY'", ordered_at: placed}
 crm: {system: hubspot, connection: hub}
-sync: {target: hubspot, connection: hub, fields: {stratum_tier: tier}}
+sync: sync.yml
 """
+SYNC = "hub: {system: hubspot, connection: hub, make_fields: %s, fields: {stratum_tier: tier}}"
 
 
 @pytest.fixture
@@ -46,6 +47,7 @@ def company(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with order and event files, one of the events broken; STRATUM_HOME is below it."""
     monkeypatch.setenv("STRATUM_HOME", str(tmp_path / "home"))
     get_settings.cache_clear()
+    (tmp_path / "sync.yml").write_text(SYNC % "true")
     (tmp_path / "events").mkdir()
     (tmp_path / "orders.csv").write_text(
         "number,buyer,sku,qty,price,happened,colour\nS1,A,P,1,2.00,2024-03-01 09:00:00,red\nS2,A,P,1,2.00,tomorrow,red\nS3\n"
@@ -162,14 +164,15 @@ def test_what_cannot_be_reached_is_told_without_a_password(company: Path, erp: E
     hubspot.fault(missing_scopes=["deals"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_CONN_ERP", erp.reader_url.rpartition("/")[0] + "/no_such_database")
-        code, found = check(company, DATABASE.replace("stratum_tier", "tier"))
+        (company / "sync.yml").write_text(SYNC % "false")
+        code, found = check(company, DATABASE)
     faults = {(each["source"], each["entity"]): each["fault"] for each in found if each["fault"]}
     assert code == 1
     assert set(faults) == {("orders", "order_lines"), ("crm", "deals"), ("sync", "companies")}
     assert "does not let Stratum in" in faults["orders", "order_lines"]
     assert "crm.objects" not in faults["orders", "order_lines"]
     assert "HTTP 403" in faults["crm", "deals"]
-    assert "sync.fields names the HubSpot company property tier" in faults["sync", "companies"]
+    assert "has no field stratum_tier: run `stratum sync setup`" in faults["sync", "companies"]
     assert not any(secret in str(found) for secret in (PASSWORD, "p%40ss", TOKEN))
 
 

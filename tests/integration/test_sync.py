@@ -11,7 +11,16 @@ import pytest
 from include.errors import StratumError, TransientError
 from include.sources.config import Sources
 from include.sync.ledger import Ledger
-from include.sync.run import SyncResult, plan_sync, raise_if_failed, replay_dead_letters, sync_crm
+from include.sync.mapping import FieldRule
+from include.sync.run import (
+    SyncResult,
+    plan_sync,
+    raise_if_failed,
+    replay_dead_letters,
+    set_up_target,
+    sync_all,
+    sync_crm,
+)
 from include.warehouse.connect import connect
 from tests.conftest import Warehouse
 from tests.integration.sandbox_fixture import Running, account, reach, record_id, running_sandbox
@@ -43,7 +52,7 @@ class Stage:
         self.sources = Sources.model_validate(
             {
                 "company": {"name": "Test", "timezone": "UTC", "currency": "CNY"},
-                "sync": {"target": "hubspot", "connection": "hubspot_default", "fields": FIELDS},
+                "sync": {"crm": {"system": "hubspot", "make_fields": True, "fields": FIELDS}},
             }
         )
 
@@ -58,8 +67,9 @@ class Stage:
                 )
 
     def sync(self, **options: object) -> SyncResult:
-        result = sync_crm(self.sources, AS_OF, clock=lambda: self.time.now, sleep=self.time.sleep, **options)
-        assert result is not None
+        result = sync_crm(
+            self.sources, AS_OF, "crm", clock=lambda: self.time.now, sleep=self.time.sleep, **options
+        )
         self.assert_adds_up(result)
         return result
 
@@ -209,7 +219,7 @@ def test_after_the_last_try_a_row_is_a_dead_letter_until_it_is_replayed(stage: S
     assert (held.failed, held.held, held.reasons) == (0, 2, {"dead_letter": 1, "not_in_crm": 1})
     assert stage.crm.writes == writes
     stage.crm.fault(refuse_ids=[])
-    assert replay_dead_letters(stage.sources) == 1
+    assert replay_dead_letters(stage.sources, "crm") == 1
     assert stage.sync().sent == 1
     stage.assert_ledger_is_what_the_crm_holds()
 
@@ -398,49 +408,88 @@ def test_an_open_token_error_fails_the_task_in_one_line(
 
 def test_a_date_that_is_not_the_newest_is_not_told(stage: Stage) -> None:
     with pytest.raises(StratumError, match="The published set is of 2026-06-30, not of 2026-06-29"):
-        sync_crm(stage.sources, date(2026, 6, 29))
+        sync_crm(stage.sources, date(2026, 6, 29), "crm")
     stage.warehouse.rows("delete from published.current_run")
     with pytest.raises(StratumError, match="Nothing is published yet"):
-        sync_crm(stage.sources, AS_OF)
+        sync_crm(stage.sources, AS_OF, "crm")
     assert stage.crm.sandbox.calls.by_endpoint.total() == 0
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"fields": {"stratum_tier": "teir"}}, "names teir, which published.customer_360 does not have"),
-        ({"fields": {"my_tier": "tier"}}, "property my_tier, which does not exist"),
-        ({"create": True}, "creating companies is not supported"),
+        (
+            {"fields": {"stratum_tier": FieldRule(column="teir")}},
+            "teir, which published.customer_360 does not have",
+        ),
+        ({"fields": {"my_tier": FieldRule(column="tier")}}, "has no field my_tier"),
+        ({"make_fields": False}, "has no field stratum_tier, stratum_revenue, stratum_dormant"),
         ({"connection": "nowhere"}, "No connection 'nowhere'"),
     ],
 )
 def test_a_wrong_mapping_is_said_in_one_line_and_nothing_is_sent(
     stage: Stage, change: dict, words: str
 ) -> None:
-    wanted = stage.sources.sync.model_copy(update=change)
-    sources = stage.sources.model_copy(update={"sync": wanted})
+    wanted = stage.sources.sync["crm"].model_copy(update=change)
+    sources = stage.sources.model_copy(update={"sync": {"crm": wanted}})
     with pytest.raises(StratumError, match=words) as refused:
-        sync_crm(sources, AS_OF)
+        sync_crm(sources, AS_OF, "crm")
     assert "\n" not in str(refused.value)
     assert stage.crm.writes == 0
 
 
 def test_without_a_target_nothing_is_done(stage: Stage) -> None:
-    sources = stage.sources.model_copy(update={"sync": None})
-    assert sync_crm(sources, AS_OF) is None
-    raise_if_failed(None)
+    sources = stage.sources.model_copy(update={"sync": {}})
+    sync_all(sources, AS_OF)
+    assert stage.warehouse.value("select count(*) from sync.runs") == 0
+    with pytest.raises(StratumError, match="No sync target 'crm'"):
+        sync_crm(sources, AS_OF, "crm")
 
 
 def test_a_dry_run_shows_old_and_new_and_calls_nobody(stage: Stage) -> None:
     stage.sync()
     calls = stage.crm.sandbox.calls.by_endpoint.total()
     stage.publish(row(0, tier="S"), row(1), ("B1", None, "C", "1", True))
-    plan = plan_sync(stage.sources, AS_OF)
+    plan = plan_sync(stage.sources, AS_OF, "crm")
     assert [dataclasses.astuple(change) for change in plan.changes] == [
         ("A0000", record_id(0), {"stratum_tier": "S"}, {"stratum_tier": "A"})
     ]
     assert (plan.queried, plan.unchanged, dict(plan.held_reasons)) == (3, 1, {"not_in_crm": 1})
     assert stage.crm.sandbox.calls.by_endpoint.total() == calls
+
+
+def test_setup_makes_what_it_may_and_names_the_rest(stage: Stage) -> None:
+    rules = {name: FieldRule(column=column) for name, column in FIELDS.items()}
+    wanted = stage.sources.sync["crm"].model_copy(
+        update={"fields": rules | {"my_tier": FieldRule(column="tier")}, "make_fields": False}
+    )
+    sources = stage.sources.model_copy(update={"sync": {"crm": wanted}})
+    done = set_up_target(sources, "crm")
+    assert (done.made, done.by_hand) == (list(FIELDS), {"my_tier": "a company property of type string"})
+    again = set_up_target(sources, "crm")
+    assert (again.made, list(again.by_hand)) == ([], ["my_tier"])
+
+
+def test_a_target_that_is_switched_off_gets_nothing_more(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, calls = Ledger.confirm, iter(range(1000))
+
+    def confirm(self: Ledger, *arguments: object, **options: object) -> None:
+        original(self, *arguments, **options)  # type: ignore[arg-type]
+        if next(calls) == 0:
+            stage.warehouse.rows(
+                "insert into sync.switches (target, switched_by, reason) "
+                "values ('hubspot:hubspot_default', 'anna', 'wrong tiers')"
+            )
+
+    monkeypatch.setattr(Ledger, "confirm", confirm)
+    result = stage.sync()
+    assert (result.sent, result.failed, result.held) == (100, 0, 131)
+    assert result.reasons == {"not_in_crm": 1, "switched_off": 130}
+    assert stage.crm.writes == 1
+    stage.warehouse.rows("delete from sync.switches")
+    assert stage.sync().sent == 130
 
 
 def test_two_syncs_of_a_target_wait_for_each_other(stage: Stage) -> None:

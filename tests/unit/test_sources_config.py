@@ -64,10 +64,6 @@ WRONG = {
         "company: {name: x}\ncrm: {system: salesforce, account_number_field: 'Id from User'}",
         "crm.account_number_field: String should match pattern",
     ),
-    "a sync to another system than is pulled": (
-        "company: {name: x}\ncrm: {system: salesforce}\nsync: {target: hubspot, fields: {stratum_tier: tier}}",
-        "sync: its target is hubspot and crm.system salesforce",
-    ),
     "a currency that is no code": ("company: {name: x, currency: yuan}", "'yuan' is not a currency code"),
     "a file of another kind": (
         "company: {name: x}" + ORDERS.replace("orders.csv", "orders.xlsx"),
@@ -113,9 +109,9 @@ WRONG = {
         "company: {name: x}" + DATABASE + "  delimiter: ','",
         "'orders.delimiter' is not known",
     ),
-    "another target": (
-        "company: {name: x}\nsync: {target: fax, fields: {a: tier}}",
-        "sync.target: Input should be 'hubspot', but it is 'fax'",
+    "targets that stand in the file itself": (
+        "company: {name: x}\nsync: {crm: {system: hubspot, fields: {a: tier}}}",
+        "sync names the file that says what each target is told",
     ),
     "a missing column of events": (
         "company: {name: x}" + BEHAVIOR.replace("event_at: b", "feature: b"),
@@ -153,6 +149,57 @@ def test_what_is_wrong_is_said_in_one_line_that_names_the_file(tmp_path: Path, t
     assert "\n" not in message
 
 
+WRONG_SYNC = {
+    "a system that is not known": (
+        "crm: {system: fax, fields: {a: tier}}",
+        "sync.crm.system: Input should be 'hubspot', 'salesforce', 'bottlecrm' or 'webhook', but it is 'fax'",
+    ),
+    "no system": ("crm: {fields: {a: tier}}", "'sync.crm.system' is missing"),
+    "a sync to another system than is pulled": (
+        "crm: {system: salesforce, fields: {a: tier}}",
+        "the system of crm is salesforce and crm.system hubspot",
+    ),
+    "two targets with one set of books": (
+        "{a: {system: hubspot, fields: {a: tier}}, b: {system: hubspot, fields: {b: tier}}}",
+        "two targets are hubspot:hubspot_default",
+    ),
+    "a rule that is not known": (
+        "crm: {system: hubspot, fields: {a: {column: tier, nulls: keep}}}",
+        "'sync.crm.fields.a.nulls' is not known",
+    ),
+    "a share above one": (
+        "crm: {system: hubspot, fields: {a: tier}, brakes: {max_tier_changes: 20}}",
+        "sync.crm.brakes.max_tier_changes: Input should be less than or equal to 1, but it is 20",
+    ),
+    "no mapping": ("- crm", "must be a mapping of targets"),
+}
+
+
+@pytest.mark.parametrize(("text", "said"), WRONG_SYNC.values(), ids=WRONG_SYNC.keys())
+def test_what_is_wrong_in_a_sync_file_is_said_in_one_line(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "sync.yml").write_text(text)
+    with pytest.raises(StratumError) as fault:
+        load(tmp_path, "company: {name: x}\ncrm: {system: hubspot}\nsync: sync.yml")
+    assert said in str(fault.value)
+    assert "\n" not in str(fault.value)
+
+
+def test_a_field_of_a_sync_file_is_a_column_or_a_rule(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("CRM", "salesforce")
+    (tmp_path / "sync.yml").write_text(
+        "crm: {system: '${CRM}', fields: {Tier__c: tier, Risk__c: {column: churn_risk, when_null: clear}}}"
+    )
+    (mapping,) = load(tmp_path, "company: {name: x}\nsync: sync.yml").sync.values()
+    assert (mapping.target, mapping.object) == ("salesforce:salesforce_default", "Account")
+    assert mapping.columns == {"Tier__c": "tier", "Risk__c": "churn_risk"}
+    assert [rule.when_null for rule in mapping.fields.values()] == ["keep", "clear"]
+
+
+def test_a_sync_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StratumError, match=r"sync file .*/none\.yml cannot be read: No such file"):
+        load(tmp_path, "company: {name: x}\nsync: none.yml")
+
+
 def test_a_sources_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(StratumError, match=r"none\.yml cannot be read: No such file"):
         load_sources(tmp_path / "none.yml")
@@ -160,7 +207,7 @@ def test_a_sources_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_absent_sources_are_none_and_the_company_falls_back_on_the_settings(tmp_path: Path) -> None:
     sources = load(tmp_path, "company: {name: x}")
-    assert (sources.orders, sources.crm, sources.behavior, sources.sync) == (None, None, None, None)
+    assert (sources.orders, sources.crm, sources.behavior, sources.sync) == (None, None, None, {})
     assert (sources.company.timezone, sources.company.currency) == ("Asia/Tokyo", "CNY")
 
 
@@ -201,12 +248,11 @@ def test_the_files_that_are_shipped_are_valid(tmp_path: Path, monkeypatch) -> No
     assert simulated.orders.file == str(tmp_path / "home" / "simulated" / "orders.parquet")
     assert simulated.behavior is not None
     assert simulated.behavior.file == str(tmp_path / "home" / "simulated" / "events" / "*.parquet")
-    assert simulated.sync is not None
-    assert simulated.sync.fields["stratum_tier"] == "tier"
+    assert simulated.sync["hubspot"].columns["stratum_tier"] == "tier"
     retail = load_sources(PROJECT_DIR / "docs" / "examples" / "online_retail_ii.yml")
     assert retail.orders is not None
     assert retail.orders.file == "/data/online_retail_ii.parquet"
-    assert (retail.crm, retail.sync) == (None, None)
+    assert (retail.crm, retail.sync) == (None, {})
 
 
 def database(folder: Path, line: str) -> Sources:

@@ -9,9 +9,9 @@ import pytest
 
 from include.connections import get_connection
 from include.errors import StratumError
-from include.sync.hubspot_api import RowUpdate
 from include.sync.plan import as_text
-from include.sync.targets.hubspot import read_answer, same_value
+from include.sync.target import Row, same_text
+from include.sync.targets.hubspot import read_answer
 
 
 @pytest.mark.parametrize(
@@ -92,16 +92,19 @@ def test_a_value_is_told_as_plain_text(value: object, text: str | None) -> None:
         ("A", "A", True),
         ("A", "B", False),
         ("A", None, False),
+        (None, None, True),
+        (None, "", True),
+        (None, "A", False),
         ("100.5", "100.50", True),
         ("100.5", "100.6", False),
     ],
 )
 def test_a_number_written_in_another_way_is_the_same(told: str, held: str | None, same: bool) -> None:
-    assert same_value(told, held) is same
+    assert same_text(told, held) is same
 
 
-def rows(*record_ids: str) -> list[RowUpdate]:
-    return [RowUpdate(each, {"stratum_tier": "A"}, str(uuid.uuid4())) for each in record_ids]
+def rows(*record_ids: str) -> list[Row]:
+    return [Row(str(uuid.uuid4()), "A" + each, each, {"stratum_tier": "A"}) for each in record_ids]
 
 
 def test_each_row_of_an_answer_is_confirmed_refused_or_missing() -> None:
@@ -111,14 +114,14 @@ def test_each_row_of_an_answer_is_confirmed_refused_or_missing() -> None:
         "results": [
             {"id": "1", "properties": {"stratum_tier": "A"}},
             # A merged record: answered under the id of the one that remains.
-            {"id": "77", "objectWriteTraceId": sent[1].trace_id, "properties": {"stratum_tier": "A"}},
+            {"id": "77", "objectWriteTraceId": sent[1].key, "properties": {"stratum_tier": "A"}},
             {"id": "6", "properties": {"stratum_tier": "B"}},
         ],
         "errors": [
             {
                 "category": "VALIDATION_ERROR",
                 "message": "no",
-                "context": {"objectWriteTraceId": [sent[2].trace_id]},
+                "context": {"objectWriteTraceId": [sent[2].key]},
             },
             {"category": "OBJECT_NOT_FOUND", "message": "gone", "context": {"ids": ["4"]}},
         ],

@@ -1,13 +1,13 @@
-"""HubSpot as a target: its property definitions, and what its answer says of each row."""
+"""HubSpot as a target: companies, updated by record id, 100 a call."""
 
-from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 from hubspot.crm import properties
 
-from include.errors import StratumError
-from include.sync.hubspot_api import HubSpotApi, RowUpdate
+from include.sync.hubspot_api import BATCH_SIZE, HubSpotApi
+from include.sync.target import Answer, Row, Setup, same_text, settled_by_reading
 
 OUR_PREFIX = "stratum_"
 GROUP = "stratum"
@@ -20,33 +20,64 @@ DEFINITIONS = {
 }
 
 
-@dataclass
-class Answer:
-    """What a batch update's answer says: the rows it confirms, those it refuses and why, those it forgot."""
+class HubSpotTarget:
+    """The companies of one HubSpot account, as include/sync/target.py asks of a target."""
 
-    confirmed: list[RowUpdate] = field(default_factory=list)
-    refused: list[tuple[RowUpdate, str]] = field(default_factory=list)
-    missing: list[RowUpdate] = field(default_factory=list)
+    can_read = True
+
+    def __init__(self, api: HubSpotApi) -> None:
+        self.api = api
+        self.name = f"HubSpot at {api.host}"
+
+    @property
+    def calls(self) -> int:
+        """HTTP requests made so far."""
+        return self.api.calls
+
+    def batch_size(self, rows: int) -> int:
+        """Return HubSpot's limit of a batch, however many rows there are."""
+        return BATCH_SIZE
+
+    def setup(self, kinds: dict[str, str], make: bool) -> Setup:
+        """Create the stratum_ properties HubSpot lacks, in the group `stratum`; other names are the company's own."""
+        known = self.api.properties()
+        missing = [name for name in kinds if name not in known]
+        ours = [name for name in missing if make and name.startswith(OUR_PREFIX)]
+        if ours:
+            self.api.create_group(GROUP, "Stratum")
+        for name in ours:
+            self.api.create_property(_definition(name, kinds[name]))
+        by_hand = {
+            name: f"a company property of type {DEFINITIONS[kinds[name]][0]}"
+            for name in missing
+            if name not in ours
+        }
+        return Setup(ours, by_hand)
+
+    def write(self, rows: list[Row], note: Callable[[str], None]) -> Answer:
+        """Update up to 100 companies in one call; its answer comes at once, so nothing is noted."""
+        return read_answer(self.api.update(rows), rows)
+
+    def settle(self, rows: list[Row], job_id: str | None) -> Answer:
+        """Read the records: what they hold tells what became of the write."""
+        return settled_by_reading(self, rows)
+
+    def read(self, record_ids: list[str], fields: list[str]) -> dict[str, dict[str, str | None]]:
+        """Return record id → properties; archived companies are left out."""
+        found: dict[str, dict[str, str | None]] = {}
+        for some in _hundreds(record_ids):
+            found |= self.api.read(some, fields)
+        return found
+
+    def is_same(self, told: str | None, held: str | None) -> bool:
+        """Tell whether HubSpot holds what it was told; it writes numbers in its own way."""
+        return same_text(told, held)
 
 
-def ensure_properties(api: HubSpotApi, kinds: dict[str, str]) -> list[str]:
-    """Create the stratum_ properties HubSpot lacks, in the group `stratum`; return their names.
-
-    `kinds` maps property → string, number, date or bool. Raises StratumError for a property that is
-    missing and not ours to create.
-    """
-    known = api.properties()
-    missing = [name for name in kinds if name not in known]
-    if foreign := [name for name in missing if not name.startswith(OUR_PREFIX)]:
-        raise StratumError(
-            f"sync.fields in sources.yml names the HubSpot company property {', '.join(foreign)}, which does "
-            f"not exist. Create it in HubSpot, or use a name that begins with {OUR_PREFIX}: those are made."
-        )
-    if missing:
-        api.create_group(GROUP, "Stratum")
-    for name in missing:
-        api.create_property(_definition(name, kinds[name]))
-    return missing
+def _hundreds(record_ids: list[str]) -> Iterator[list[str]]:
+    left = iter(record_ids)
+    while some := list(islice(left, BATCH_SIZE)):
+        yield some
 
 
 def _definition(name: str, kind: str) -> properties.PropertyCreate:
@@ -58,7 +89,7 @@ def _definition(name: str, kind: str) -> properties.PropertyCreate:
     return properties.PropertyCreate(
         name=name,
         label=name.removeprefix(OUR_PREFIX).replace("_", " ").capitalize(),
-        description="Written by Stratum; a change made here is not read back.",
+        description="Written by Stratum; a change made here is overwritten or reported, as sync.yml says.",
         group_name=GROUP,
         type=type_,
         field_type=field_type,
@@ -66,19 +97,7 @@ def _definition(name: str, kind: str) -> properties.PropertyCreate:
     )
 
 
-def same_value(told: str, held: str | None) -> bool:
-    """Tell whether the CRM holds what it was told; it may write a number in another way."""
-    if held is None:
-        return False
-    if told == held:
-        return True
-    try:
-        return Decimal(told) == Decimal(held)
-    except InvalidOperation:
-        return False
-
-
-def read_answer(body: dict[str, Any], rows: list[RowUpdate]) -> Answer:
+def read_answer(body: dict[str, Any], rows: list[Row]) -> Answer:
     """Sort the rows of a batch update by HubSpot's answer to them; each row is in one list.
 
     A row is found by its objectWriteTraceId (the id of a merged record changes), else by its id. A result
@@ -88,8 +107,8 @@ def read_answer(body: dict[str, Any], rows: list[RowUpdate]) -> Answer:
     errors = _errors(body.get("errors") or [])
     answer = Answer()
     for row in rows:
-        error = errors.get(row.trace_id) or errors.get(row.record_id)
-        result = results.get(row.trace_id) or results.get(row.record_id)
+        error = errors.get(row.key) or errors.get(row.record_id)
+        result = results.get(row.key) or results.get(row.record_id)
         if error is not None:
             answer.refused.append((row, error))
         elif result is None:
@@ -119,6 +138,7 @@ def _errors(errors: list[dict[str, Any]]) -> dict[str, str]:
     return found
 
 
-def _not_taken(row: RowUpdate, result: dict[str, Any]) -> list[str]:
+def _not_taken(row: Row, result: dict[str, Any]) -> list[str]:
     shown = result.get("properties") or {}
-    return [name for name, told in row.values.items() if name in shown and not same_value(told, shown[name])]
+    told = {name: value for name, value in row.values.items() if name in shown}
+    return [name for name, value in told.items() if not same_text(value, shown[name])]

@@ -1,0 +1,95 @@
+"""The mapping of results to a CRM, one per target: what sync.yml may say."""
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from include.sources.row_sources import Section
+
+SYSTEMS = ("hubspot", "salesforce", "bottlecrm", "webhook")
+# The object type that holds the accounts, where the mapping names none.
+OBJECTS = {"hubspot": "companies", "salesforce": "Account", "bottlecrm": "accounts", "webhook": "accounts"}
+
+
+class FieldRule(Section):
+    """One field of the CRM: the column of published.customer_360 it is told, and by which rules."""
+
+    column: str = Field(min_length=1)
+    when_null: Literal["keep", "clear"] = "keep"
+    """What a null does to the CRM's value."""
+    overwrite: Literal["always", "if_empty", "if_ours"] = "always"
+    """Whose value may be overwritten: anybody's, nobody's (the field is empty), or only the one we wrote last."""
+
+
+class Brakes(Section):
+    """When a sync is held until a person approves it. Shares are of 1; null switches a brake off."""
+
+    first_sync: bool = True
+    """Hold the first sync to a target."""
+    max_shrink: float | None = Field(0.2, ge=0, le=1)
+    """Accounts that the source has fewer of than at the last sync."""
+    max_tier_changes: float | None = Field(0.3, ge=0, le=1)
+    """Accounts told before whose `tier_column` changes."""
+    max_score_moves: float | None = Field(0.5, ge=0, le=1)
+    """Accounts told before whose `score_column` moves by more than `score_step`."""
+    tier_column: str = "tier"
+    score_column: str = "churn_probability"
+    score_step: float = Field(0.1, gt=0)
+    expire_hours: float = Field(24, gt=0)
+    """Hours after which a hold that nobody answered is refused."""
+
+
+class Reconcile(Section):
+    """What is done where the CRM no longer holds what it confirmed."""
+
+    sample: int | None = Field(None, gt=0)
+    """Records read back by `reconcile`; null reads all."""
+    policy: Literal["report", "heal"] = "report"
+    """heal tells the CRM again; report leaves what somebody wrote there and lists it."""
+
+
+class SyncMapping(Section):
+    """One target: which system, which object, which fields, by which rules."""
+
+    system: Literal["hubspot", "salesforce", "bottlecrm", "webhook"]
+    connection: str = Field(min_length=1)
+    object: str = Field(min_length=1)
+    fields: dict[str, FieldRule] = Field(min_length=1)
+    """Field of the CRM → its rule; `field: column` is short for a rule of defaults."""
+    make_fields: bool = False
+    """Let a sync make the fields it lacks, where the API allows; else only `stratum sync setup` does."""
+    create: bool = False
+    """Make records of accounts the CRM does not have, found by `create_key`; else they are held as not_in_crm."""
+    create_key: str | None = None
+    """The CRM's unique field (Salesforce: External ID) that takes the account_id of records that are made."""
+    consent: str | None = None
+    """A boolean column: accounts of which it is not true are held as no_consent."""
+    removal: Literal["keep", "clear"] = "keep"
+    """What becomes of the fields we wrote where an account is merged, deleted, or withdraws its consent."""
+    brakes: Brakes = Brakes()
+    reconcile: Reconcile = Reconcile()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_system(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or given.get("system") not in SYSTEMS:
+            return given
+        system = given["system"]
+        return {"connection": f"{system}_default", "object": OBJECTS[system]} | given
+
+    @field_validator("fields", mode="before")
+    @classmethod
+    def _short_rules(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        return {name: {"column": rule} if isinstance(rule, str) else rule for name, rule in given.items()}
+
+    @property
+    def target(self) -> str:
+        """The name of the target in the books: its system and connection."""
+        return f"{self.system}:{self.connection}"
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Field of the CRM → column."""
+        return {name: rule.column for name, rule in self.fields.items()}

@@ -1,0 +1,42 @@
+"""The fields a target must have before it can be told: which are missing, and making them."""
+
+from include.errors import StratumError, TransientError
+from include.sync.target import NoAnswer, Refused, Setup, Target
+
+
+def set_up(target: Target, kinds: dict[str, str]) -> Setup:
+    """Make the fields (name → string, number, date or bool) that are missing, where the API allows.
+
+    Raises StratumError or TransientError where the target does not tell which it has, or does not let them be made.
+    """
+    return _asked(target, kinds, make=True)
+
+
+def lacking_fields(target: Target, kinds: dict[str, str]) -> list[str]:
+    """Return the fields the target lacks. Raises as `set_up` does."""
+    return list(_asked(target, kinds, make=False).by_hand)
+
+
+def check_fields(target: Target, kinds: dict[str, str], make: bool) -> None:
+    """Raise StratumError where the target lacks fields, after making those that can be made if `make`."""
+    lacking = list(set_up(target, kinds).by_hand) if make else lacking_fields(target, kinds)
+    if lacking:
+        raise StratumError(
+            f"{target.name} has no field {', '.join(lacking)}. Let `stratum sync setup` make what can be made, "
+            "or take it out of the fields in sync.yml. Nothing was sent."
+        )
+
+
+def _asked(target: Target, kinds: dict[str, str], make: bool) -> Setup:
+    try:
+        return target.setup(kinds, make)
+    except NoAnswer as error:
+        raise TransientError(
+            f"{target.name} did not tell which fields it has ({error}). Is it up? Try again later."
+        ) from error
+    except Refused as error:
+        kind = TransientError if error.is_temporary else StratumError
+        raise kind(
+            f"{target.name} did not let Stratum read or make its fields ({error}). Check the connection, and what "
+            "its user may do."
+        ) from error

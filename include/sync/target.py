@@ -1,0 +1,131 @@
+"""What a system that is told must offer: write rows, say of each what became of it, and let them be read back."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from typing import Protocol
+
+ROW_FAULTS = (400, 404, 409, 413, 422)  # a no to what was sent: one row can be the cause
+TURNED_AWAY = (423, 429, 477)  # answered before anything was done: locked, rate limited, migrating
+
+
+class Refused(Exception):
+    """The system answered no: `status` is the HTTP status, the text is its reason without any secret.
+
+    `is_of_rows` tells a no to what was sent, which one row can have caused, from a no to the caller (token,
+    permission, quota), with which the next batch fares no better.
+    """
+
+    def __init__(self, status: int, reason: str, is_of_rows: bool | None = None) -> None:
+        super().__init__(f"HTTP {status}: {reason}")
+        self.status = status
+        self.is_of_rows = status in ROW_FAULTS if is_of_rows is None else is_of_rows
+        self.is_temporary = status in TURNED_AWAY
+
+
+class NoAnswer(Exception):
+    """The system did not answer, or not sensibly: whether it did what was asked is not known."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One record to update: field → new value as text, None to clear it.
+
+    `key` is the id of the attempt: it names the row in answers, and is the idempotency key where the system takes one.
+    """
+
+    key: str
+    account_id: str
+    record_id: str
+    values: dict[str, str | None]
+
+
+@dataclass
+class Answer:
+    """What the system says became of rows; each row is in one list.
+
+    After a write, `missing` are rows that the answer does not speak of. After `settle` they did not land.
+    """
+
+    confirmed: list[Row] = field(default_factory=list)
+    refused: list[tuple[Row, str]] = field(default_factory=list)
+    missing: list[Row] = field(default_factory=list)
+    proof: str = "answer"
+    """How the confirmed rows are known: 'answer', or 'read_back' where they were read."""
+
+
+@dataclass
+class Setup:
+    """What a target lacked: the fields that were made, and those a person must make, each with how."""
+
+    made: list[str] = field(default_factory=list)
+    by_hand: dict[str, str] = field(default_factory=dict)
+
+
+class Target(Protocol):
+    """One object type of one system. Waits out rate limits by itself; every call may raise Refused or NoAnswer."""
+
+    name: str
+    """What errors call it, such as 'HubSpot at https://api.hubapi.com'."""
+    can_read: bool
+    """Whether `read` can be asked; a webhook cannot."""
+
+    @property
+    def calls(self) -> int:
+        """HTTP requests of every kind made so far."""
+
+    def batch_size(self, rows: int) -> int:
+        """Return how many rows a write takes where so many are to be sent in all."""
+
+    def setup(self, kinds: dict[str, str], make: bool) -> Setup:
+        """Compare the fields (name → string, number, date or bool) with what the system has.
+
+        With `make`, make those it lacks where its API allows; without, list all of them as to be made by hand.
+        """
+
+    def write(self, rows: list[Row], note: Callable[[str], None]) -> Answer:
+        """Update records. An asynchronous write calls `note` with its job's id before it hands over any row.
+
+        Raises NoAnswer at once where the answer is lost: only `settle` can tell whether it was done.
+        """
+
+    def settle(self, rows: list[Row], job_id: str | None) -> Answer:
+        """Say what became of a write that has no answer, without ever doing it a second time.
+
+        `job_id` is what the write noted. Rows that cannot be known yet raise NoAnswer.
+        """
+
+    def read(self, record_ids: list[str], fields: list[str]) -> dict[str, dict[str, str | None]]:
+        """Return record id → the fields' present values, of any number of records; those that are gone are left out."""
+
+    def is_same(self, told: str | None, held: str | None) -> bool:
+        """Tell whether the system holds what it was told; it may write a value in another way."""
+
+
+def same_text(told: str | None, held: str | None) -> bool:
+    """Tell whether two texts say the same: equal, both empty, or the same number."""
+    if not told or not held:
+        return not told and not held
+    if told == held:
+        return True
+    try:
+        return Decimal(told) == Decimal(held)
+    except InvalidOperation:
+        return False
+
+
+def settled_by_reading(target: Target, rows: list[Row]) -> Answer:
+    """Return what reading tells of rows whose write got no answer: they hold all values, or did not land."""
+    names = sorted({name for row in rows for name in row.values})
+    held = target.read([row.record_id for row in rows], names)
+    answer = Answer(proof="read_back")
+    for row in rows:
+        shown = held.get(row.record_id)
+        landed = shown is not None and not differing(target, row, shown)
+        (answer.confirmed if landed else answer.missing).append(row)
+    return answer
+
+
+def differing(target: Target, row: Row, shown: dict[str, str | None]) -> list[str]:
+    """Return the fields of a row of which the system shows another value than it was told."""
+    return [name for name, told in row.values.items() if not target.is_same(told, shown.get(name))]
