@@ -29,6 +29,7 @@ def slice_of_company(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sources["behavior"]["file"] = "events.csv"
     for given in sources["records"].values():
         given["file"] = given["file"].replace("${STRATUM_HOME}/simulated", "whole")
+    sources["sync"] = str(PROJECT_DIR / "include" / "simulate" / sources["sync"])
     (folder / "sources.yml").write_text(yaml.safe_dump(sources))
     return folder / "sources.yml"
 
