@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,15 @@ from include.errors import StratumError
 from include.settings import get_settings
 from include.sources.config import Sources
 
+if TYPE_CHECKING:
+    from include.sync.dry_run import DryRun, FieldChange
+
+KIND_WORDS = {
+    "first": "told for the first time",
+    "changed": "changed",
+    "cleared": "cleared",
+    "same": "there already",
+}
 Target = Annotated[
     str | None, typer.Argument(help="A target of sync.yml; may be left out where it is the only one.")
 ]
@@ -22,11 +31,14 @@ sync_app = typer.Typer(no_args_is_help=True, help="What the CRM would be told, a
 def sync_plan(
     target: Target = None,
     sources: SourcesFile = None,
+    read: Annotated[
+        bool, typer.Option("--read", help="Ask the CRM for the present values of what would be told.")
+    ] = False,
     limit: Annotated[int, typer.Option(help="Records to show.", min=0)] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a sync of the published set would send, old value and new; no call is made."""
-    from include.sync.run import plan_sync
+    """Show what a sync of the published set would send, old value and new; nothing is written."""
+    from include.sync.dry_run import plan_sync
     from include.warehouse.publish import list_runs
 
     _, parsed = read_sources(get_settings(), sources)
@@ -34,22 +46,54 @@ def sync_plan(
         current = next((run for run in list_runs() if run.is_current), None)
         if current is None:
             raise StratumError("Nothing is published yet. Run a date first: stratum run --as-of DATE")
-        plan = plan_sync(parsed, current.as_of, _named(parsed, target))
+        done = plan_sync(parsed, current.as_of, _named(parsed, target), read, limit)
     if as_json:
-        say(json.dumps(asdict(plan), default=str))
+        say(json.dumps(asdict(done), default=str, ensure_ascii=False))
         return
-    for change in plan.changes[:limit]:
-        fields = (
-            f"{name}: {change.old.get(name, '(not told yet)')} → {new}" for name, new in change.values.items()
-        )
-        say(f"{change.account_id}  record {change.record_id}  " + ", ".join(fields))
-    held = ", ".join(f"{rows} {reason}" for reason, rows in plan.held_reasons.items())
-    say(
-        f"{plan.queried:,} queried = {len(plan.changes):,} to send + {plan.unchanged:,} unchanged + "
-        f"{len(plan.held):,} held" + (f" ({held})" if held else "")
+    for line in dry_run_lines(done):
+        say(line)
+
+
+def dry_run_lines(done: "DryRun") -> list[str]:
+    """Return a dry run in words: the first records, counts per field and kind, what adds up, what cannot be known."""
+    lines = []
+    for record in done.records:
+        told = ", ".join(_field_words(each) for each in record.fields)
+        note = "  account gone or without consent" if record.is_removal else ""
+        note += "" if record.is_there else "  the CRM has no such record"
+        lines.append(f"{record.account_id}  record {record.record_id}{note}  {told}")
+    if done.changes > len(done.records):
+        lines.append(f"... and {done.changes - len(done.records):,} more records")
+    for name, kinds in done.kinds.items():
+        lines.append(f"{name}: " + ", ".join(f"{rows:,} {KIND_WORDS[kind]}" for kind, rows in kinds.items()))
+    held = ", ".join(f"{rows:,} {reason}" for reason, rows in done.held.items())
+    lines.append(
+        f"{done.queried:,} queried = {done.changes:,} to send + {done.unchanged:,} unchanged + "
+        f"{sum(done.held.values()):,} held" + (f" ({held})" if held else "")
     )
-    if plan.unresolved:
-        say(f"{plan.unresolved:,} records have an attempt without an answer; a sync reads them back first.")
+    if done.removals:
+        lines.append(
+            f"{done.removals:,} of them clear what was told of accounts that are gone or without consent."
+        )
+    if done.was_read:
+        lines.append(
+            f"Of the fields to send, {done.drifted:,} hold another value than the CRM last confirmed."
+        )
+    lines += [f"Cannot know {each}." for each in done.cannot_know]
+    if done.unresolved:
+        lines.append(
+            f"{done.unresolved:,} records have an attempt without an answer; a sync reads them back first."
+        )
+    return lines
+
+
+def _field_words(change: "FieldChange") -> str:
+    known = change.old or "(empty)"
+    old = "(cannot know)" if change.known == "no" else known
+    new = "(empty)" if change.new is None else change.new
+    notes = ["already there"] if change.kind == "same" else []
+    notes += ["edited there"] if change.has_drifted else []
+    return f"{change.name}: {old} → {new}" + (f" ({', '.join(notes)})" if notes else "")
 
 
 @sync_app.command("setup")

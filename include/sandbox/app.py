@@ -38,6 +38,7 @@ from include.sandbox.store import COMPANIES, READ_ONLY, Store
 # Professional and Enterprise accounts.
 BURST_CALLS = 190
 BURST_WINDOW_S = 10.0
+LONGEST_TEXT = 65_536  # of a property's value
 
 Endpoint = Callable[["Sandbox", Request, Any], Response]
 
@@ -239,6 +240,11 @@ def _row_error(sandbox: Sandbox, each: dict[str, Any]) -> dict[str, Any] | None:
     for name, value in (each.get("properties") or {}).items():
         if known[name]["type"] == "number" and not _is_number(str(value)):
             message = invalid_property(name, "INVALID_INTEGER", f"{value} was not a valid number.")
+            return row_error("VALIDATION_ERROR", message, context)
+        if len(str(value)) > LONGEST_TEXT:
+            message = invalid_property(
+                name, "PROPERTY_VALUE_TOO_LONG", f"longer than {LONGEST_TEXT} characters"
+            )
             return row_error("VALIDATION_ERROR", message, context)
     return None
 

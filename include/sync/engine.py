@@ -1,13 +1,13 @@
 """Send a plan: note the attempt, call, read the answer row by row, write the books, settle what got no answer."""
 
 import time
-from collections.abc import Callable, Iterator
-from itertools import groupby
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby, islice
 from typing import TypeVar
 
 from include.errors import TransientError
 from include.sync.ledger import Attempt, Ledger
-from include.sync.plan import Change
+from include.sync.plan import Change, Rows
 from include.sync.target import Answer, NoAnswer, Refused, Row, Target
 
 # Waits before a batch that demonstrably did not land is sent again. Together with the waits of the reading
@@ -54,8 +54,8 @@ class Engine:
                     ) from error
         return len(attempts)
 
-    def send(self, changes: list[Change]) -> None:
-        """Send all changes in batches; afterwards each is confirmed, failed or held in the books."""
+    def send(self, changes: Rows[Change] | list[Change]) -> None:
+        """Send all changes in batches, holding one in memory; afterwards each is confirmed, failed or held in the books."""
         size = self.target.batch_size(len(changes))
         for some in _batches(changes, size):
             if self.stopped:
@@ -159,6 +159,7 @@ def _by_key(attempts: list[Attempt]) -> dict[str, Attempt]:
     return {str(attempt.attempt_id): attempt for attempt in attempts}
 
 
-def _batches(items: list[Item], size: int) -> Iterator[list[Item]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    left = iter(items)
+    while some := list(islice(left, size)):
+        yield some

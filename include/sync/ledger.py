@@ -8,7 +8,7 @@ from datetime import date
 import psycopg
 from psycopg.types.json import Jsonb
 
-from include.sync.plan import Change, Held, Plan
+from include.sync.plan import Change, Plan
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,36 @@ class Ledger:
         self.sync_id = row[0]  # type: ignore[index]
 
     def note_plan(self, plan: Plan) -> None:
-        """Write the plan's counts; what is to be sent counts as failed until it is confirmed."""
+        """Write the plan's counts and held rows; what is to be sent counts as failed until it is confirmed.
+
+        The plan is in a table of the ledger's own connection. Rows found to be as confirmed are remembered as such, and
+        what the CRM no longer holds of an account that is gone is forgotten.
+        """
         with self.connection.transaction():
             self.connection.execute(
                 "update sync.runs set queried = %s, unchanged = %s, held = %s, failed = %s where sync_id = %s",
                 [plan.queried, plan.unchanged, len(plan.held), len(plan.changes), self.sync_id],
             )
-            self._outcomes("held", [(held, held.reason, None) for held in plan.held])
+            self.connection.execute(
+                "insert into sync.outcomes (sync_id, account_id, record_id, outcome, reason, detail) "
+                "select %s, account_id, record_id, 'held', reason, detail from pg_temp.planned "
+                "where state = 'held' order by number",
+                [self.sync_id],
+            )
+            self.connection.execute(
+                "update sync.ledger as ledger set seen = row.fingerprint, account_id = row.account_id "
+                "from pg_temp.planned as row where row.state = 'same' and row.fingerprint is not null "
+                "and ledger.target = %s and ledger.record_id = row.record_id",
+                [self.target],
+            )
+            self.connection.execute(
+                "update sync.ledger as ledger set "
+                "confirmed = ledger.confirmed - array(select jsonb_object_keys(row.changes)) "
+                "from pg_temp.planned as row where row.state = 'held' and row.is_removal "
+                "and row.reason in ('not_ours', 'record_is_gone') "
+                "and ledger.target = %s and ledger.record_id = row.record_id",
+                [self.target],
+            )
 
     def close_run(self, status: str, calls: int, failure: str | None = None) -> None:
         """End the books of the sync."""
@@ -132,12 +155,19 @@ class Ledger:
 
     def _write_ledger(self, cursor: psycopg.Cursor, changes: list[Change]) -> None:
         cursor.executemany(
-            "insert into sync.ledger as held (target, record_id, account_id, confirmed, sync_id) "
-            "values (%s, %s, %s, %s, %s) on conflict (target, record_id) do update set "
+            "insert into sync.ledger as held (target, record_id, account_id, confirmed, sync_id, seen) "
+            "values (%s, %s, %s, %s, %s, %s) on conflict (target, record_id) do update set "
             "account_id = excluded.account_id, confirmed = held.confirmed || excluded.confirmed, "
-            "confirmed_at = clock_timestamp(), sync_id = excluded.sync_id",
+            "confirmed_at = clock_timestamp(), sync_id = excluded.sync_id, seen = excluded.seen",
             [
-                (self.target, change.record_id, change.account_id, Jsonb(change.values), self.sync_id)
+                (
+                    self.target,
+                    change.record_id,
+                    change.account_id,
+                    Jsonb(change.values),
+                    self.sync_id,
+                    change.fingerprint,
+                )
                 for change in changes
             ],
         )
@@ -270,7 +300,7 @@ class Ledger:
             },
         )
 
-    def _outcomes(self, outcome: str, rows: Iterable[tuple[Change | Held, str, str | None]]) -> None:
+    def _outcomes(self, outcome: str, rows: Iterable[tuple[Change, str, str | None]]) -> None:
         with self.connection.cursor() as cursor:
             cursor.executemany(
                 "insert into sync.outcomes (sync_id, account_id, record_id, outcome, reason, detail) "

@@ -16,9 +16,20 @@ class FieldRule(Section):
 
     column: str = Field(min_length=1)
     when_null: Literal["keep", "clear"] = "keep"
-    """What a null does to the CRM's value."""
+    """What a null, or an empty text, does to the value that we wrote; another's is never cleared."""
     overwrite: Literal["always", "if_empty", "if_ours"] = "always"
-    """Whose value may be overwritten: anybody's, nobody's (the field is empty), or only the one we wrote last."""
+    """Whose value may be overwritten: anybody's, nobody's (the field is empty), or only the one we wrote last.
+
+    A field we never told is ours while it is empty.
+    """
+
+    @model_validator(mode="after")
+    def _clears_what_it_may(self) -> "FieldRule":
+        if self.when_null == "clear" and self.overwrite == "if_empty":
+            raise ValueError(
+                "when_null: clear needs overwrite: if_ours or always: an empty field needs no clearing"
+            )
+        return self
 
 
 class Brakes(Section):
@@ -83,6 +94,16 @@ class SyncMapping(Section):
         if not isinstance(given, dict):
             return given
         return {name: {"column": rule} if isinstance(rule, str) else rule for name, rule in given.items()}
+
+    @model_validator(mode="after")
+    def _reads_what_it_respects(self) -> "SyncMapping":
+        guarded = [name for name, rule in self.fields.items() if rule.overwrite != "always"]
+        if self.system == "webhook" and guarded:
+            raise ValueError(
+                f"overwrite of {', '.join(guarded)} depends on what the target holds, and a webhook cannot be read: "
+                "leave it at always"
+            )
+        return self
 
     @property
     def target(self) -> str:

@@ -1,45 +1,54 @@
-"""What a sync would tell the CRM: the published values against what the CRM last confirmed."""
+"""What a sync would tell the CRM: the published values against what the CRM last confirmed.
 
+All rows are compared in PostgreSQL; what is to be done lies in a temporary table of the connection and is read from
+there a few thousand rows at a time, so that the memory of this process does not grow with the accounts.
+"""
+
+import hashlib
+import json
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import date
-from decimal import Decimal
-from typing import Any
+from typing import Generic, TypeVar
 
 import psycopg
-from psycopg import sql
+from psycopg.types.json import Jsonb
 
 from include.errors import StratumError
+from include.sync.mapping import SyncMapping
+from include.sync.plan_sql import KINDS, PARTNERS, planned, suspects
 
-# PostgreSQL's type ids (pg_type.oid) of the columns that can be told → the CRM's kind of property.
-KINDS = {
-    16: "bool",
-    20: "number",
-    21: "number",
-    23: "number",
-    25: "string",
-    700: "number",
-    701: "number",
-    1042: "string",
-    1043: "string",
-    1082: "date",
-    1700: "number",
-}
 READ_AT_ONCE = 5_000
-HOLD_REASONS = ("key_is_null", "key_is_doubled", "not_in_crm", "record_is_doubled", "dead_letter")
+HOLD_REASONS = (
+    "key_is_null",
+    "key_is_doubled",
+    "not_in_crm",
+    "record_is_doubled",
+    "no_consent",
+    "dead_letter",
+    "not_ours",
+    "not_empty",
+    "record_is_gone",
+)
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class Change:
-    """One CRM record to update: property → new value, and property → what the CRM last confirmed.
+    """One CRM record to update: field → new value (None clears it), and field → what the CRM last confirmed.
 
-    A property missing in `old` was never told by us: what the CRM holds there is not known.
+    A field missing in `old` was never told by us: what the CRM holds there is not known.
     """
 
     account_id: str
     record_id: str
     values: dict[str, str | None]
     old: dict[str, str | None]
+    fingerprint: int | None = None
+    """Of the published row, to be kept once the CRM confirmed `values`; None where more is wanted than is sent."""
+    is_removal: bool = False
+    """Whether the account is gone, or withdrew its consent: what we wrote is cleared."""
 
 
 @dataclass(frozen=True)
@@ -49,71 +58,171 @@ class Held:
     account_id: str | None
     record_id: str | None
     reason: str
+    detail: str | None = None
+
+
+class Rows(Generic[Item]):
+    """The rows of one state in the plan's table, in its order; read anew each time they are gone through."""
+
+    def __init__(
+        self, connection: psycopg.Connection, state: str, columns: str, make: Callable[..., Item]
+    ) -> None:
+        self._connection = connection
+        self._state = state
+        self._query = (
+            f"select number, {columns} from pg_temp.planned "  # noqa: S608 - columns are this module's own
+            "where state = %s and number > %s order by number limit %s"
+        )
+        self._make = make
+
+    def __len__(self) -> int:
+        row = self._connection.execute(
+            "select count(*) from pg_temp.planned where state = %s", [self._state]
+        ).fetchone()
+        return row[0] if row else 0
+
+    def __iter__(self) -> Iterator[Item]:
+        for some in self.chunks():
+            for _, item in some:
+                yield item
+
+    def chunks(self) -> Iterator[list[tuple[int, Item]]]:
+        """Yield the rows with their numbers, some at a time; a chunk is in memory, and the rest is not."""
+        last = -1
+        while True:
+            rows = self._connection.execute(self._query, [self._state, last, READ_AT_ONCE]).fetchall()
+            if not rows:
+                return
+            last = rows[-1][0]
+            yield [(number, self._make(*fields)) for number, *fields in rows]
 
 
 @dataclass
 class Plan:
-    """What one sync of a published run would do. queried = changes + held + unchanged."""
+    """What one sync of a published run would do. queried = changes + held + unchanged.
 
+    Queried are all published accounts, and the records of accounts that are gone whose fields are to be cleared.
+    The rows are those of a table of the connection it was made on, which holds one plan.
+    """
+
+    connection: psycopg.Connection
     run_id: str
     as_of: date
     kinds: dict[str, str]
-    """CRM property → string, number, date or bool, by the type of its column."""
-    queried: int = 0
-    unchanged: int = 0
-    changes: list[Change] = field(default_factory=list)
-    held: list[Held] = field(default_factory=list)
-    unresolved: int = 0
+    """CRM field → string, number, date or bool, by the type of its column."""
+    queried: int
+    unresolved: int
     """Records with an attempt that has no answer yet: a sync reads them back before it plans."""
+
+    @property
+    def changes(self) -> Rows[Change]:
+        """The rows to send."""
+        columns = "account_id, record_id, changes, confirmed, fingerprint, is_removal"
+        return Rows(self.connection, "change", columns, _change)
+
+    @property
+    def held(self) -> Rows[Held]:
+        """The rows that are not sent."""
+        return Rows(self.connection, "held", "account_id, record_id, reason, detail", Held)
+
+    @property
+    def unchanged(self) -> int:
+        """Rows that need nothing."""
+        return self.queried - len(self.changes) - len(self.held)
+
+    @property
+    def removals(self) -> int:
+        """Of the changes, those that clear what was written of an account that is gone or withdrew its consent."""
+        return self._count("is_removal")
+
+    @property
+    def told_before(self) -> int:
+        """Of the changes, those of records that were told something before; removals are among them."""
+        return self._count("confirmed <> '{}'")
 
     @property
     def held_reasons(self) -> Counter[str]:
         """Held rows by reason."""
-        return Counter(held.reason for held in self.held)
+        return Counter(
+            dict(
+                self.connection.execute(
+                    "select reason, count(*) from pg_temp.planned where state = 'held' group by 1 order by 1"
+                ).fetchall()
+            )
+        )
+
+    def leave_out(self, number: int, change: Change, fields: list[str], reason: str) -> None:
+        """Take fields out of the change of that number; with none left it is held for the reason, which names them."""
+        left = {name: value for name, value in change.values.items() if name not in fields}
+        if left:
+            # Not all that is wanted is sent, so its fingerprint must not be kept.
+            self.connection.execute(
+                "update pg_temp.planned set changes = %s, fingerprint = null where state = 'change' and number = %s",
+                [Jsonb(left), number],
+            )
+        else:
+            self.connection.execute(
+                "update pg_temp.planned set state = 'held', reason = %s, detail = %s "
+                "where state = 'change' and number = %s",
+                [reason, ", ".join(sorted(fields)), number],
+            )
+
+    def _count(self, condition: str) -> int:
+        row = self.connection.execute(
+            f"select count(*) from pg_temp.planned where state = 'change' and {condition}"  # noqa: S608
+        ).fetchone()
+        return row[0] if row else 0
 
 
-def as_text(value: Any) -> str | None:
-    """Return a value as the string the CRM is told, None where there is nothing to tell.
+def make_plan(connection: psycopg.Connection, mapping: SyncMapping, run_id: str, as_of: date) -> Plan:
+    """Compare published.customer_360 with the ledger of the mapping's target, by its rules.
 
-    Numbers are plain decimals without trailing zeros, dates YYYY-MM-DD, booleans true and false. An empty
-    text counts as nothing: told to HubSpot it would clear the property.
-    """
-    if value is None or value == "":
-        return None
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float | Decimal):
-        number = Decimal(str(value))
-        if not number.is_finite():
-            return None
-        return f"{number.normalize():f}" if number else "0"
-    if isinstance(value, date):
-        return value.isoformat()
-    return str(value)
+    An account whose CRM record is of another system is not in this one; to a webhook an account's record is itself.
+    Rules that depend on what the CRM holds are not yet applied: see `respect`.
 
-
-def make_plan(
-    connection: psycopg.Connection, target: str, fields: dict[str, str], run_id: str, as_of: date
-) -> Plan:
-    """Compare published.customer_360 with the ledger of `target`; `fields` maps CRM property → column.
-
-    `target` is <system>:<connection>; an account whose CRM record is of another system is not in this one.
-
-    Raises StratumError where a column is not there or of a type that cannot be told, or where another run
-    was published meanwhile. Rows come in the order of account_id; memory grows with the changes only.
+    Raises StratumError where a column is not there or of a type that cannot be told, or where another run was
+    published meanwhile. Rows come in the order of account_id.
     """
     with connection.transaction():
         # One snapshot: pointer, values and ledger belong together.
         connection.execute("set transaction isolation level repeatable read")
         _check_pointer(connection, run_id)
-        kinds = kinds_of(connection, fields)
-        plan = Plan(run_id, as_of, kinds, unresolved=_unresolved(connection, target))
-        with connection.cursor(name="plan") as rows:
-            rows.itersize = READ_AT_ONCE
-            rows.execute(_query(fields), [target.partition(":")[0], target, target])
-            for row in rows:
-                _add(plan, list(fields), row)
-    return plan
+        types = _types_of(connection, mapping)
+        seed = _seed(mapping, types)
+        connection.execute("drop table if exists pg_temp.suspects, pg_temp.planned")
+        published, has_doubled = _count_accounts(connection)
+        connection.execute(suspects(mapping, types, seed, has_doubled))
+        connection.execute("analyze pg_temp.suspects")
+        # Who shares a record with a suspect may be none itself: the ledger knows both.
+        if named := connection.execute(PARTNERS, {"target": mapping.target}).fetchall():
+            accounts, records = zip(*named, strict=True)
+            connection.execute(
+                suspects(mapping, types, seed, has_doubled, partners=True),
+                {"accounts": list(accounts), "records": list(records)},
+            )
+        connection.execute(planned(mapping), {"target": mapping.target})
+        connection.execute("drop table pg_temp.suspects")
+        connection.execute("create unique index on pg_temp.planned (state, number)")
+        connection.execute("analyze pg_temp.planned")
+        gone = connection.execute("select count(*) from pg_temp.planned where is_gone").fetchone()
+        unresolved = connection.execute(
+            "select count(distinct record_id) from sync.attempts where target = %s and status = 'open'",
+            [mapping.target],
+        ).fetchone()
+    kinds = {name: KINDS[types[column]][0] for name, column in mapping.columns.items()}
+    return Plan(connection, run_id, as_of, kinds, published + gone[0], unresolved[0])  # type: ignore[index]
+
+
+def _change(
+    account_id: str,
+    record_id: str,
+    values: dict[str, str | None],
+    confirmed: dict[str, str | None],
+    fingerprint: int | None,
+    is_removal: bool,
+) -> Change:
+    old = {name: confirmed[name] for name in values if name in confirmed}
+    return Change(account_id, record_id, values, old, fingerprint, is_removal)
 
 
 def _check_pointer(connection: psycopg.Connection, run_id: str) -> None:
@@ -122,88 +231,45 @@ def _check_pointer(connection: psycopg.Connection, run_id: str) -> None:
         raise StratumError(f"Another run than {run_id} was published while its sync began: sync again.")
 
 
-def kinds_of(connection: psycopg.Connection, fields: dict[str, str]) -> dict[str, str]:
-    """Return CRM field → string, number, date or bool; `fields` maps it to a column of published.customer_360.
+def _count_accounts(connection: psycopg.Connection) -> tuple[int, bool]:
+    """Return how many accounts are published, and whether an id is there twice; both from the table's key alone."""
+    row = connection.execute(
+        "select count(*), count(account_id) > count(distinct account_id) from published.customer_360"
+    ).fetchone()
+    return row  # type: ignore[return-value]
+
+
+def _seed(mapping: SyncMapping, types: dict[str, int]) -> int:
+    """Return what tells fingerprints of one mapping from another's: where a rule changes, all rows are compared anew."""
+    rules = [(name, types[rule.column], rule.model_dump()) for name, rule in mapping.fields.items()]
+    digest = hashlib.sha256(json.dumps(rules).encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)
+
+
+def kinds_of(connection: psycopg.Connection, mapping: SyncMapping) -> dict[str, str]:
+    """Return CRM field → string, number, date or bool, by its column of published.customer_360.
 
     Raises StratumError where a column is not there or of a type that cannot be told.
     """
+    types = _types_of(connection, mapping)
+    return {name: KINDS[types[column]][0] for name, column in mapping.columns.items()}
+
+
+def _types_of(connection: psycopg.Connection, mapping: SyncMapping) -> dict[str, int]:
+    """Return the type id of each column the mapping names. Raises StratumError as `kinds_of` does."""
     described = connection.execute("select * from published.customer_360 limit 0").description or []
     types = {column.name: column.type_code for column in described}
-    if missing := sorted({column for column in fields.values() if column not in types}):
+    wanted = set(mapping.columns.values())
+    if missing := sorted({*wanted, *([mapping.consent] if mapping.consent else [])} - types.keys()):
         raise StratumError(
-            f"The fields in sync.yml name {', '.join(missing)}, which published.customer_360 does not "
+            f"sync.yml names {', '.join(missing)}, which published.customer_360 does not "
             f"have. Its columns: {', '.join(types)}."
         )
-    if odd := sorted({column for column in fields.values() if types[column] not in KINDS}):
+    if odd := sorted(column for column in wanted if types[column] not in KINDS):
         raise StratumError(
             f"The fields in sync.yml name {', '.join(odd)}, whose type cannot be told to a CRM: "
             "map text, numbers, dates and booleans."
         )
-    return {name: KINDS[types[column]] for name, column in fields.items()}
-
-
-def _unresolved(connection: psycopg.Connection, target: str) -> int:
-    row = connection.execute(
-        "select count(distinct record_id) from sync.attempts where target = %s and status = 'open'", [target]
-    ).fetchone()
-    return row[0] if row else 0
-
-
-def _query(fields: dict[str, str]) -> sql.Composed:
-    columns = sql.SQL("").join(
-        sql.SQL(", account.{}").format(sql.Identifier(column)) for column in fields.values()
-    )
-    return sql.SQL("""
-        select
-            account.account_id,
-            account.own_record_id,
-            count(*) over (partition by account.account_id),
-            count(*) over (partition by account.own_record_id),
-            failure.dead_at is not null,
-            ledger.confirmed
-            {columns}
-        from (
-            select
-                customer.*,
-                case when customer.crm_system = %s then nullif(customer.crm_record_id, '') end as own_record_id
-            from published.customer_360 as customer
-        ) as account
-        left join sync.ledger as ledger
-            on ledger.target = %s and ledger.record_id = account.own_record_id
-        left join sync.failures as failure
-            on failure.target = %s and failure.record_id = account.own_record_id
-        order by account.account_id, account.own_record_id
-    """).format(columns=columns)
-
-
-def _add(plan: Plan, properties: list[str], row: tuple) -> None:
-    account_id, record_id, same_account, same_record, is_dead, confirmed, *values = row
-    plan.queried += 1
-    if reason := _hold(account_id, record_id, same_account, same_record):
-        plan.held.append(Held(account_id, record_id, reason))
-        return
-    old = confirmed or {}
-    texts = {name: as_text(value) for name, value in zip(properties, values, strict=True)}
-    # A null never overwrites what the CRM holds.
-    wanted: dict[str, str | None] = {
-        name: text for name, text in texts.items() if text is not None and old.get(name) != text
-    }
-    if not wanted:
-        plan.unchanged += 1
-        return
-    if is_dead:
-        plan.held.append(Held(account_id, record_id, "dead_letter"))
-        return
-    told_before = {name: old[name] for name in wanted if name in old}
-    plan.changes.append(Change(account_id, record_id, wanted, told_before))
-
-
-def _hold(account_id: str | None, record_id: str | None, same_account: int, same_record: int) -> str | None:
-    """Return why a row can never be sent as it is, or None."""
-    if account_id is None:
-        return "key_is_null"
-    if same_account > 1:
-        return "key_is_doubled"
-    if record_id is None:
-        return "not_in_crm"
-    return "record_is_doubled" if same_record > 1 else None
+    if mapping.consent and KINDS.get(types[mapping.consent], ("",))[0] != "bool":
+        raise StratumError(f"consent in sync.yml names {mapping.consent}, which is not a boolean column.")
+    return types

@@ -1,4 +1,4 @@
-"""Sync the newest published run to the CRM, and the dry run of it."""
+"""Sync the newest published run to the CRM."""
 
 import logging
 import time
@@ -13,7 +13,8 @@ from include.sources.config import Sources
 from include.sync.engine import Engine
 from include.sync.ledger import Ledger
 from include.sync.mapping import SyncMapping
-from include.sync.plan import HOLD_REASONS, Plan, kinds_of, make_plan
+from include.sync.plan import HOLD_REASONS, kinds_of, make_plan
+from include.sync.respect import respect
 from include.sync.setup import check_fields, set_up
 from include.sync.target import Setup
 from include.sync.targets import open_target
@@ -63,7 +64,7 @@ def sync_crm(
         books.autocommit = True
         ledger = Ledger(books, mapping.target)
         ledger.lock()
-        ledger.open_run(_published_run(books, as_of), as_of)
+        ledger.open_run(published_run(books, as_of), as_of)
         try:
             stopped = _sync(ledger, mapping, Engine(target, ledger, max_tries, sleep))
         except StratumError as error:
@@ -90,7 +91,8 @@ def sync_crm(
 
 def _sync(ledger: Ledger, mapping: SyncMapping, engine: Engine) -> str | None:
     engine.resolve()
-    plan = make_plan(ledger.connection, ledger.target, mapping.columns, ledger.run_id, ledger.as_of)
+    plan = make_plan(ledger.connection, mapping, ledger.run_id, ledger.as_of)
+    respect(engine.target, plan, mapping)
     if plan.changes:
         check_fields(engine.target, plan.kinds, mapping.make_fields)
     ledger.note_plan(plan)
@@ -115,7 +117,7 @@ def set_up_target(sources: Sources, name: str) -> Setup:
     """Make the fields the target `name` lacks, where its API allows; the rest is told as to be made by hand."""
     mapping = mapping_of(sources, name)
     with connect("syncer") as books:
-        kinds = kinds_of(books, mapping.columns)
+        kinds = kinds_of(books, mapping)
     with open_target(mapping, "syncer") as target:
         return set_up(target, kinds)
 
@@ -138,19 +140,6 @@ def raise_if_failed(result: SyncResult) -> None:
     )
 
 
-def plan_sync(sources: Sources, as_of: date, name: str) -> Plan:
-    """Return what a sync of the target would send, without any call: per record, field → new value, last confirmed one.
-
-    A field that is missing in `old` was never told: what the CRM holds there is not known. Raises StratumError as
-    `sync_crm` does.
-    """
-    mapping = mapping_of(sources, name)
-    with connect("syncer") as books:
-        books.autocommit = True
-        run_id = _published_run(books, as_of)
-        return make_plan(books, mapping.target, mapping.columns, run_id, as_of)
-
-
 def replay_dead_letters(sources: Sources, name: str, record_ids: list[str] | None = None) -> int:
     """Let the next sync send dead letters again, all or those of the records; return how many there were."""
     target = mapping_of(sources, name).target
@@ -170,7 +159,7 @@ def mapping_of(sources: Sources, name: str) -> SyncMapping:
     raise StratumError(f"No sync target '{name}'. There is {known}.")
 
 
-def _published_run(books: psycopg.Connection, as_of: date) -> str:
+def published_run(books: psycopg.Connection, as_of: date) -> str:
     """Return the run that is published. Raises StratumError where none is, or one of another date."""
     row = books.execute("select run_id, as_of_date from published.current_run").fetchone()
     if row is None:

@@ -174,7 +174,8 @@ def grant_all(owner: psycopg.Connection) -> None:
     for role in ROLES:
         owner.execute(sql.SQL("grant connect on database {} to {}").format(database, _identifier(role)))
     # PostgreSQL lets everybody make temporary tables unless somebody took that away.
-    owner.execute(sql.SQL("grant temporary on database {} to {}").format(database, _identifier("scorer")))
+    for role in ("scorer", "syncer"):
+        owner.execute(sql.SQL("grant temporary on database {} to {}").format(database, _identifier(role)))
     schemas = sorted({schema for _, schema in SCHEMA_GRANTS})
     for schema in schemas:
         for role in ROLES:

@@ -1,6 +1,5 @@
 """What the CRM is told, against the real sandbox server and the unmodified official client."""
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
@@ -10,11 +9,11 @@ import pytest
 
 from include.errors import StratumError, TransientError
 from include.sources.config import Sources
+from include.sync.dry_run import FieldChange, RecordChange, plan_sync
 from include.sync.ledger import Ledger
 from include.sync.mapping import FieldRule
 from include.sync.run import (
     SyncResult,
-    plan_sync,
     raise_if_failed,
     replay_dead_letters,
     set_up_target,
@@ -451,10 +450,12 @@ def test_a_dry_run_shows_old_and_new_and_calls_nobody(stage: Stage) -> None:
     calls = stage.crm.sandbox.calls.by_endpoint.total()
     stage.publish(row(0, tier="S"), row(1), ("B1", None, "C", "1", True))
     plan = plan_sync(stage.sources, AS_OF, "crm")
-    assert [dataclasses.astuple(change) for change in plan.changes] == [
-        ("A0000", record_id(0), {"stratum_tier": "S"}, {"stratum_tier": "A"})
+    assert plan.records == [
+        RecordChange(
+            "A0000", record_id(0), False, [FieldChange("stratum_tier", "A", "S", "confirmed", "changed")]
+        )
     ]
-    assert (plan.queried, plan.unchanged, dict(plan.held_reasons)) == (3, 1, {"not_in_crm": 1})
+    assert (plan.queried, plan.changes, plan.unchanged, plan.held) == (3, 1, 1, {"not_in_crm": 1})
     assert stage.crm.sandbox.calls.by_endpoint.total() == calls
 
 

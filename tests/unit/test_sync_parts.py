@@ -2,14 +2,11 @@
 
 import json
 import uuid
-from datetime import date
-from decimal import Decimal
 
 import pytest
 
 from include.connections import get_connection
 from include.errors import StratumError
-from include.sync.plan import as_text
 from include.sync.target import Row, same_text
 from include.sync.targets.hubspot import read_answer
 
@@ -60,30 +57,6 @@ def test_a_connection_that_is_none_is_said_in_one_line(
     with pytest.raises(StratumError, match=words) as refused:
         get_connection("my_crm")
     assert "\n" not in str(refused.value)
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (None, None),
-        ("", None),
-        ("S", "S"),
-        (True, "true"),
-        (False, "false"),
-        (0, "0"),
-        (Decimal("0.00"), "0"),
-        (Decimal("-0.00"), "0"),
-        (Decimal("100.50"), "100.5"),
-        (Decimal("120000.00"), "120000"),
-        (Decimal("-3.10"), "-3.1"),
-        (1e21, "1000000000000000000000"),
-        (0.1, "0.1"),
-        (Decimal("NaN"), None),
-        (date(2026, 6, 30), "2026-06-30"),
-    ],
-)
-def test_a_value_is_told_as_plain_text(value: object, text: str | None) -> None:
-    assert as_text(value) == text
 
 
 @pytest.mark.parametrize(

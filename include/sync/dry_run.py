@@ -1,0 +1,156 @@
+"""The dry run: what a sync would tell, field by field, and what cannot be known without asking the CRM."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import date
+
+from include.sources.config import Sources
+from include.sync.mapping import SyncMapping
+from include.sync.plan import Change, Plan, make_plan
+from include.sync.respect import Shown, present_values, respect
+from include.sync.run import mapping_of, published_run
+from include.sync.target import Target
+from include.sync.targets import open_target
+from include.warehouse.connect import connect
+
+
+@dataclass(frozen=True)
+class FieldChange:
+    """One field of one record: `old` is what the CRM holds (`known` is 'read') or what it last confirmed ('confirmed').
+
+    With `known` 'no' nobody can say what is there: the field was never told, and the CRM was not read.
+    `kind` is first (never told), changed, cleared, or same (the CRM already holds the new value).
+    """
+
+    name: str
+    old: str | None
+    new: str | None
+    known: str
+    kind: str
+    has_drifted: bool = False
+    """Whether the CRM holds another value than it last confirmed: somebody changed it there."""
+
+
+@dataclass(frozen=True)
+class RecordChange:
+    """One record of the dry run; `is_there` is false where the CRM was read and has no such record."""
+
+    account_id: str
+    record_id: str
+    is_removal: bool
+    fields: list[FieldChange]
+    is_there: bool = True
+
+
+@dataclass
+class DryRun:
+    """What a sync would do; queried = changes + unchanged + held. Nothing was written anywhere."""
+
+    target: str
+    run_id: str
+    as_of: date
+    queried: int
+    changes: int
+    unchanged: int
+    held: dict[str, int]
+    """Reason → rows."""
+    removals: int
+    """Of the changes, those that clear what was told of accounts that are gone or withdrew their consent."""
+    unresolved: int
+    """Records with an attempt that has no answer yet: a sync reads them back first, and plans then."""
+    was_read: bool
+    """Whether the old values are the CRM's present ones. Rows that are unchanged or held were not read."""
+    cannot_know: list[str]
+    """What this dry run cannot tell, in words."""
+    kinds: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Field → kind of change → records."""
+    drifted: int = 0
+    """Fields of which the CRM holds another value than it last confirmed; known where it was read."""
+    not_there: int = 0
+    """Records that the CRM does not have; known where it was read."""
+    records: list[RecordChange] = field(default_factory=list)
+    """The first of the changes, as many as were asked for."""
+
+
+def plan_sync(sources: Sources, as_of: date, name: str, read: bool = False, limit: int = 20) -> DryRun:
+    """Return what a sync of the target would send, and the first `limit` records of it; nothing is sent or written.
+
+    With `read` the CRM is asked for the present values of the records that would be told; without, no call is made.
+    Raises StratumError as `sync_crm` does.
+    """
+    mapping = mapping_of(sources, name)
+    with connect("syncer") as books:
+        books.autocommit = True
+        plan = make_plan(books, mapping, published_run(books, as_of), as_of)
+        if not read:
+            return _dry_run(plan, mapping, None, limit)
+        with open_target(mapping, "syncer") as target:
+            respect(target, plan, mapping)
+            return _dry_run(plan, mapping, target, limit)
+
+
+def _dry_run(plan: Plan, mapping: SyncMapping, target: Target | None, limit: int) -> DryRun:
+    asked = target if target is not None and target.can_read else None
+    done = DryRun(
+        target=mapping.target,
+        run_id=plan.run_id,
+        as_of=plan.as_of,
+        queried=plan.queried,
+        changes=len(plan.changes),
+        unchanged=plan.unchanged,
+        held=dict(plan.held_reasons),
+        removals=plan.removals,
+        unresolved=plan.unresolved,
+        was_read=asked is not None,
+        cannot_know=_cannot_know(mapping, target),
+    )
+    counts: Counter[tuple[str, str]] = Counter()
+    for some in plan.changes.chunks():
+        shown = present_values(asked, [change for _, change in some]) if asked else {}
+        for _, change in some:
+            record = _record(asked, change, shown.get(change.record_id))
+            counts.update((each.name, each.kind) for each in record.fields)
+            done.drifted += sum(each.has_drifted for each in record.fields)
+            done.not_there += not record.is_there
+            if len(done.records) < limit:
+                done.records.append(record)
+    for (name, kind), records in sorted(counts.items()):
+        done.kinds.setdefault(name, {})[kind] = records
+    return done
+
+
+def _cannot_know(mapping: SyncMapping, target: Target | None) -> list[str]:
+    if target is not None and target.can_read:
+        return []
+    guarded = [name for name, rule in mapping.fields.items() if rule.overwrite != "always"]
+    unknown = [
+        "what the CRM holds now: fields never told have no old value, and an edit made there is not seen"
+    ]
+    if guarded:
+        unknown.append(f"whether {', '.join(guarded)} may be overwritten: that depends on what the CRM holds")
+    if mapping.removal == "clear" and (target is None or target.can_read):
+        unknown.append("whether what is to be cleared is still ours: that depends on what the CRM holds")
+    return unknown
+
+
+def _record(target: Target | None, change: Change, shown: Shown | None) -> RecordChange:
+    fields = [_field(target, name, new, change, shown) for name, new in change.values.items()]
+    is_there = target is None or shown is not None
+    return RecordChange(change.account_id, change.record_id, change.is_removal, fields, is_there)
+
+
+def _field(
+    target: Target | None, name: str, new: str | None, change: Change, shown: Shown | None
+) -> FieldChange:
+    kind = "cleared" if new is None else "changed" if name in change.old else "first"
+    if target is None or shown is None:
+        return FieldChange(name, change.old.get(name), new, "confirmed" if name in change.old else "no", kind)
+    held = shown.get(name)
+    return FieldChange(
+        name,
+        held,
+        new,
+        "read",
+        "same" if target.is_same(new, held) else kind,
+        name in change.old and not target.is_same(change.old[name], held),
+    )
