@@ -14,7 +14,7 @@ from pathlib import Path
 
 import uvicorn
 
-from include.sandbox.app import Sandbox
+from include.sandbox.app import BURST_CALLS, Sandbox
 from include.sandbox.salesforce.app import SalesforceSandbox
 from include.sandbox.salesforce.store import Store as SalesforceStore
 from include.sandbox.store import Store
@@ -29,6 +29,9 @@ def main() -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--state", type=Path, required=True)
+    parser.add_argument(
+        "--burst-calls", type=int, default=BURST_CALLS, help="HubSpot's limit for ten seconds"
+    )
     arguments = parser.parse_args()
     token = os.environ.get("STRATUM_SANDBOX_TOKEN")
     if not token:
@@ -52,7 +55,7 @@ def main() -> int:
     if missing := store.missing_kinds():
         store.seed_records(each for each in records() if each.kind in missing)
     org = SalesforceStore(arguments.state.with_suffix(".salesforce.db"))
-    app = Sandbox(store, token).app()
+    app = Sandbox(store, token, arguments.burst_calls).app()
     app.routes.extend(SalesforceSandbox(org, token).app().routes)
     config = uvicorn.Config(
         app,

@@ -1,5 +1,6 @@
 """The books of a sync: runs, attempts, what the CRM confirmed, what it refused. Each call here is one commit."""
 
+import json
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -99,22 +100,20 @@ class Ledger:
     def attempt(self, changes: list[Change]) -> list[Attempt]:
         """Note, before the call, what is about to be sent."""
         attempts = [Attempt(uuid.uuid4(), change) for change in changes]
-        with self.connection.transaction(), self.connection.cursor() as cursor:
-            cursor.executemany(
-                "insert into sync.attempts (attempt_id, sync_id, target, record_id, account_id, payload) "
-                "values (%s, %s, %s, %s, %s, %s)",
-                [
-                    (
-                        attempt.attempt_id,
-                        self.sync_id,
-                        self.target,
-                        attempt.change.record_id,
-                        attempt.change.account_id,
-                        Jsonb(attempt.change.values),
-                    )
-                    for attempt in attempts
-                ],
-            )
+        self.connection.execute(
+            "insert into sync.attempts (attempt_id, sync_id, target, record_id, account_id, payload) "
+            "select attempt_id, %s, %s, record_id, account_id, payload::jsonb "
+            "from unnest(%s::uuid[], %s::text[], %s::text[], %s::text[]) "
+            "as told (attempt_id, record_id, account_id, payload)",
+            [
+                self.sync_id,
+                self.target,
+                [attempt.attempt_id for attempt in attempts],
+                [change.record_id for change in changes],
+                [change.account_id for change in changes],
+                [json.dumps(change.values) for change in changes],
+            ],
+        )
         return attempts
 
     def note_job(self, attempts: list[Attempt], job_id: str) -> None:
@@ -154,45 +153,39 @@ class Ledger:
                 )
 
     def _write_ledger(self, cursor: psycopg.Cursor, changes: list[Change]) -> None:
-        cursor.executemany(
+        cursor.execute(
             "insert into sync.ledger as held (target, record_id, account_id, confirmed, sync_id, seen) "
-            "values (%s, %s, %s, %s, %s, %s) on conflict (target, record_id) do update set "
+            "select %s, record_id, account_id, confirmed::jsonb, %s, seen "
+            "from unnest(%s::text[], %s::text[], %s::text[], %s::bigint[]) "
+            "as told (record_id, account_id, confirmed, seen) "
+            "on conflict (target, record_id) do update set "
             "account_id = excluded.account_id, confirmed = held.confirmed || excluded.confirmed, "
             "confirmed_at = clock_timestamp(), sync_id = excluded.sync_id, seen = excluded.seen",
             [
-                (
-                    self.target,
-                    change.record_id,
-                    change.account_id,
-                    Jsonb(change.values),
-                    self.sync_id,
-                    change.fingerprint,
-                )
-                for change in changes
+                self.target,
+                self.sync_id,
+                [change.record_id for change in changes],
+                [change.account_id for change in changes],
+                [json.dumps(change.values) for change in changes],
+                [change.fingerprint for change in changes],
             ],
         )
 
     def _write_deliveries(self, cursor: psycopg.Cursor, attempts: list[Attempt], proof: str) -> None:
         # Run and date are those of the sync that sent the value, which may be a crashed one.
-        cursor.executemany(
+        cursor.execute(
             "insert into sync.deliveries (sync_id, run_id, as_of_date, target, account_id, record_id, field, "
-            "old_value, new_value, attempt_id, proof) select %s, runs.run_id, runs.as_of_date, %s, %s, %s, "
-            "%s, %s, %s, attempt_id, %s from sync.attempts join sync.runs using (sync_id) "
-            "where attempt_id = %s",
+            "old_value, new_value, attempt_id, proof) "
+            "select %s, runs.run_id, runs.as_of_date, attempt.target, attempt.account_id, attempt.record_id, "
+            "field.name, told.old::jsonb ->> field.name, field.value, attempt_id, %s "
+            "from unnest(%s::uuid[], %s::text[]) with ordinality as told (attempt_id, old, place) "
+            "join sync.attempts as attempt using (attempt_id) join sync.runs as runs using (sync_id) "
+            "cross join lateral jsonb_each_text(attempt.payload) as field (name, value) order by told.place",
             [
-                (
-                    self.sync_id,
-                    self.target,
-                    attempt.change.account_id,
-                    attempt.change.record_id,
-                    name,
-                    attempt.change.old.get(name),
-                    value,
-                    proof,
-                    attempt.attempt_id,
-                )
-                for attempt in attempts
-                for name, value in attempt.change.values.items()
+                self.sync_id,
+                proof,
+                [attempt.attempt_id for attempt in attempts],
+                [json.dumps(attempt.change.old) for attempt in attempts],
             ],
         )
 

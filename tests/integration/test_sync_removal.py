@@ -8,7 +8,7 @@ from hubspot.crm.companies import PublicMergeInput
 
 from tests.conftest import Warehouse
 from tests.integration.sandbox_fixture import record_id
-from tests.integration.sync_stage import FIELDS, Stage, row, staged
+from tests.integration.sync_rules_stage import FIELDS, Stage, row, staged
 
 
 @pytest.fixture

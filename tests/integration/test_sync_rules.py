@@ -10,7 +10,7 @@ import pytest
 from include.errors import StratumError
 from tests.conftest import Warehouse
 from tests.integration.sandbox_fixture import record_id
-from tests.integration.sync_stage import FIELDS, Stage, row, staged
+from tests.integration.sync_rules_stage import FIELDS, Stage, row, staged
 
 CLEARING = {"stratum_tier": {"column": "tier", "when_null": "clear"}, "stratum_revenue": "revenue"}
 

@@ -171,6 +171,14 @@ WRONG_SYNC = {
         "crm: {system: hubspot, fields: {a: tier}, brakes: {max_tier_changes: 20}}",
         "sync.crm.brakes.max_tier_changes: Input should be less than or equal to 1, but it is 20",
     ),
+    "a rule that needs reading, of a target that cannot be read": (
+        "hook: {system: webhook, fields: {a: {column: tier, overwrite: if_ours}, b: tier}}",
+        "overwrite of a depends on what the target holds, and a webhook cannot be read",
+    ),
+    "a rule that clears what it may not overwrite": (
+        "crm: {system: hubspot, fields: {a: {column: tier, when_null: clear, overwrite: if_empty}}}",
+        "when_null: clear needs overwrite: if_ours or always",
+    ),
     "no mapping": ("- crm", "must be a mapping of targets"),
 }
 
