@@ -124,7 +124,7 @@ class Session(requests.Session):
             self._take()
             try:
                 response = self._answer(method, url, *arguments, **options)
-            except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            except requests.RequestException as error:
                 reason = type(error).__name__
             else:
                 if response.status_code == 429:
@@ -156,7 +156,12 @@ class Session(requests.Session):
     def _answer(self, method: str, url: str, *arguments: Any, **options: Any) -> requests.Response:
         options["stream"] = True
         response = super().request(method, url, *arguments, **options)
-        response._content = read_whole(response.raw, url)
+        try:
+            response._content = read_whole(response.raw, url)
+        except urllib3.exceptions.ProtocolError as error:
+            raise requests.exceptions.ChunkedEncodingError(error) from None
+        except urllib3.exceptions.HTTPError as error:
+            raise requests.exceptions.ConnectionError(error) from None
         if response.headers.get("Content-Type", "").startswith("text/csv"):
             response.encoding = (
                 "utf-8"  # which the client would take for Latin-1 where the header does not say

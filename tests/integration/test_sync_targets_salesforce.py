@@ -1,7 +1,6 @@
-"""What Salesforce is told through collections and jobs, read back by the unmodified official client; and jobs that end badly."""
+"""What Salesforce is told by collections and by jobs, read back by the unmodified official client; jobs that end badly."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -68,7 +67,11 @@ class Crash(Exception):
 
 @JOBS
 def test_values_of_every_kind_arrive_as_they_were_told(
-    crm: Running, client: Salesforce, target: SalesforceTarget, monkeypatch: pytest.MonkeyPatch, rows_a_call: int
+    crm: Running,
+    client: Salesforce,
+    target: SalesforceTarget,
+    monkeypatch: pytest.MonkeyPatch,
+    rows_a_call: int,
 ) -> None:
     monkeypatch.setattr(salesforce, "COLLECTION_ROWS", rows_a_call)
     # A zone whose midnight is the day before in UTC, and one whose is not.
@@ -93,7 +96,11 @@ def test_values_of_every_kind_arrive_as_they_were_told(
 
 @JOBS
 def test_a_null_clears_its_field_and_no_other(
-    crm: Running, client: Salesforce, target: SalesforceTarget, monkeypatch: pytest.MonkeyPatch, rows_a_call: int
+    crm: Running,
+    client: Salesforce,
+    target: SalesforceTarget,
+    monkeypatch: pytest.MonkeyPatch,
+    rows_a_call: int,
 ) -> None:
     monkeypatch.setattr(salesforce, "COLLECTION_ROWS", rows_a_call)
     sent = rows(crm, *[{TEXT: "kept", NUMBER: "1", DATE: "2026-06-30", FLAG: "true"}] * 2)
@@ -111,7 +118,11 @@ def test_a_null_clears_its_field_and_no_other(
 
 @JOBS
 def test_a_row_that_does_not_fit_is_refused_alone_with_salesforces_reason(
-    crm: Running, client: Salesforce, target: SalesforceTarget, monkeypatch: pytest.MonkeyPatch, rows_a_call: int
+    crm: Running,
+    client: Salesforce,
+    target: SalesforceTarget,
+    monkeypatch: pytest.MonkeyPatch,
+    rows_a_call: int,
 ) -> None:
     monkeypatch.setattr(salesforce, "COLLECTION_ROWS", rows_a_call)
     sent = rows(crm, {TEXT: "fits"}, {TEXT: "x" * 256}, {TEXT: "fits too"})
@@ -149,7 +160,9 @@ def test_two_thousand_rows_are_one_job_whose_results_come_in_another_order(
     assert len(jobs) == 1
     assert answer.confirmed == sent
     assert target.calls - calls < 12
-    assert {each["request"] for each in crm.org.written() if each["values"].get(TEXT) == "text 7"} >= {jobs[0]}
+    assert {each["request"] for each in crm.org.written() if each["values"].get(TEXT) == "text 7"} >= {
+        jobs[0]
+    }
 
 
 def test_a_csv_of_more_bytes_than_a_job_takes_is_refused_so_that_it_is_halved(
@@ -252,7 +265,9 @@ def test_results_that_break_off_leave_their_rows_open(
     steps = target._bulk._steps
     original = steps.get_ingest_results
     monkeypatch.setattr(
-        steps, "get_ingest_results", lambda job, kind: original(job, kind)[:-8] if "succ" in kind else original(job, kind)
+        steps,
+        "get_ingest_results",
+        lambda job, kind: original(job, kind)[:-8] if "succ" in kind else original(job, kind),
     )
     answer = target.write(three, lambda job_id: None)
     assert (len(answer.confirmed), len(answer.missing)) == (2, 1)
@@ -277,7 +292,10 @@ def test_setup_makes_and_grants_what_it_may_and_names_the_rest(
     done = target.setup(kinds, make=True)
     assert (done.made, list(done.by_hand)) == (["Stratum_New__c"], ["Stratum_Nowhere", "Own__c"])
     assert "whose API name will end with __c" in done.by_hand["Stratum_Nowhere"]
-    assert done.by_hand["Own__c"] == "a custom field of Account, type Date, granted to the user of the connection"
+    assert (
+        done.by_hand["Own__c"]
+        == "a custom field of Account, type Date, granted to the user of the connection"
+    )
     (made,) = [each for each in client.Account.describe()["fields"] if each["name"] == "Stratum_New__c"]
     assert (made["type"], made["updateable"]) == ("double", True)
     # A second set-up, of which the first one's answer was lost, makes nothing twice.
@@ -292,5 +310,5 @@ def test_a_field_that_salesforce_does_not_let_us_make_is_left_to_a_person(
 ) -> None:
     done = target.setup({"Stratum_A_Name_That_Is_Longer_Than_Forty_Characters__c": "string"}, make=True)
     assert done.made == []
-    ((name, how),) = done.by_hand.items()
+    ((_, how),) = done.by_hand.items()
     assert "Salesforce said: HTTP 400: FIELD_INTEGRITY_EXCEPTION" in how

@@ -98,7 +98,8 @@ def _grant(client: Salesforce, object_name: str, name: str, asked: Asks) -> None
     else:
         rights = {"Name": PERMISSION_SET, "Label": "Stratum sync"}
         path = "sobjects/PermissionSet/"
-        set_id = asked(lambda: client.restful(path, method="POST", json=rights))["id"]
+        made: Any = asked(lambda: client.restful(path, method="POST", json=rights))
+        set_id = made["id"]
     query = f"select Id from FieldPermissions where ParentId = '{set_id}' and Field = '{field}'"  # noqa: S608
     if asked(lambda: client.query(query))["records"]:
         return
