@@ -32,6 +32,7 @@ from include.sandbox.objects import (
     read_record,
     search,
 )
+from include.sandbox.spoiled import malformed, trickled
 from include.sandbox.store import COMPANIES, READ_ONLY, Store
 
 # https://developers.hubspot.com/docs/developer-tooling/platform/usage-guidelines: private apps of
@@ -39,6 +40,7 @@ from include.sandbox.store import COMPANIES, READ_ONLY, Store
 BURST_CALLS = 190
 BURST_WINDOW_S = 10.0
 LONGEST_TEXT = 65_536  # of a property's value
+DAILY_CALLS = 625_000  # of a Professional account; told, not kept
 
 Endpoint = Callable[["Sandbox", Request, Any], Response]
 
@@ -75,6 +77,7 @@ class Sandbox:
                 Route("/health", _health),
                 Route("/sandbox/faults", self._guarded(set_faults, counted=False), methods=["POST"]),
                 Route("/sandbox/calls", self._guarded(show_calls, counted=False)),
+                Route("/sandbox/writes", self._guarded(show_writes, counted=False)),
                 Route(f"{objects}/batch/update", self._guarded(update_batch), methods=["POST"]),
                 Route(records, self._guarded(list_records)),
                 Route(f"{records}/search", self._guarded(search, reads=True), methods=["POST"]),
@@ -104,6 +107,7 @@ class Sandbox:
                     self.calls.by_endpoint[endpoint.__name__] += 1
                     await self._misbehave()
                 answer = endpoint(self, request, _parse(await request.body()))
+                answer.headers["x-hubspot-ratelimit-daily"] = str(DAILY_CALLS)
                 only_reads = reads or request.method == "GET"
                 if counted and only_reads and self.faults.take("cut_answer"):
                     return cut_off()
@@ -175,6 +179,11 @@ def show_calls(sandbox: Sandbox, request: Request, body: Any) -> Response:
     return JSONResponse({"by_endpoint": sandbox.calls.by_endpoint, "writes": sandbox.calls.writes})
 
 
+def show_writes(sandbox: Sandbox, request: Request, body: Any) -> Response:
+    """Answer the log of rows written by batch updates, of all records or of `record_id`; see Store.written."""
+    return JSONResponse(sandbox.store.written(request.query_params.get("record_id")))
+
+
 def update_batch(sandbox: Sandbox, request: Request, body: Any) -> Response:
     """Update companies by record id: 200, 207 with the refused rows, or 400 for the whole batch."""
     started = datetime.now(UTC)
@@ -182,9 +191,12 @@ def update_batch(sandbox: Sandbox, request: Request, body: Any) -> Response:
     faults = sandbox.faults
     inputs = inputs_of(body, BATCH_LIMIT)
     if faults.take("server_error"):
-        raise Failure(502, "UNKNOWN", "Bad gateway")
+        raise Failure(faults.server_error_status, "UNKNOWN", "Bad gateway")
     if any(each["id"] in faults.reject_batch_ids for each in inputs):
-        raise Failure(400, "VALIDATION_ERROR", "One or more rows of the batch are not valid")
+        reason = "One or more rows of the batch are not valid"
+        raise Failure(faults.reject_batch_status, "VALIDATION_ERROR", reason)
+    if faults.take("drop_before"):
+        return cut_off()
     _check_names(sandbox.store, inputs)
     if faults.take("empty_complete"):
         return batch([], [], started)
@@ -196,14 +208,23 @@ def update_batch(sandbox: Sandbox, request: Request, body: Any) -> Response:
         else:
             changes.append((each["id"], {k: str(v) for k, v in (each.get("properties") or {}).items()}))
     sandbox.store.update(changes, started)
-    answer = batch(_results(sandbox.store, inputs, changes), errors, started)
-    return cut_off() if faults.take("drop_answer") else answer
+    traces = {each["id"]: each.get("objectWriteTraceId") for each in inputs}
+    sandbox.store.log_writes([(each, traces[each], values) for each, values in changes], started)
+    return _struck(faults, batch(_results(sandbox.store, traces, changes), errors, started))
+
+
+def _struck(faults: Faults, answer: Response) -> Response:
+    """Return what the client gets of a batch that was carried out."""
+    if faults.take("drop_answer"):
+        return cut_off()
+    if faults.take("malformed"):
+        return malformed(answer)
+    return trickled(answer, faults.trickle_s) if faults.take("trickle") else answer
 
 
 def _results(
-    store: Store, inputs: list[dict[str, Any]], changes: list[tuple[str, dict[str, str]]]
+    store: Store, traces: dict[str, str | None], changes: list[tuple[str, dict[str, str]]]
 ) -> list[dict[str, Any]]:
-    traces = {each["id"]: each.get("objectWriteTraceId") for each in inputs}
     results = []
     for record_id, values in changes:
         row = store.find(record_id)

@@ -30,7 +30,9 @@ class Faults(Switches):
     refuse_ids: list[str] = field(default_factory=list)
     """Records whose row in a batch update is refused (207)."""
     reject_batch_ids: list[str] = field(default_factory=list)
-    """Records that make a batch update fail as a whole (400)."""
+    """Records that make a batch update fail as a whole, with `reject_batch_status`."""
+    reject_batch_status: int = 400
+    """The status of those."""
     missing_scopes: list[str] = field(default_factory=list)
     """Object types whose records answer 403: the token may not read them."""
     missing_objects: list[str] = field(default_factory=list)
@@ -42,11 +44,21 @@ class Faults(Switches):
     secondly_limited: int = 0
     """The next n searches answer 429 of the limit by the second."""
     server_error: int = 0
-    """The next n batch updates and merges answer 502 and write nothing."""
+    """The next n batch updates and merges answer `server_error_status` and write nothing."""
+    server_error_status: int = 502
+    """The status of those."""
     unavailable: int = 0
     """The next n calls of any kind answer 503."""
     drop_answer: int = 0
     """The next n batch updates and merges write and then cut the connection."""
+    drop_before: int = 0
+    """The next n batch updates are not carried out, and the connection is cut in the middle of the answer."""
+    malformed: int = 0
+    """The next n batch updates are carried out, and answered with JSON that breaks off."""
+    trickle: int = 0
+    """The next n batch updates are carried out, and the answer comes byte by byte, each after `trickle_s`."""
+    trickle_s: float = 0.02
+    """How long each byte of those takes."""
     hang_after: int = 0
     """The next n calls that write are carried out, and the answer comes after `hang_s`."""
     hang_s: float = 30.0

@@ -55,6 +55,14 @@ create table if not exists history (
 create index if not exists history_of on history (record_id, property, seq);
 create table if not exists property_groups (name text primary key, label text not null);
 create table if not exists properties (name text primary key, definition text not null);
+create table if not exists writes (
+    seq integer primary key autoincrement,
+    at text not null,
+    record_id text not null,
+    trace text,
+    written text not null
+);
+create index if not exists writes_of on writes (record_id, seq);
 """
 # A state file that an older version made knows companies alone.
 FROM_COMPANIES_ALONE = """
@@ -275,6 +283,25 @@ class Store:
                     [json.dumps(held), stamp(now), row["id"]],
                 )
                 self._written[row["id"]] = time.monotonic()
+
+    def log_writes(self, rows: list[tuple[str, str | None, dict[str, str]]], now: datetime) -> None:
+        """Write down rows that a batch update applied: record id as it was sent, objectWriteTraceId, values."""
+        with self.db:
+            self.db.executemany(
+                "insert into writes (at, record_id, trace, written) values (?, ?, ?, ?)",
+                [(stamp(now), each, trace, json.dumps(values)) for each, trace, values in rows],
+            )
+
+    def written(self, record_id: str | None = None) -> list[dict[str, Any]]:
+        """Return the rows batch updates applied, oldest first: at, record_id, trace, values; of one record, or all."""
+        rows = self.db.execute(
+            "select * from writes where ? is null or record_id = ? order by seq", [record_id, record_id]
+        )
+        return [
+            {name: row[name] for name in ("at", "record_id", "trace")}
+            | {"values": json.loads(row["written"])}
+            for row in rows
+        ]
 
     def archive(self, record_id: str, now: datetime, kind: str = COMPANIES) -> None:
         """Move a record to the recycling bin; nothing happens where it is there or unknown."""

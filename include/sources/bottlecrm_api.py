@@ -84,19 +84,38 @@ class BottleCrmApi:
         Raises Refused for a no, TransientError where there is no sensible answer after 31 s of trying,
         StratumError where what answers is no BottleCRM.
         """
+        return self._ask("GET", path, query=query)
+
+    def patch(self, path: str, values: dict[str, Any]) -> Answer:
+        """Change a record once. Raises as `get`, and TransientError as soon as the answer is lost."""
+        return self._ask("PATCH", path, values)
+
+    def post(self, path: str, values: dict[str, Any]) -> Answer:
+        """Make a record once. Raises as `patch`."""
+        return self._ask("POST", path, values)
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        values: dict[str, Any] | None = None,
+        query: dict[str, str] | None = None,
+    ) -> Answer:
+        """Make a request; what writes (has `values`) is repeated only where it was turned away."""
         backoff = iter(BACKOFF_S)
         while True:
             self.calls += 1
-            wait = 0.0
+            wait, may_repeat = 0.0, values is None
             try:
-                response = self._http.get(path, params=query)
+                response = self._http.request(method, path, params=query, json=values)
                 if response.status_code != 429 and response.status_code < 500:
                     return self._read(response)
                 reason = f"HTTP {response.status_code}"
                 wait = _retry_after(response)
+                may_repeat |= response.status_code == 429
             except httpx.TransportError as error:
                 reason = type(error).__name__
-            pause = next(backoff, None)
+            pause = next(backoff, None) if may_repeat else None
             if pause is None or wait > MAX_WAIT_S:
                 raise TransientError(
                     f"BottleCRM at {self.host} does not answer ({reason}). Is it up? Try again later."
@@ -167,7 +186,8 @@ class BottleCrmApi:
             )
         at = parsedate_to_datetime(response.headers["date"])
         if response.status_code >= 400:
-            raise Refused(response.status_code, str(body.get("detail") or "no reason given"), at)
+            reason = body.get("detail") or body.get("errors") or "no reason given"
+            raise Refused(response.status_code, str(reason), at)
         return Answer(body, at)
 
 

@@ -20,7 +20,7 @@ from include.sources.cursors import Position, keep_position, position_of
 from include.sources.loads import Load, bind_company, landing, record_absent
 from include.sources.resolution import resolve_records
 from include.sources.row_sources import Company
-from include.sources.salesforce_api import OutOfReach, SalesforceApi
+from include.sources.salesforce_api import OutOfReach, SalesforceApi, salesforce
 from include.sources.salesforce_versions import HISTORY_FIELDS, Kind, Past, Row, kinds, timeline
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,11 @@ class _Pulled:
 
 
 def ingest_salesforce(
-    sources: Sources, as_of: date, *, sleep: Callable[[float], None] = time.sleep
+    sources: Sources,
+    as_of: date,
+    *,
+    clock: Callable[[], float] = time.time,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> dict[str, Load]:
     """Land the CRM as of the end of `as_of`: one load per entity, by name. `sources.crm` is a Salesforce.
 
@@ -58,8 +62,8 @@ def ingest_salesforce(
     if sources.crm is None:
         raise ValueError("the sources name no CRM")
     company, end = sources.company, day_end(as_of, sources.company.timezone)
-    api = SalesforceApi(get_login(sources.crm.connection), sleep)
-    pulled = {kind: _pull(api, kind) for kind in kinds(sources.crm.account_number_field)}
+    with salesforce(get_login(sources.crm.connection), "loader", clock, sleep) as api:
+        pulled = {kind: _pull(api, kind) for kind in kinds(sources.crm.account_number_field)}
     log.info("Salesforce was asked %d times; of the day's calls: %s.", api.calls, api.usage or "not told")
     loads: dict[str, Load] = {}
     for kind, found in pulled.items():

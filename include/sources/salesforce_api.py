@@ -3,13 +3,16 @@
 import csv
 import io
 import logging
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
+import urllib3
 from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies
 from simple_salesforce import Salesforce, SalesforceLogin
@@ -22,6 +25,9 @@ from simple_salesforce.exceptions import (
 
 from include.connections import LoginConnection
 from include.errors import StratumError, TransientError
+from include.sync.limits import Alone, Limiter, limiter
+from include.sync.target import Refused
+from include.sync.trickle import read_whole
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +37,11 @@ BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 TURNED_AWAY_S = 10.0  # to wait after a 429 that names no time
 RATE_PATIENCE_S = 120.0  # a limit that lasts longer is the one of the day
 NO_CALLS_LEFT = "REQUEST_LIMIT_EXCEEDED"
+# https://developer.salesforce.com/docs/atlas.en-us.salesforce_app_limits_cheatsheet.meta/salesforce_app_limits_cheatsheet/
+# salesforce_app_limits_platform_api.htm: the calls of any 24 hours are limited, 100,000 and 1,000 for each licence with
+# Enterprise Edition, 15,000 with Developer Edition; the header Sforce-Limit-Info tells. None is counted by the second.
+DAILY_CALLS = 15_000
+USAGE = re.compile(r"api-usage=\d+/(\d+)")
 OUT_OF_REACH = ("INVALID_TYPE", "INSUFFICIENT_ACCESS", "FUNCTIONALITY_NOT_ENABLED")
 """What Salesforce's codes begin with where the user may not read an object type, or the edition has none of it."""
 LOGIN_EXTRAS = {
@@ -50,6 +61,14 @@ class OutOfReach(Exception):
     """The user may not read an object type, or there is none of that name."""
 
 
+class TurnedAway(TransientError):
+    """Salesforce, or our share of its day, let no call through: nothing was done."""
+
+
+class Silent(TransientError):
+    """Salesforce did not answer, or not sensibly."""
+
+
 class Elsewhere(HTTPAdapter):
     """Sends what is meant for Salesforce's addresses, which the client builds itself, to one base URL."""
 
@@ -65,57 +84,93 @@ class Elsewhere(HTTPAdapter):
         return super().send(request, *arguments, **options)
 
 
-class _Session(requests.Session):
+class Session(requests.Session):
     """The session the client makes its calls on.
 
     It waits out 429, repeats what a server fault or a lost connection interrupted (reading twice harms nothing, and
-    a query job that is made twice is left to expire), and answers an expired session with one new login. `calls`
-    counts requests made, `usage` is what Salesforce said last of the day's calls, `page_rows` of the last page.
+    a job that is made twice is left to expire), and answers an expired session with one new login. Within `once` a
+    call whose answer is lost is not repeated. `calls` counts requests made, `usage` is what Salesforce said last of the
+    day's calls, `page_rows` of the last page.
     """
 
     def __init__(self, base_url: str | None, sleep: Callable[[float], None]) -> None:
         super().__init__()
         self.sleep = sleep
+        self.limiter: Limiter | Alone = Alone(sleep)
         self.calls = 0
         self.usage = ""
         self.page_rows = 0
         self.log_in: Callable[[], str] | None = None
         self._token: str | None = None
+        self._repeats = True
         if base_url:
             self.mount("https://", Elsewhere(base_url))
 
+    @contextmanager
+    def once(self) -> Iterator[None]:
+        """Let calls that write raise Silent as soon as their answer is lost."""
+        self._repeats = False
+        try:
+            yield
+        finally:
+            self._repeats = True
+
     def request(self, method: str, url: str, *arguments: Any, **options: Any) -> requests.Response:  # type: ignore[override]
-        """Make one request. Raises TransientError where Salesforce keeps failing or turning us away."""
+        """Make one request. Raises TurnedAway or Silent where Salesforce keeps turning us away or failing."""
         options.setdefault("timeout", TIMEOUT_S)
         waited, is_renewed, backoff = 0.0, False, iter(BACKOFF_S)
         while True:
             self._authorize(options)
-            self.calls += 1
+            self._take()
             try:
-                response = super().request(method, url, *arguments, **options)
+                response = self._answer(method, url, *arguments, **options)
             except requests.RequestException as error:
                 reason = type(error).__name__
             else:
-                self.usage = response.headers.get("Sforce-Limit-Info", self.usage)
-                self.page_rows = int(response.headers.get("Sforce-NumberOfRecords", "0"))
                 if response.status_code == 429:
                     wait = _wait(response)
                     waited += wait
                     if waited > RATE_PATIENCE_S:
-                        raise TransientError("Salesforce keeps answering 429. Try again later.")
-                    self.sleep(wait)
+                        raise TurnedAway("Salesforce keeps answering 429. Try again later.")
+                    self.limiter.block(wait)
                     continue
                 if response.status_code == 401 and self.log_in and not is_renewed:
                     self._token, is_renewed = self._new_token(), True
                     continue
                 # SOAP answers a refused login with 500.
-                if response.status_code < 500 or b"faultcode" in response.content:
+                if (response.status_code < 500 and _is_whole(response)) or b"faultcode" in response.content:
                     return response
-                reason = f"HTTP {response.status_code}"
-            pause = next(backoff, None)
+                reason = f"HTTP {response.status_code}" if response.status_code >= 500 else "no JSON"
+            pause = next(backoff, None) if self._repeats else None
             if pause is None:
-                raise TransientError(f"Salesforce does not answer ({reason}). Is it up? Try again later.")
+                raise Silent(f"Salesforce does not answer ({reason}). Is it up? Try again later.")
             self.sleep(pause)
+
+    def _take(self) -> None:
+        try:
+            self.limiter.take()
+        except Refused as refused:
+            raise TurnedAway(f"No call to Salesforce is left: {refused}. Try again later.") from None
+        self.calls += 1
+
+    def _answer(self, method: str, url: str, *arguments: Any, **options: Any) -> requests.Response:
+        options["stream"] = True
+        response = super().request(method, url, *arguments, **options)
+        try:
+            response._content = read_whole(response.raw, url)
+        except urllib3.exceptions.ProtocolError as error:
+            raise requests.exceptions.ChunkedEncodingError(error) from None
+        except urllib3.exceptions.HTTPError as error:
+            raise requests.exceptions.ConnectionError(error) from None
+        if response.headers.get("Content-Type", "").startswith("text/csv"):
+            response.encoding = (
+                "utf-8"  # which the client would take for Latin-1 where the header does not say
+            )
+        self.usage = response.headers.get("Sforce-Limit-Info", self.usage)
+        if day := USAGE.search(self.usage):
+            self.limiter.learn(int(day[1]))
+        self.page_rows = int(response.headers.get("Sforce-NumberOfRecords", "0"))
+        return response
 
     def _authorize(self, options: dict[str, Any]) -> None:
         headers = options.get("headers") or {}
@@ -131,6 +186,17 @@ class _Session(requests.Session):
             self.log_in = log_in
 
 
+def _is_whole(response: requests.Response) -> bool:
+    """Tell whether an answer that says it is JSON can be read as such."""
+    if not response.content or "json" not in response.headers.get("Content-Type", ""):
+        return True
+    try:
+        response.json()
+    except ValueError:
+        return False
+    return True
+
+
 def _wait(response: requests.Response) -> float:
     try:
         return max(0.0, float(response.headers.get("Retry-After", "")))
@@ -143,7 +209,7 @@ class SalesforceApi:
 
     def __init__(self, connection: LoginConnection, sleep: Callable[[float], None] = time.sleep) -> None:
         self.conn_id = connection.conn_id
-        self._session = _Session(connection.host, sleep)
+        self.session = Session(connection.host, sleep)
         arguments: dict[str, Any] = {"username": connection.login, "password": connection.password}
         arguments |= {
             theirs: connection.extra[ours]
@@ -151,34 +217,34 @@ class SalesforceApi:
             if ours in connection.extra
         }
         try:
-            self._client = Salesforce(session=self._session, **arguments)
+            self.client = Salesforce(session=self.session, **arguments)
         except (SalesforceAuthenticationFailed, TypeError, ValueError, AttributeError, OSError) as error:
             # AttributeError: the client trips over an answer that is no login's.
             raise self._login_refused(error) from None
-        self._session.log_in = lambda: self._log_in(arguments)
+        self.session.log_in = lambda: self._log_in(arguments)
 
     @property
     def calls(self) -> int:
         """How many requests were made, logins and repeated ones included."""
-        return self._session.calls
+        return self.session.calls
 
     @property
     def usage(self) -> str:
         """What Salesforce said last of the calls of the day, such as `api-usage=18/15000`; blank if nothing."""
-        return self._session.usage
+        return self.session.usage
 
     @property
     def instance(self) -> str:
         """The host that holds the org's data."""
-        return str(self._client.sf_instance)
+        return str(self.client.sf_instance)
 
     def describe(self, name: str) -> dict[str, str]:
         """Return field → type of the fields of an object type the user sees. Raises OutOfReach."""
         try:
-            fields = getattr(self._client, name).describe()["fields"]
+            fields = getattr(self.client, name).describe()["fields"]
             return {field["name"]: field["type"] for field in fields}
         except SalesforceResourceNotFound as error:
-            raise OutOfReach(_told(error)) from None
+            raise OutOfReach(reason_of(error)) from None
         except SalesforceError as error:
             raise self._refused(error, name) from None
 
@@ -189,8 +255,8 @@ class SalesforceApi:
         """
         those = f"from {name}" + (f" where {only}" if only else "")
         try:
-            total = self._client.query(f"select count() {those}")["totalSize"]
-            last = self._client.query(f"select CreatedDate {those} order by CreatedDate desc limit 1")[
+            total = self.client.query(f"select count() {those}")["totalSize"]
+            last = self.client.query(f"select CreatedDate {those} order by CreatedDate desc limit 1")[
                 "records"
             ]
         except SalesforceError as error:
@@ -204,7 +270,7 @@ class SalesforceApi:
             f"where EntityDefinition.QualifiedApiName = '{name}'"
         )
         try:
-            rows = self._client.query_all(query)["records"]
+            rows = self.client.query_all(query)["records"]
             return {row["QualifiedApiName"] for row in rows if row["IsFieldHistoryTracked"]}
         except SalesforceError as error:
             raise self._refused(error, "FieldDefinition") from None
@@ -223,13 +289,13 @@ class SalesforceApi:
             query += f" where {' and '.join(conditions)}"
         try:
             # wait=0: the client's own pauses between two looks at the job grow from a millisecond to 3 s.
-            pages = getattr(self._client.bulk2, name).query_all(query, max_records=PAGE_ROWS, wait=0)
+            pages = getattr(self.client.bulk2, name).query_all(query, max_records=PAGE_ROWS, wait=0)
             for text in pages:
                 found = list(csv.DictReader(io.StringIO(text, newline="")))
                 is_whole = not any(None in row or None in row.values() for row in found)
-                if len(found) != self._session.page_rows or not is_whole:
+                if len(found) != self.session.page_rows or not is_whole:
                     raise TransientError(
-                        f"Salesforce announced {self._session.page_rows} rows of {name} and gave {len(found)}, "
+                        f"Salesforce announced {self.session.page_rows} rows of {name} and gave {len(found)}, "
                         "or not all of them whole. Nothing was landed; try again later."
                     )
                 yield from found
@@ -242,7 +308,7 @@ class SalesforceApi:
 
     def _log_in(self, arguments: dict[str, Any]) -> str:
         try:
-            session_id, _ = SalesforceLogin(session=self._session, **arguments)
+            session_id, _ = SalesforceLogin(session=self.session, **arguments)
         except (SalesforceAuthenticationFailed, ValueError) as error:
             raise self._login_refused(error) from None
         return session_id
@@ -260,7 +326,7 @@ class SalesforceApi:
         )
 
     def _refused(self, error: SalesforceError, name: str) -> Exception:
-        code, told = _code(error), _told(error)
+        code, told = code_of(error), reason_of(error)
         if code.startswith(OUT_OF_REACH):
             return OutOfReach(told)
         if code == NO_CALLS_LEFT:
@@ -273,18 +339,39 @@ class SalesforceApi:
         )
 
 
+@contextmanager
+def salesforce(
+    connection: LoginConnection,
+    role: str | None,
+    clock: Callable[[], float] = time.time,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[SalesforceApi]:
+    """Open Salesforce for a warehouse role; all tasks that reach the same org share its limits.
+
+    Without a role the calls are not counted. Raises as SalesforceApi does.
+    """
+    api = SalesforceApi(connection, sleep)
+    if role is None:
+        yield api
+        return
+    with limiter(role, f"salesforce:{api.instance}", None, 0.0, clock, sleep, DAILY_CALLS) as shared:
+        api.session.limiter = shared
+        yield api
+
+
 def _first(error: SalesforceError) -> dict[str, Any]:
     first: Any = error.content[0] if isinstance(error.content, list) and error.content else {}
     return first if isinstance(first, dict) else {}
 
 
-def _code(error: SalesforceError) -> str:
+def code_of(error: SalesforceError) -> str:
     """Return Salesforce's own code of an error; blank where its answer holds none."""
     return str(_first(error).get("errorCode", ""))
 
 
-def _told(error: SalesforceError) -> str:
-    return _one_line(f"HTTP {error.status}: {_code(error)} {_first(error).get('message', '')}")
+def reason_of(error: SalesforceError) -> str:
+    """Return what Salesforce says of an error, in one line: HTTP status, code and message."""
+    return _one_line(f"HTTP {error.status}: {code_of(error)} {_first(error).get('message', '')}")
 
 
 def _one_line(text: str) -> str:

@@ -31,6 +31,7 @@ from include.connections import ApiConnection
 from include.errors import StratumError, TransientError
 from include.sync.limits import Alone, Limiter, limiter
 from include.sync.target import TURNED_AWAY, NoAnswer, Refused, Row
+from include.sync.trickle import read_whole
 
 VENDOR_HOST = "https://api.hubapi.com"
 BATCH_SIZE = 100
@@ -50,9 +51,10 @@ PRIMARY_COMPANY = {"contacts": 1, "deals": 5, "tickets": 26}
 
 https://developers.hubspot.com/docs/api-reference/crm-associations-v4/guide
 """
-# HubSpot's usage guidelines: a private app of a Professional or Enterprise account. An account with a
-# smaller limit answers 429, which is waited out.
+# https://developers.hubspot.com/docs/developer-tooling/platform/usage-guidelines: a private app of a Professional or
+# Enterprise account. An account with a smaller limit answers 429, which is waited out.
 BURST_CALLS = 190
+DAILY_CALLS = 250_000  # of the smallest plan; X-HubSpot-RateLimit-Daily tells what the account has
 BURST_WINDOW_S = 10.5  # HubSpot's is 10, counted when a call arrives: a little after we count it
 TIMEOUT_S = (5.0, 60.0)  # to connect, and to answer
 BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 16.0)
@@ -277,7 +279,9 @@ class HubSpotApi:
                 # The raw answer: the client's models refuse HubSpot's own 207, which lacks `links`.
                 response = request(*arguments, **options, _preload_content=False, _request_timeout=TIMEOUT_S)
                 # A NUL is text to JSON and none to PostgreSQL.
-                text = response.data.replace(b"\\u0000", b"\\ufffd")
+                if daily := response.headers.get("X-HubSpot-RateLimit-Daily", ""):
+                    self.limiter.learn(int(daily))
+                text = read_whole(response, self.host).replace(b"\\u0000", b"\\ufffd")
                 return json.loads(text) if text else {}
             except API_ERRORS as error:
                 status = int(error.status or 0)
@@ -361,6 +365,6 @@ def hubspot(
         return
     app = hashlib.sha256(connection.token.encode()).hexdigest()[:12]
     org = f"hubspot:{urlsplit(connection.host or VENDOR_HOST).netloc}:{app}"
-    with limiter(role, org, BURST_CALLS, BURST_WINDOW_S, clock, sleep) as shared:
+    with limiter(role, org, BURST_CALLS, BURST_WINDOW_S, clock, sleep, DAILY_CALLS) as shared:
         searches = Limiter(shared.connection, f"{org}:search", SEARCH_CALLS, SEARCH_WINDOW_S, clock, sleep)
         yield HubSpotApi(connection, shared, sleep, searches)

@@ -34,6 +34,10 @@ class Bottle:
         self.now = now
         self.role = "ADMIN"
         self.fields = ["account_number"]
+        self.kinds: dict[str, str] = {}
+        """Types of the custom fields that were made over the API; others are text."""
+        self.patched: list[tuple[str, dict[str, Any]]] = []
+        """Every change of an account that came, with what of it was kept."""
         self.organization = ORGANIZATION
         self.records: dict[str, dict[str, dict[str, Any]]] = {path: {} for path in PATHS}
         self.answers: Callable[[str, dict[str, str]], tuple[int, Any] | None] = lambda path, query: None
@@ -67,13 +71,52 @@ class Bottle:
         if path == "profile/":
             return 200, {"user_obj": {"id": "p1", "role": self.role}}
         if path == "custom-fields/":
-            fields = [{"target_model": "Account", "key": key, "is_active": True} for key in self.fields]
+            fields = [
+                {"target_model": "Account", "key": key, "is_active": True}
+                for key in (*self.fields, *self.kinds)
+            ]
             return 200, {"definitions": fields}
         kind, _, rest = path.partition("/")
         if rest:
             found = self.records[kind].get(rest.rstrip("/"))
-            return (404, {"detail": "No match."}) if found is None else (200, {"record": found})
+            return (404, {"detail": "No match."}) if found is None else (200, {_SHOWN[kind]: found})
         return 200, self._list(kind, int(query["limit"]), int(query.get("offset", 0)))
+
+    def write(self, path: str, body: dict[str, Any], token: str) -> tuple[int, Any]:
+        """Return the status and the JSON for a change: an account's custom fields, or a new custom field."""
+        if (given := self.answers(path, {})) is not None:
+            return given
+        if token != f"Bearer {TOKEN}":
+            return 403, {"detail": "Organization context is required. Please login again."}
+        if path == "custom-fields/":
+            if self.role != "ADMIN":
+                return 403, {"error": True, "errors": "Only admins can manage custom fields"}
+            self.kinds[body["key"]] = body["field_type"]
+            return 201, body
+        kind, _, rest = path.partition("/")
+        found = self.records[kind].get(rest.rstrip("/"))
+        if found is None:
+            return 404, {"detail": "No match."}
+        kept, errors = self._kept(body.get("custom_fields") or {})
+        if errors:
+            return 400, {"error": True, "errors": {"custom_fields": errors}}
+        self.patched.append((found["id"], kept))
+        held = found["custom_fields"] | kept
+        found["custom_fields"] = {key: value for key, value in held.items() if value is not None}
+        return 200, {"error": False, "message": "Account Updated Successfully"}
+
+    def _kept(self, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+        """Return the values that are kept, and what is wrong with others; fields that are not known are dropped."""
+        kept: dict[str, Any] = {}
+        errors: dict[str, str] = {}
+        for key, value in given.items():
+            if key not in (*self.fields, *self.kinds):
+                continue
+            try:
+                kept[key] = None if value in (None, "") else _READ[self.kinds.get(key, "text")](value)
+            except (ValueError, KeyError):
+                errors[key] = f"must be a {self.kinds[key]}"
+        return kept, errors
 
     def _list(self, kind: str, limit: int, offset: int) -> dict[str, Any]:
         everything = sorted(self.records[kind].values(), key=lambda record: str(record["id"]), reverse=True)
@@ -98,6 +141,19 @@ class Bottle:
         }
 
 
+_SHOWN = {
+    "accounts": "account_obj",
+    "contacts": "contact_obj",
+    "opportunities": "opportunity_obj",
+    "cases": "cases_obj",
+}
+_READ: dict[str, Callable[[str], Any]] = {
+    "text": str,
+    "textarea": str,
+    "number": float,
+    "checkbox": lambda text: {"true": True, "false": False}[text],
+    "date": lambda text: date.fromisoformat(text).isoformat(),
+}
 _SHAPES: dict[str, Callable[[str], dict[str, Any]]] = {
     "accounts": lambda stamp: {
         "name": "Account",
@@ -153,9 +209,16 @@ def running_bottle(now: datetime) -> Iterator[Bottle]:
         def do_GET(self) -> None:
             url = urlsplit(self.path)
             query = {name: values[0] for name, values in parse_qs(url.query).items()}
-            status, body = bottle.answer(
-                url.path.removeprefix("/api/"), query, self.headers.get("Authorization", "")
-            )
+            path, token = url.path.removeprefix("/api/"), self.headers.get("Authorization", "")
+            if self.command == "GET":
+                self.reply(*bottle.answer(path, query, token))
+            else:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                self.reply(*bottle.write(path, body, token))
+
+        do_PATCH = do_POST = do_GET
+
+        def reply(self, status: int, body: Any) -> None:
             content = body if isinstance(body, bytes) else json.dumps(body).encode()
             self.send_response_only(status)
             self.send_header("Date", format_datetime(bottle.now, usegmt=True))

@@ -117,9 +117,15 @@ class Stage(CrmStage):
         super().__init__(warehouse)
         self.crm = crm
         self.org = crm.org
+        self.now = 1_800_000_000.0
+
+    def sleep(self, seconds: float) -> None:
+        """Move the clock."""
+        self.slept.append(seconds)
+        self.now += seconds
 
     def pull(self, as_of: date) -> dict[str, Load]:
-        return ingest_salesforce(self.sources, as_of, sleep=self.slept.append)
+        return ingest_salesforce(self.sources, as_of, clock=lambda: self.now, sleep=self.sleep)
 
 
 @dataclass

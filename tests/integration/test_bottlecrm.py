@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from include.connections import get_connection
 from include.dates import zone
 from include.errors import StratumError
 from include.settings import PROJECT_DIR
 from include.sources import bottlecrm_api
+from include.sync.target import Row, Setup
+from include.sync.targets.bottlecrm import BottleCrmTarget
 from include.warehouse import embedded
 from tests.conftest import Warehouse
 from tests.integration.bottlecrm_fixture import ENTITIES, Stage, reach
@@ -203,3 +206,61 @@ def test_a_token_that_is_wrong_or_sees_too_little_is_told_apart(
     assert not stage.versions()
     reach(monkeypatch, crm.url, crm.tokens["less"])
     assert set(stage.ingest(world.today)) == set(ENTITIES) - {"tickets"}
+
+
+def test_what_is_told_shows_in_its_own_api_and_a_field_it_dropped_is_seen(
+    server: BottleServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.clear()
+    ids = [
+        server.add("accounts", name=f"Account {n}", custom_fields={"account_number": f"A{n}"})
+        for n in range(3)
+    ]
+    reach(monkeypatch, server.url, server.tokens["ADMIN"])
+    kinds = {
+        "stratum_text": "string",
+        "stratum_number": "number",
+        "stratum_date": "date",
+        "stratum_flag": "bool",
+    }
+    api = bottlecrm_api.BottleCrmApi(get_connection("bottlecrm_default"))
+    target = BottleCrmTarget(api)
+    assert target.setup(kinds | {"their_own": "string"}, make=True) == Setup(
+        list(kinds), {"their_own": "a custom field of accounts, type textarea"}
+    )
+    assert target.setup(kinds, make=True) == Setup()
+    told = dict(zip(kinds, ["华为技术有限公司 🚀", "-3.1", "2026-06-30", "true"], strict=True))
+    full = Row("1", "A0", ids[0], told)
+    plain = Row(
+        "2", "A1", ids[1], {"stratum_text": "00123", "stratum_number": "120000", "stratum_flag": "false"}
+    )
+    dropped = Row("3", "A2", ids[2], {"stratum_text": "kept", "not_there": "lost"})
+    odd = Row("4", "A2", ids[2], {"stratum_number": "much"})
+    gone = Row("5", "A3", "00000000-0000-0000-0000-000000000000", {"stratum_text": "x"})
+    answer = target.write([full, plain, dropped, odd, gone], lambda job_id: None)
+    assert answer.confirmed == [full, plain]
+    reasons = {row.key: reason for row, reason in answer.refused}
+    assert reasons["3"] == "BottleCRM answered 200 and dropped not_there"
+    assert reasons["4"].startswith("HTTP 400: ")
+    assert reasons["5"].startswith("HTTP 404: ")
+
+    def shown(record_id: str) -> dict[str, object]:
+        return server.http.get(f"accounts/{record_id}/").json()["account_obj"]["custom_fields"]
+
+    values = {"stratum_number": -3.1, "stratum_date": "2026-06-30", "stratum_flag": True}
+    assert shown(ids[0]) == {"account_number": "A0", "stratum_text": told["stratum_text"], **values}
+    assert shown(ids[1])["stratum_text"] == "00123"
+    cleared = Row("6", "A0", ids[0], {"stratum_text": None, "stratum_flag": None})
+    assert target.write([cleared], lambda job_id: None).confirmed == [cleared]
+    assert shown(ids[0]) == {"account_number": "A0", "stratum_number": -3.1, "stratum_date": "2026-06-30"}
+    assert target.read(ids[:1], ["stratum_number", "stratum_text"]) == {
+        ids[0]: {"stratum_number": "-3.1", "stratum_text": None}
+    }
+    # A member who is no administrator may not make fields: it is said, and nothing fails.
+    reach(monkeypatch, server.url, server.tokens["USER"])
+    member = BottleCrmTarget(bottlecrm_api.BottleCrmApi(get_connection("bottlecrm_default")))
+    done = member.setup({"stratum_more": "string"}, make=True)
+    assert (done.made, list(done.by_hand)) == ([], ["stratum_more"])
+    assert "BottleCRM said: HTTP 403" in done.by_hand["stratum_more"]
+    member.api.close()
+    api.close()

@@ -207,21 +207,18 @@ class SalesforceSandbox:
         except Malformed as error:
             return Failure(400, "MALFORMED_QUERY", str(error)).response()
 
-    def _strikes(self, fault: str, endpoint: str) -> bool:
-        return self.faults.write_fault_at in (None, endpoint) and self.faults.take(fault)
-
     async def _is_lost(self, request: Request, endpoint: str) -> bool:
         """Tell whether a call that writes is not carried out at all; one that hangs has hung by then."""
-        if self._strikes("hang_before", endpoint):
+        if self.faults.strikes("hang_before", endpoint):
             await self._hang(request)
             return True
-        return self._strikes("drop_before", endpoint)
+        return self.faults.strikes("drop_before", endpoint)
 
     async def _strike_after(self, request: Request, response: Response, endpoint: str) -> Response:
         """Return what the client gets of a call that was carried out."""
-        if self._strikes("hang_after", endpoint):
+        if self.faults.strikes("hang_after", endpoint):
             await self._hang(request)
-        return cut_off(response) if self._strikes("drop_after", endpoint) else response
+        return self.faults.spoiled(endpoint, response)
 
     async def _hang(self, request: Request) -> None:
         """Wait until the client leaves, or for as long as the faults say."""

@@ -3,7 +3,11 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
+from starlette.responses import Response
+
 from include.sandbox.faults import Switches
+from include.sandbox.salesforce.answers import cut_off
+from include.sandbox.spoiled import malformed, trickled
 
 
 @dataclass
@@ -39,7 +43,7 @@ class SalesforceFaults(Switches):
 
     # Of calls that write: create, update, upsert, delete, and the steps of a Bulk job that ingests.
     write_fault_at: str | None = None
-    """Which of those calls alone the next four strike, by the name of its endpoint; any if unset."""
+    """Which of those calls alone the next six strike, by the name of its endpoint; any if unset."""
     hang_before: int = 0
     """The next n calls are never carried out, and stay without an answer for `hang_s`."""
     hang_after: int = 0
@@ -48,20 +52,44 @@ class SalesforceFaults(Switches):
     """The next n calls are not carried out, and the connection is cut in the middle of the answer."""
     drop_after: int = 0
     """The next n calls are carried out, and the connection is cut in the middle of the answer."""
+    malformed: int = 0
+    """The next n calls are carried out, and answered with JSON that breaks off."""
+    trickle: int = 0
+    """The next n calls are carried out, and the answer comes byte by byte, each after `trickle_s`."""
+    trickle_s: float = 0.02
+    """How long each byte of those takes."""
     hang_s: float = 30.0
     """How long a call that hangs waits at most; it ends as soon as the client leaves."""
     refuse_rows: dict[str, str] = field(default_factory=dict)
     """Rows refused, by record id, external id or (of new ones) Name → the code they are refused with."""
     locked_rows: dict[str, int] = field(default_factory=dict)
     """Rows whose next n writes are refused with UNABLE_TO_LOCK_ROW, named as above."""
+    reject_ids: list[str] = field(default_factory=list)
+    """Records that make a collection of updates fail as a whole (400)."""
+    empty_results: int = 0
+    """The next n collections of updates are answered with no result at all, and write nothing."""
     ingest_delay_s: float = 0.0
     """How long after it was closed an ingest job is carried out; until then it answers InProgress."""
     fail_ingest: int = 0
     """The next n ingest jobs end as Failed, after `fail_ingest_rows` rows; the others stay unprocessed."""
     fail_ingest_rows: int = 0
     """How many rows such a job has carried out."""
+    empty_ingest: int = 0
+    """The next n ingest jobs end as JobComplete without having done, refused or left over any row."""
     stall_ingest: int = 0
     """The next n ingest jobs are never carried out: they stay UploadComplete until they are aborted."""
+
+    def strikes(self, fault: str, endpoint: str) -> bool:
+        """Count a fault of calls that write down; tell whether it strikes this one."""
+        return self.write_fault_at in (None, endpoint) and self.take(fault)
+
+    def spoiled(self, endpoint: str, response: Response) -> Response:
+        """Return what the client gets of a call that was carried out."""
+        if self.strikes("malformed", endpoint):
+            return malformed(response)
+        if self.strikes("trickle", endpoint):
+            return trickled(response, self.trickle_s)
+        return cut_off(response) if self.strikes("drop_after", endpoint) else response
 
 
 @dataclass

@@ -183,6 +183,9 @@ def _carry_out(sandbox: "SalesforceSandbox", job: IngestJob) -> None:
     if job.error is not None:
         job.state = "Failed"
         return
+    if sandbox.faults.take("empty_ingest"):
+        job.rows, job.state = [], "JobComplete"
+        return
     todo, is_failing = job.rows, sandbox.faults.take("fail_ingest")
     if is_failing:
         todo = todo[: sandbox.faults.fail_ingest_rows]

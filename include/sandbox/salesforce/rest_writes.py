@@ -97,6 +97,10 @@ def collection_create(sandbox: "SalesforceSandbox", request: Request, body: Any)
 
 def collection_update(sandbox: "SalesforceSandbox", request: Request, body: Any) -> Response:
     """Change up to 200 records by id; answers one result each, in order."""
+    if any(_id(each) in sandbox.faults.reject_ids for each in _records(body)):
+        raise Failure(400, "JSON_PARSER_ERROR", "refused by a fault of the sandbox")
+    if sandbox.faults.take("empty_results"):
+        return JSONResponse([])
     rows = [Row("update", _type(each), _values(each), _id(each)) for each in _records(body)]
     return _results(sandbox, request, rows, bool(body.get("allOrNone")))
 

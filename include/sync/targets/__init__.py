@@ -1,10 +1,13 @@
 """The systems that can be told, each an implementation of include/sync/target.py."""
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
-from include.connections import get_connection
+from include.connections import get_connection, get_login
+from include.sync.limits import Alone, limiter
 from include.sync.mapping import SyncMapping
 from include.sync.target import Target
 
@@ -19,11 +22,58 @@ def open_target(
     """Open the target of a mapping for a warehouse role; its limits are shared by all tasks of all machines.
 
     Without a role the limits are not counted: for a handful of calls, where no warehouse is at hand. Raises
-    StratumError where the connection is not known.
+    StratumError where the connection is not known, or the login is refused.
     """
     # The clients are heavy: only the one that is used is imported.
-    from include.sync.hubspot_api import hubspot
-    from include.sync.targets.hubspot import HubSpotTarget
+    match mapping.system:
+        case "hubspot":
+            from include.sync.hubspot_api import hubspot
+            from include.sync.targets.hubspot import HubSpotTarget
 
-    with hubspot(get_connection(mapping.connection), role, clock, sleep) as api:
-        yield HubSpotTarget(api)
+            with hubspot(get_connection(mapping.connection), role, clock, sleep) as api:
+                yield HubSpotTarget(api)
+        case "salesforce":
+            from include.sources.salesforce_api import salesforce
+            from include.sync.targets.salesforce import SalesforceTarget
+
+            with salesforce(get_login(mapping.connection), role, clock, sleep) as org:
+                yield SalesforceTarget(org, mapping.object, sleep)
+        case "bottlecrm":
+            from include.sources.bottlecrm_api import BottleCrmApi
+            from include.sync.targets.bottlecrm import BottleCrmTarget
+
+            bottle = BottleCrmApi(get_connection(mapping.connection), sleep)
+            try:
+                yield BottleCrmTarget(bottle)
+            finally:
+                bottle.close()
+        case "webhook":
+            with _webhook(mapping, role, clock, sleep) as target:
+                yield target
+
+
+@contextmanager
+def _webhook(
+    mapping: SyncMapping,
+    role: str | None,
+    clock: Callable[[], float],
+    sleep: Callable[[float], None],
+) -> Iterator[Target]:
+    from include.sync.targets.webhook import BURST_CALLS, BURST_WINDOW_S, WebhookTarget
+
+    connection = get_connection(mapping.connection)
+    if role is None:
+        target = WebhookTarget(connection, mapping.object, Alone(sleep), clock)
+        try:
+            yield target
+        finally:
+            target.close()
+        return
+    address = urlsplit(connection.host or "").netloc
+    org = f"webhook:{address}:{hashlib.sha256(connection.token.encode()).hexdigest()[:12]}"
+    with limiter(role, org, BURST_CALLS, BURST_WINDOW_S, clock, sleep) as shared:
+        target = WebhookTarget(connection, mapping.object, shared, clock)
+        try:
+            yield target
+        finally:
+            target.close()

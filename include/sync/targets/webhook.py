@@ -1,0 +1,189 @@
+"""A webhook as a target: batches of rows as signed JSON, each batch and each row with an idempotency key.
+
+What the receiver must do stands in docs/contracts/sync.md, "Webhook".
+"""
+
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+
+from include.connections import ApiConnection
+from include.errors import StratumError
+from include.sync.limits import Alone, Limiter
+from include.sync.target import TURNED_AWAY, Answer, NoAnswer, Refused, Row, Setup, same_text
+
+BATCH_SIZE = 100
+TIMEOUT = httpx.Timeout(5.0, read=60.0)
+WHOLE_ANSWER_S = 180.0
+"""The longest that the body of an answer may take: one that comes byte by byte never meets the time-out of a read."""
+TURNED_AWAY_S = 10.0  # to wait after a 429 that names no time
+RATE_PATIENCE_S = 120.0
+BURST_CALLS, BURST_WINDOW_S = 50, 10.0
+"""Of one receiver, which has said nothing of its limits."""
+TIMESTAMP, SIGNATURE, KEY = "X-Stratum-Timestamp", "X-Stratum-Signature", "Idempotency-Key"
+TAKEN, NOT_TAKEN = "taken", "refused"
+
+
+class WebhookTarget:
+    """One address that takes rows, as include/sync/target.py asks of a target. A record's id is its account's."""
+
+    can_read = False
+
+    def __init__(
+        self,
+        connection: ApiConnection,
+        object_name: str,
+        limiter: Limiter | Alone,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Raises StratumError where the connection names no address."""
+        if connection.host is None:
+            raise StratumError(
+                f"The connection '{connection.conn_id}' has no host: put the address there that takes the rows."
+            )
+        self.url = connection.host
+        self.name = f"the webhook at {self.url}"
+        self.object_name = object_name
+        self.calls = 0
+        self._secret = connection.token.encode()
+        self._limiter = limiter
+        self._clock = clock
+        self._http = httpx.Client(timeout=TIMEOUT)
+
+    def close(self) -> None:
+        """Let go of the connections to the receiver."""
+        self._http.close()
+
+    def batch_size(self, rows: int) -> int:
+        """Return how many rows one call takes."""
+        return BATCH_SIZE
+
+    def setup(self, kinds: dict[str, str], make: bool) -> Setup:
+        """Do nothing: a receiver has no fields that could be missing."""
+        return Setup()
+
+    def write(self, rows: list[Row], note: Callable[[str], None]) -> Answer:
+        """Post a batch once. Raises NoAnswer where its answer is lost."""
+        return read_answer(self._post(rows), rows)
+
+    def settle(self, rows: list[Row], job_id: str | None) -> Answer:
+        """Post the rows once more under the same keys: a receiver that has them says so and does nothing.
+
+        Rows that it refuses as a whole, or does not speak of, did not land.
+        """
+        try:
+            return read_answer(self._post(rows), rows)
+        except Refused as refused:
+            if not refused.is_of_rows:
+                raise
+            return Answer(missing=list(rows))
+
+    def read(self, record_ids: list[str], fields: list[str]) -> dict[str, dict[str, str | None]]:
+        """Raise Refused: a webhook cannot be read."""
+        raise Refused(405, "a webhook cannot be read", is_of_rows=False)
+
+    def is_same(self, told: str | None, held: str | None) -> bool:
+        """Tell whether two texts say the same."""
+        return same_text(told, held)
+
+    def _post(self, rows: list[Row]) -> Any:
+        """Return the JSON of the answer to a batch, None where it has no body; wait out 429."""
+        key = batch_key(rows)
+        body = as_body(self.object_name, key, rows)
+        waited = 0.0
+        while True:
+            self._limiter.take()
+            self.calls += 1
+            # Signed anew each time: the receiver refuses what is older than its window.
+            stamp = str(int(self._clock()))
+            headers = {
+                "Content-Type": "application/json",
+                TIMESTAMP: stamp,
+                SIGNATURE: signature(self._secret, stamp, body),
+                KEY: key,
+            }
+            try:
+                status, content, answered = self._exchange(body, headers)
+            except httpx.TransportError as error:
+                raise NoAnswer(type(error).__name__) from None
+            if status in TURNED_AWAY:
+                wait = _wait(answered)
+                waited += wait
+                if waited > RATE_PATIENCE_S:
+                    raise Refused(status, "the receiver keeps turning us away")
+                self._limiter.block(wait)
+                continue
+            if status >= 500:
+                raise NoAnswer(f"HTTP {status}")
+            if not 200 <= status < 300:
+                raise Refused(status, " ".join(content.decode(errors="replace").split())[:300] or "no reason")
+            return _parsed(status, content)
+
+    def _exchange(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes, httpx.Headers]:
+        until, parts = time.monotonic() + WHOLE_ANSWER_S, []
+        with self._http.stream("POST", self.url, content=body, headers=headers) as response:
+            for part in response.iter_bytes():
+                parts.append(part)
+                if time.monotonic() > until:
+                    raise httpx.ReadTimeout("the answer trickles")
+        return response.status_code, b"".join(parts), response.headers
+
+
+def batch_key(rows: list[Row]) -> str:
+    """Return the idempotency key of a batch: the same for the same rows, whenever they are sent."""
+    return hashlib.sha256("\n".join(sorted(row.key for row in rows)).encode()).hexdigest()
+
+
+def as_body(object_name: str, key: str, rows: list[Row]) -> bytes:
+    """Return the JSON of a batch, in UTF-8; the same bytes for the same rows."""
+    told = [{"key": row.key, "account_id": row.account_id, "values": row.values} for row in rows]
+    batch = {"version": 1, "object": object_name, "batch": key, "rows": told}
+    return json.dumps(batch, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
+
+
+def signature(secret: bytes, stamp: str, body: bytes) -> str:
+    """Return `sha256=` and the HMAC-SHA256, in hex, of the time stamp, a full stop and the body."""
+    return "sha256=" + hmac.new(secret, stamp.encode() + b"." + body, hashlib.sha256).hexdigest()
+
+
+def read_answer(body: Any, rows: list[Row]) -> Answer:
+    """Sort rows by the receiver's answer: without a body all are taken, with one those that it names."""
+    if body is None:
+        return Answer(confirmed=list(rows))
+    told = {str(each["key"]): each for each in body["results"]}
+    answer = Answer()
+    for row in rows:
+        result = told.get(row.key, {})
+        if result.get("status") == TAKEN:
+            answer.confirmed.append(row)
+        elif result.get("status") == NOT_TAKEN:
+            answer.refused.append((row, str(result.get("reason") or "refused without a reason")))
+        else:
+            answer.missing.append(row)
+    return answer
+
+
+def _parsed(status: int, content: bytes) -> Any:
+    """Return the results of an answer, None where it has none. Raises NoAnswer where it is not what a receiver says."""
+    if not content.strip() and status != httpx.codes.MULTI_STATUS:
+        return None
+    try:
+        body = json.loads(content)
+        is_answer = all(isinstance(each, dict) and "key" in each for each in body["results"])
+    except (ValueError, TypeError, KeyError):
+        is_answer = False
+    if not is_answer:
+        raise NoAnswer(f"HTTP {status} with a body that is no list of results")
+    return body
+
+
+def _wait(headers: httpx.Headers) -> float:
+    try:
+        return max(0.0, float(headers.get("Retry-After", "")))
+    except ValueError:
+        return TURNED_AWAY_S

@@ -1,0 +1,108 @@
+"""The parts of targets that need no server: bodies, signatures, answers, values."""
+
+import csv
+import io
+import json
+
+import pytest
+
+from include.sync.target import NoAnswer, Row
+from include.sync.targets.salesforce import json_value, read_results
+from include.sync.targets.salesforce_bulk import as_csv
+from include.sync.targets.webhook import _parsed, as_body, batch_key, read_answer, signature
+
+
+def rows(*keys: str) -> list[Row]:
+    return [Row(key, f"A{key}", f"001{key:0>12}AAA", {"tier": "华 🚀", "score": None}) for key in keys]
+
+
+def test_the_signature_is_the_one_the_contract_documents() -> None:
+    assert signature(b"secret", "1800000000", b'{"a":1}') == (
+        "sha256=440dfbb83aabca24d9e5027629cfd81cb45254690f8d410bb28f1cc17c990dbc"
+    )
+
+
+def test_a_batch_has_the_same_key_and_body_whenever_and_in_whatever_order_it_is_sent() -> None:
+    one, other = rows("1", "2", "3"), rows("3", "1", "2")
+    assert batch_key(one) == batch_key(other)
+    assert batch_key(one) != batch_key(rows("1", "2"))
+    body = as_body("accounts", batch_key(one), one)
+    assert body == as_body("accounts", batch_key(one), rows("1", "2", "3"))
+    told = json.loads(body)
+    assert told["rows"][0] == {"key": "1", "account_id": "A1", "values": {"tier": "华 🚀", "score": None}}
+    assert (told["version"], told["object"], told["batch"]) == (1, "accounts", batch_key(one))
+
+
+def test_without_a_body_all_rows_are_taken_and_with_one_those_it_names() -> None:
+    sent = rows("1", "2", "3", "4")
+    assert read_answer(None, sent).confirmed == sent
+    told = [
+        {"key": "1", "status": "taken"},
+        {"key": "2", "status": "refused", "reason": "locked"},
+        {"key": "3", "status": "later"},
+        {"key": "9", "status": "taken"},
+    ]
+    answer = read_answer({"results": told}, sent)
+    assert (answer.confirmed, answer.refused) == ([sent[0]], [(sent[1], "locked")])
+    assert answer.missing == sent[2:]
+
+
+@pytest.mark.parametrize(
+    ("status", "content"),
+    [
+        (200, b"<html>Please log in</html>"),
+        (200, b"OK"),
+        (200, b'{"results": 3}'),
+        (200, b'{"results": [{"status": "taken"}]}'),
+        (200, b"[]"),
+        (200, b"null"),
+        (207, b""),
+    ],
+)
+def test_an_answer_that_is_no_receivers_confirms_nothing(status: int, content: bytes) -> None:
+    with pytest.raises(NoAnswer, match="no list of results"):
+        _parsed(status, content)
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204])
+def test_a_plain_yes_is_one(status: int) -> None:
+    assert _parsed(status, b" ") is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        ("string", "00123", "00123"),
+        ("double", "00123", 123.0),
+        ("currency", "-3.1", -3.1),
+        ("double", "much", "much"),
+        ("boolean", "true", True),
+        ("boolean", "false", False),
+        ("boolean", "perhaps", "perhaps"),
+        ("date", "2026-06-30", "2026-06-30"),
+        ("double", None, None),
+    ],
+)
+def test_a_text_is_told_as_its_field_keeps_it(kind: str, text: str | None, value: object) -> None:
+    assert json_value(kind, text) == value
+    assert type(json_value(kind, text)) is type(value)
+
+
+def test_results_are_those_of_the_rows_in_order_or_none() -> None:
+    sent = rows("1", "2", "3")
+    done = [{"id": row.record_id, "success": True, "errors": []} for row in sent]
+    assert read_results(done, sent).confirmed == sent
+    assert read_results(done[:2], sent).missing == sent
+    assert read_results({}, sent).missing == sent
+    refused = {"success": False, "errors": [{"statusCode": "C", "message": "m"}]}
+    answer = read_results([done[0], refused, done[1]], sent)  # the third is the result of another record
+    assert (answer.confirmed, answer.refused, answer.missing) == ([sent[0]], [(sent[1], "C: m")], [sent[2]])
+
+
+def test_a_csv_keeps_what_a_row_does_not_name_and_empties_what_it_clears() -> None:
+    sent = [Row("1", "A", "a1", {"x": '1, 2\n"3"', "y": None}), Row("2", "B", "b2", {"z": "三"})]
+    assert list(csv.reader(io.StringIO(as_csv(sent), newline=""))) == [
+        ["Id", "x", "y", "z"],
+        ["a1", '1, 2\n"3"', "#N/A", ""],
+        ["b2", "", "", "三"],
+    ]
