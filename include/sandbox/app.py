@@ -32,7 +32,7 @@ from include.sandbox.objects import (
     read_record,
     search,
 )
-from include.sandbox.store import COMPANIES, READ_ONLY, Store
+from include.sandbox.store import COMPANIES, READ_ONLY, Store, Write
 
 # https://developers.hubspot.com/docs/developer-tooling/platform/usage-guidelines: private apps of
 # Professional and Enterprise accounts.
@@ -74,6 +74,7 @@ class Sandbox:
                 Route("/health", _health),
                 Route("/sandbox/faults", self._guarded(set_faults, counted=False), methods=["POST"]),
                 Route("/sandbox/calls", self._guarded(show_calls, counted=False)),
+                Route("/sandbox/writes", self._guarded(show_writes, counted=False)),
                 Route(f"{objects}/batch/update", self._guarded(update_batch), methods=["POST"]),
                 Route(records, self._guarded(list_records)),
                 Route(f"{records}/search", self._guarded(search, reads=True), methods=["POST"]),
@@ -174,6 +175,11 @@ def show_calls(sandbox: Sandbox, request: Request, body: Any) -> Response:
     return JSONResponse({"by_endpoint": sandbox.calls.by_endpoint, "writes": sandbox.calls.writes})
 
 
+def show_writes(sandbox: Sandbox, request: Request, body: Any) -> Response:
+    """Answer the log of writes, of all companies or of `record_id`; see Store.written."""
+    return JSONResponse(sandbox.store.written(request.query_params.get("record_id")))
+
+
 def update_batch(sandbox: Sandbox, request: Request, body: Any) -> Response:
     """Update companies by record id: 200, 207 with the refused rows, or 400 for the whole batch."""
     started = datetime.now(UTC)
@@ -182,21 +188,30 @@ def update_batch(sandbox: Sandbox, request: Request, body: Any) -> Response:
     inputs = inputs_of(body, BATCH_LIMIT)
     if faults.take("server_error"):
         raise Failure(502, "UNKNOWN", "Bad gateway")
-    if any(each["id"] in faults.reject_batch_ids for each in inputs):
-        raise Failure(400, "VALIDATION_ERROR", "One or more rows of the batch are not valid")
-    _check_names(sandbox.store, inputs)
+    try:
+        if any(each["id"] in faults.reject_batch_ids for each in inputs):
+            raise Failure(400, "VALIDATION_ERROR", "One or more rows of the batch are not valid")
+        _check_names(sandbox.store, inputs)
+    except Failure:
+        sandbox.store.write([_write(each, "VALIDATION_ERROR") for each in inputs], started)
+        raise
     if faults.take("empty_complete"):
         return batch([], [], started)
-    changes: list[tuple[str, dict[str, str]]] = []
-    errors: list[dict[str, Any]] = []
-    for each in inputs:
-        if error := _row_error(sandbox, each):
-            errors.append(error)
-        else:
-            changes.append((each["id"], {k: str(v) for k, v in (each.get("properties") or {}).items()}))
-    sandbox.store.update(changes, started)
-    answer = batch(_results(sandbox.store, inputs, changes), errors, started)
+    errors = [_row_error(sandbox, each) for each in inputs]
+    writes = [
+        _write(each, error["category"] if error else None) for each, error in zip(inputs, errors, strict=True)
+    ]
+    sandbox.store.write(writes, started)
+    applied = [(each.record_id, each.values) for each in writes if not each.error]
+    answer = batch(
+        _results(sandbox.store, inputs, applied), [each for each in errors if each is not None], started
+    )
     return cut_off() if faults.take("drop_answer") else answer
+
+
+def _write(each: dict[str, Any], error: str | None) -> Write:
+    values = {name: str(value) for name, value in (each.get("properties") or {}).items()}
+    return Write(each["id"], values, each.get("objectWriteTraceId"), error)
 
 
 def _results(

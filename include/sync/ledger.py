@@ -118,7 +118,7 @@ class Ledger:
             return
         with self.connection.transaction(), self.connection.cursor() as cursor:
             self._settle(attempts, "confirmed" if proof == "answer" else "landed", None)
-            self._write_ledger(cursor, [attempt.change for attempt in attempts])
+            self._write_ledger(cursor, [attempt.change for attempt in attempts], proof)
             self._write_deliveries(cursor, attempts, proof)
             cursor.execute(
                 "delete from sync.failures where target = %s and record_id = any(%s)",
@@ -130,14 +130,14 @@ class Ledger:
                     [len(attempts), len(attempts), self.sync_id],
                 )
 
-    def _write_ledger(self, cursor: psycopg.Cursor, changes: list[Change]) -> None:
+    def _write_ledger(self, cursor: psycopg.Cursor, changes: list[Change], proof: str) -> None:
         cursor.executemany(
-            "insert into sync.ledger as held (target, record_id, account_id, confirmed, sync_id) "
-            "values (%s, %s, %s, %s, %s) on conflict (target, record_id) do update set "
+            "insert into sync.ledger as held (target, record_id, account_id, confirmed, sync_id, proof) "
+            "values (%s, %s, %s, %s, %s, %s) on conflict (target, record_id) do update set "
             "account_id = excluded.account_id, confirmed = held.confirmed || excluded.confirmed, "
-            "confirmed_at = clock_timestamp(), sync_id = excluded.sync_id",
+            "confirmed_at = clock_timestamp(), sync_id = excluded.sync_id, proof = excluded.proof, gone_at = null",
             [
-                (self.target, change.record_id, change.account_id, Jsonb(change.values), self.sync_id)
+                (self.target, change.record_id, change.account_id, Jsonb(change.values), self.sync_id, proof)
                 for change in changes
             ],
         )
