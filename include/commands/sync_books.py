@@ -13,7 +13,7 @@ from include.errors import StratumError
 from include.settings import get_settings
 
 SHOWN = 20
-Force = Annotated[bool, typer.Option("--force", help="Also over a ledger that is there, or newer.")]
+Force = Annotated[bool, typer.Option("--force", help="Also over a ledger that was changed after the backup.")]
 
 
 @sync_app.command("reconcile")
@@ -101,13 +101,13 @@ def sync_restore(
 
 
 @sync_app.command("rebuild")
-def sync_rebuild(target: Target = None, force: Force = False, sources: SourcesFile = None) -> None:
+def sync_rebuild(target: Target = None, sources: SourcesFile = None) -> None:
     """Write a lost ledger anew from what the CRM holds; nothing is sent."""
     from include.sync.books import rebuild
 
     _, parsed = read_sources(get_settings(), sources, need_files=False)
     with warehouse(say_aside):
-        done = rebuild(parsed, _named(parsed, target), force=force)
+        done = rebuild(parsed, _named(parsed, target))
     say(
         f"{done.target}: {done.known:,} records known = {done.equal:,} hold what is published + {done.differing:,} "
         f"differ + {done.gone:,} are not in the CRM"

@@ -32,7 +32,7 @@ from include.sandbox.objects import (
     read_record,
     search,
 )
-from include.sandbox.store import COMPANIES, READ_ONLY, Store, Write
+from include.sandbox.store import COMPANIES, READ_ONLY, Store
 
 # https://developers.hubspot.com/docs/developer-tooling/platform/usage-guidelines: private apps of
 # Professional and Enterprise accounts.
@@ -176,7 +176,7 @@ def show_calls(sandbox: Sandbox, request: Request, body: Any) -> Response:
 
 
 def show_writes(sandbox: Sandbox, request: Request, body: Any) -> Response:
-    """Answer the log of writes, of all companies or of `record_id`; see Store.written."""
+    """Answer the log of rows written by batch updates, of all records or of `record_id`; see Store.written."""
     return JSONResponse(sandbox.store.written(request.query_params.get("record_id")))
 
 
@@ -188,36 +188,30 @@ def update_batch(sandbox: Sandbox, request: Request, body: Any) -> Response:
     inputs = inputs_of(body, BATCH_LIMIT)
     if faults.take("server_error"):
         raise Failure(502, "UNKNOWN", "Bad gateway")
-    try:
-        if any(each["id"] in faults.reject_batch_ids for each in inputs):
-            raise Failure(400, "VALIDATION_ERROR", "One or more rows of the batch are not valid")
-        _check_names(sandbox.store, inputs)
-    except Failure:
-        sandbox.store.write([_write(each, "VALIDATION_ERROR") for each in inputs], started)
-        raise
+    if any(each["id"] in faults.reject_batch_ids for each in inputs):
+        raise Failure(400, "VALIDATION_ERROR", "One or more rows of the batch are not valid")
+    if faults.take("drop_before"):
+        return cut_off()
+    _check_names(sandbox.store, inputs)
     if faults.take("empty_complete"):
         return batch([], [], started)
-    errors = [_row_error(sandbox, each) for each in inputs]
-    writes = [
-        _write(each, error["category"] if error else None) for each, error in zip(inputs, errors, strict=True)
-    ]
-    sandbox.store.write(writes, started)
-    applied = [(each.record_id, each.values) for each in writes if not each.error]
-    answer = batch(
-        _results(sandbox.store, inputs, applied), [each for each in errors if each is not None], started
-    )
+    changes: list[tuple[str, dict[str, str]]] = []
+    errors: list[dict[str, Any]] = []
+    for each in inputs:
+        if error := _row_error(sandbox, each):
+            errors.append(error)
+        else:
+            changes.append((each["id"], {k: str(v) for k, v in (each.get("properties") or {}).items()}))
+    sandbox.store.update(changes, started)
+    traces = {each["id"]: each.get("objectWriteTraceId") for each in inputs}
+    sandbox.store.log_writes([(each, traces[each], values) for each, values in changes], started)
+    answer = batch(_results(sandbox.store, traces, changes), errors, started)
     return cut_off() if faults.take("drop_answer") else answer
 
 
-def _write(each: dict[str, Any], error: str | None) -> Write:
-    values = {name: str(value) for name, value in (each.get("properties") or {}).items()}
-    return Write(each["id"], values, each.get("objectWriteTraceId"), error)
-
-
 def _results(
-    store: Store, inputs: list[dict[str, Any]], changes: list[tuple[str, dict[str, str]]]
+    store: Store, traces: dict[str, str | None], changes: list[tuple[str, dict[str, str]]]
 ) -> list[dict[str, Any]]:
-    traces = {each["id"]: each.get("objectWriteTraceId") for each in inputs}
     results = []
     for record_id, values in changes:
         row = store.find(record_id)

@@ -47,6 +47,8 @@ class Faults(Switches):
     """The next n calls of any kind answer 503."""
     drop_answer: int = 0
     """The next n batch updates and merges write and then cut the connection."""
+    drop_before: int = 0
+    """The next n batch updates are not carried out, and the connection is cut in the middle of the answer."""
     hang_after: int = 0
     """The next n calls that write are carried out, and the answer comes after `hang_s`."""
     hang_s: float = 30.0

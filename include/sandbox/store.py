@@ -3,7 +3,6 @@
 import json
 import sqlite3
 import time
-import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -54,18 +53,16 @@ create table if not exists history (
     changed_at text not null
 );
 create index if not exists history_of on history (record_id, property, seq);
+create table if not exists property_groups (name text primary key, label text not null);
+create table if not exists properties (name text primary key, definition text not null);
 create table if not exists writes (
     seq integer primary key autoincrement,
     at text not null,
-    request text not null,
     record_id text not null,
     trace text,
-    properties text not null,
-    error text
+    written text not null
 );
 create index if not exists writes_of on writes (record_id, seq);
-create table if not exists property_groups (name text primary key, label text not null);
-create table if not exists properties (name text primary key, definition text not null);
 """
 # A state file that an older version made knows companies alone.
 FROM_COMPANIES_ALONE = """
@@ -101,16 +98,6 @@ class Record:
     values: tuple[tuple[str, datetime, str], ...]
     archived_at: datetime | None = None
     company_id: int | None = None
-
-
-@dataclass(frozen=True)
-class Write:
-    """One row of a batch update: what it was told, the caller's name for it, and why it was refused (None: it was not)."""
-
-    record_id: str
-    values: dict[str, str]
-    trace: str | None
-    error: str | None = None
 
 
 def stamp(moment: datetime) -> str:
@@ -282,47 +269,37 @@ class Store:
     def update(self, changes: list[tuple[str, dict[str, str]]], now: datetime, kind: str = COMPANIES) -> None:
         """Set properties of records of one object type, all or none; a value that changes adds to its history."""
         with self.db:
-            self._update(changes, now, kind)
+            for record_id, values in changes:
+                row = self.find(record_id, kind)
+                if row is None:
+                    raise KeyError(record_id)
+                held = json.loads(row["properties"])
+                self._remember(
+                    str(row["id"]), {n: v for n, v in values.items() if held.get(n) != v}, stamp(now)
+                )
+                held |= values | {"hs_lastmodifieddate": stamp(now)}
+                self.db.execute(
+                    "update records set properties = ?, updated_at = ? where id = ?",
+                    [json.dumps(held), stamp(now), row["id"]],
+                )
+                self._written[row["id"]] = time.monotonic()
 
-    def _update(self, changes: list[tuple[str, dict[str, str]]], now: datetime, kind: str) -> None:
-        for record_id, values in changes:
-            row = self.find(record_id, kind)
-            if row is None:
-                raise KeyError(record_id)
-            held = json.loads(row["properties"])
-            self._remember(str(row["id"]), {n: v for n, v in values.items() if held.get(n) != v}, stamp(now))
-            held |= values | {"hs_lastmodifieddate": stamp(now)}
-            self.db.execute(
-                "update records set properties = ?, updated_at = ? where id = ?",
-                [json.dumps(held), stamp(now), row["id"]],
-            )
-            self._written[row["id"]] = time.monotonic()
-
-    def write(self, writes: list[Write], now: datetime) -> None:
-        """Update companies as a call over the API asks, but for refused rows, in one transaction with the log."""
-        request = uuid.uuid4().hex
+    def log_writes(self, rows: list[tuple[str, str | None, dict[str, str]]], now: datetime) -> None:
+        """Write down rows that a batch update applied: record id as it was sent, objectWriteTraceId, values."""
         with self.db:
-            self._update([(each.record_id, each.values) for each in writes if not each.error], now, COMPANIES)
             self.db.executemany(
-                "insert into writes (at, request, record_id, trace, properties, error) values (?, ?, ?, ?, ?, ?)",
-                [
-                    (stamp(now), request, each.record_id, each.trace, json.dumps(each.values), each.error)
-                    for each in writes
-                ],
+                "insert into writes (at, record_id, trace, written) values (?, ?, ?, ?)",
+                [(stamp(now), each, trace, json.dumps(values)) for each, trace, values in rows],
             )
 
     def written(self, record_id: str | None = None) -> list[dict[str, Any]]:
-        """Return the log of writes to companies that came over the API, oldest first: of one record, or all.
-
-        Each holds at, request (one id per call), record_id, trace (its objectWriteTraceId), values, and error: null where
-        it was applied, else the category it was refused with. A call that was answered 5xx is not in it: it wrote nothing.
-        """
+        """Return the rows batch updates applied, oldest first: at, record_id, trace, values; of one record, or all."""
         rows = self.db.execute(
             "select * from writes where ? is null or record_id = ? order by seq", [record_id, record_id]
         )
         return [
-            {name: row[name] for name in ("at", "request", "record_id", "trace", "error")}
-            | {"values": json.loads(row["properties"])}
+            {name: row[name] for name in ("at", "record_id", "trace")}
+            | {"values": json.loads(row["written"])}
             for row in rows
         ]
 

@@ -22,7 +22,7 @@ from include.errors import StratumError
 from include.sources.config import Sources
 from include.sync.ledger import Ledger
 from include.sync.mapping import FieldRule, SyncMapping
-from include.sync.plan import as_text, kinds_of
+from include.sync.plan import Change, make_plan
 from include.sync.reconcile import assert_not_all_gone, read_back
 from include.sync.run import mapping_of
 from include.sync.target import Target
@@ -86,9 +86,9 @@ class Rebuilt:
 
     target: str
     known: int
-    """Records that published.customer_360 names."""
+    """Records that a first sync would tell."""
     equal: int
-    """Records that hold all that is published: the next sync does not tell them."""
+    """Records that hold all of it already: the next sync does not tell them."""
     differing: int
     gone: int
     """Records the CRM does not have."""
@@ -258,87 +258,62 @@ def rebuild(
     sources: Sources,
     name: str,
     *,
-    force: bool = False,
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Rebuilt:
-    """Write the ledger of the target `name` from what it holds in the records that published.customer_360 names.
+    """Write the lost ledger of the target `name` from what the target holds of the accounts a sync would tell.
 
-    Nothing is sent, and the next sync sends what truly differs. With `force` also where there is a ledger: rows of the
-    records that are read are written anew, the others stay. Raises StratumError where nothing is published, there is a
-    ledger, or the target cannot be read; TransientError where it does not answer. Then nothing is written.
+    Nothing is sent, and the next sync sends what truly differs. Raises StratumError where nothing is published, there
+    is a ledger, or the target cannot be read or has none of the records; TransientError where it does not answer. Then
+    nothing is written.
     """
     mapping = mapping_of(sources, name)
     with connect("syncer") as books, open_target(mapping, "syncer", clock, sleep) as target:
+        books.autocommit = True
         if not target.can_read:
             raise StratumError(
                 f"{target.name} cannot be asked what it holds: restore a backup (stratum sync restore)."
             )
         Ledger(books, mapping.target).lock()
-        books.commit()
-        with books.transaction():
-            # One snapshot for all pages, and a ledger that is whole or not there.
-            books.execute("set transaction isolation level repeatable read")
-            return _rebuild(books, mapping, target, force)
+        return _rebuild(books, mapping, target)
 
 
-def _rebuild(books: psycopg.Connection, mapping: SyncMapping, target: Target, force: bool) -> Rebuilt:
-    if books.execute("select from published.current_run").fetchone() is None:
-        raise StratumError("Nothing is published yet, so it is not known which records to read.")
-    count = books.execute("select count(*) from sync.ledger where target = %s", [mapping.target]).fetchone()
-    if count and count[0] and not force:
+def _rebuild(books: psycopg.Connection, mapping: SyncMapping, target: Target) -> Rebuilt:
+    held = books.execute("select count(*) from sync.ledger where target = %s", [mapping.target]).fetchone()
+    if held and held[0]:
         raise StratumError(
-            f"{mapping.target} has a ledger of {count[0]:,} records. To compare it with the CRM: stratum sync reconcile. "
-            "To write it anew all the same: --force."
+            f"{mapping.target} has a ledger of {held[0]:,} records, so there is nothing to rebuild. To compare it with "
+            f"what the CRM holds, and mend it: stratum sync reconcile --all --heal"
         )
+    published = books.execute("select run_id, as_of_date from published.current_run").fetchone()
+    if published is None:
+        raise StratumError("Nothing is published yet, so it is not known which records to read.")
+    # Without a ledger the plan is all there is to tell, in the very words a sync would use.
+    plan = make_plan(books, mapping.target, mapping.columns, *published)
     calls, known, equal, gone = target.calls, 0, 0, 0
-    for page in _published(books, mapping):
-        held = read_back(target, [record_id for record_id, _, _ in page], list(mapping.fields))
-        rows = []
-        for record_id, account_id, told in page:
-            known += 1
-            now = held.get(record_id)
-            if now is None:
-                gone += 1
-                continue
-            confirmed = _known(mapping.fields, told, now, target)
-            equal += all(confirmed.get(name) == text for name, text in told.items() if text is not None)
-            rows.append((mapping.target, record_id, account_id, Jsonb(confirmed)))
-        with books.cursor() as cursor:
-            cursor.executemany(
-                "insert into sync.ledger (target, record_id, account_id, confirmed, sync_id, proof) "
-                "values (%s, %s, %s, %s, null, 'read_back') on conflict (target, record_id) do update set "
-                "account_id = excluded.account_id, confirmed = excluded.confirmed, sync_id = null, "
-                "confirmed_at = clock_timestamp(), proof = 'read_back', gone_at = null",
-                rows,
-            )
-    assert_not_all_gone(target, known, gone)
+    changes = (change for change in plan.changes if change.record_id)
+    with books.transaction():  # whole, or not there
+        while page := list(islice(changes, READ_AT_ONCE)):
+            shown = read_back(target, [change.record_id for change in page], list(mapping.fields))
+            found = [(change, shown[change.record_id]) for change in page if change.record_id in shown]
+            rows = [(change, _known(mapping.fields, change.values, now, target)) for change, now in found]
+            known += len(page)
+            gone += len(page) - len(found)
+            equal += sum(confirmed == change.values for change, confirmed in rows)
+            _remember(books, mapping.target, rows)
+        assert_not_all_gone(target, known, gone)
     return Rebuilt(mapping.target, known, equal, known - equal - gone, gone, target.calls - calls)
 
 
-def _published(
-    books: psycopg.Connection, mapping: SyncMapping
-) -> Iterator[list[tuple[str, str, dict[str, str | None]]]]:
-    """Yield pages of record id, account_id and field → published text; without records that two accounts name."""
-    kinds_of(books, mapping.columns)
-    columns = sql.SQL("").join(
-        sql.SQL(", {}").format(sql.Identifier(each)) for each in mapping.columns.values()
-    )
-    query = sql.SQL("""
-        select crm_record_id, account_id {columns} from (
-            select *, count(*) over (partition by crm_record_id) as same_record,
-                count(*) over (partition by account_id) as same_account
-            from published.customer_360 where crm_system = %s and crm_record_id <> ''
-        ) as account
-        where same_record = 1 and same_account = 1 and account_id is not null
-    """).format(columns=columns)
-    with books.cursor(name="published") as rows:
-        rows.execute(query, [mapping.system])
-        while page := rows.fetchmany(READ_AT_ONCE):
-            yield [
-                (record_id, account_id, dict(zip(mapping.fields, map(as_text, values), strict=True)))
-                for record_id, account_id, *values in page
-            ]
+def _remember(
+    books: psycopg.Connection, target: str, rows: list[tuple[Change, dict[str, str | None]]]
+) -> None:
+    with books.cursor() as cursor:
+        cursor.executemany(
+            "insert into sync.ledger (target, record_id, account_id, confirmed, sync_id, proof) "
+            "values (%s, %s, %s, %s, null, 'read_back')",
+            [(target, change.record_id, change.account_id, Jsonb(confirmed)) for change, confirmed in rows],
+        )
 
 
 def _known(
@@ -346,16 +321,14 @@ def _known(
 ) -> dict[str, str | None]:
     """Return what the ledger may say of a record: field → value.
 
-    Who wrote a value that is not the published one is not known. It counts as ours where the rules let anybody's be
-    overwritten and something is to be told; else it is left out, so that it is neither overwritten nor ever cleared.
+    Who wrote a value that is not the published one is not known. It counts as ours where the rule lets anybody's be
+    overwritten; else it is left out, so that it is not taken for ours.
     """
-    known = {}
-    for name, rule in fields.items():
+    known: dict[str, str | None] = {}
+    for name, text in told.items():
         now = held.get(name) or None
-        if now is None:
-            continue
-        if told[name] is not None and target.is_same(told[name], now):
-            known[name] = told[name]  # in our own writing: the plan compares texts
-        elif rule.overwrite == "always" and (told[name] is not None or rule.when_null == "clear"):
+        if target.is_same(text, now):
+            known[name] = text  # in our own writing: the plan compares texts
+        elif now is not None and fields[name].overwrite == "always":
             known[name] = now
     return known
