@@ -16,7 +16,7 @@ from include.commands.run import demo, down, run, up
 from include.commands.simulate import simulate
 from include.commands.sources import sources_app
 from include.commands.status import status, unlock
-from include.commands.sync import sync_app
+from include.commands.sync_books import sync_app
 from include.commands.tiers import tiers_app
 from include.errors import StratumError
 

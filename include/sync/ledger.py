@@ -140,7 +140,7 @@ class Ledger:
             return
         with self.connection.transaction(), self.connection.cursor() as cursor:
             self._settle(attempts, "confirmed" if proof == "answer" else "landed", None)
-            self._write_ledger(cursor, [attempt.change for attempt in attempts])
+            self._write_ledger(cursor, [attempt.change for attempt in attempts], proof)
             self._write_deliveries(cursor, attempts, proof)
             cursor.execute(
                 "delete from sync.failures where target = %s and record_id = any(%s)",
@@ -152,18 +152,20 @@ class Ledger:
                     [len(attempts), len(attempts), self.sync_id],
                 )
 
-    def _write_ledger(self, cursor: psycopg.Cursor, changes: list[Change]) -> None:
+    def _write_ledger(self, cursor: psycopg.Cursor, changes: list[Change], proof: str) -> None:
         cursor.execute(
-            "insert into sync.ledger as held (target, record_id, account_id, confirmed, sync_id, seen) "
-            "select %s, record_id, account_id, confirmed::jsonb, %s, seen "
+            "insert into sync.ledger as held (target, record_id, account_id, confirmed, sync_id, seen, proof) "
+            "select %s, record_id, account_id, confirmed::jsonb, %s, seen, %s "
             "from unnest(%s::text[], %s::text[], %s::text[], %s::bigint[]) "
             "as told (record_id, account_id, confirmed, seen) "
             "on conflict (target, record_id) do update set "
             "account_id = excluded.account_id, confirmed = held.confirmed || excluded.confirmed, "
-            "confirmed_at = clock_timestamp(), sync_id = excluded.sync_id, seen = excluded.seen",
+            "confirmed_at = clock_timestamp(), sync_id = excluded.sync_id, seen = excluded.seen, "
+            "proof = excluded.proof, gone_at = null",
             [
                 self.target,
                 self.sync_id,
+                proof,
                 [change.record_id for change in changes],
                 [change.account_id for change in changes],
                 [json.dumps(change.values) for change in changes],

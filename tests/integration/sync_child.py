@@ -1,0 +1,175 @@
+"""Runs syncs in processes that can be killed at a named step: `python -m tests.integration.sync_child`.
+
+Reads one JSON order per line and forks a process for it: {"sources", "as_of", "write_path", "batch", "size", "point",
+"nth", "kill_after_s", "marks"}. That process kills itself with SIGKILL when it comes to `point` for the nth time, or is
+killed after so many seconds, and writes each step it comes by into the file `marks`. The answer is its exit status
+(negative: the signal).
+
+A step is a method of the sync; its name ends in .before or .after. The steps are put around the methods here: the
+product knows nothing of them.
+"""
+
+import functools
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date
+from importlib import import_module
+from typing import Any
+
+import urllib3.connection
+
+from include.errors import StratumError
+from include.sources.config import Sources
+from include.sync import run
+from include.sync.engine import Engine
+from include.sync.ledger import Ledger
+
+# Step → what it is a call of. `settle` is the CRM's word on calls without an answer, `close` the closing of attempts
+# that changed nothing.
+METHODS: dict[str, tuple[Any, str]] = {
+    "open_run": (Ledger, "open_run"),
+    "resolve": (Engine, "resolve"),
+    "make_plan": (run, "make_plan"),
+    "note_plan": (Ledger, "note_plan"),
+    "attempt": (Ledger, "attempt"),
+    "confirm": (Ledger, "confirm"),
+    "refuse": (Ledger, "refuse"),
+    "forgotten": (Ledger, "forgotten"),
+    "close": (Ledger, "settle"),
+    "close_run": (Ledger, "close_run"),
+}
+POINTS = [
+    *(f"{name}.{side}" for name in (*METHODS, "settle") for side in ("before", "after")),
+    "http.sent",
+    "http.answered",
+    "confirm.begun",
+]
+
+
+class Steps:
+    """Marks each step, and kills this process at the one that is wanted."""
+
+    def __init__(self, marks: str, point: str | None, nth: int) -> None:
+        self.file = os.open(marks, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        self.point = point
+        self.left = nth
+
+    def at(self, point: str) -> None:
+        os.write(self.file, f"{point}\n".encode())
+        if point == self.point:
+            self.left -= 1
+            if self.left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def around(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(call)
+        def stepping(*arguments: Any, **options: Any) -> Any:
+            if arguments[1:] and arguments[1] == []:
+                return call(*arguments, **options)  # no rows, so it does nothing: not a step
+            self.at(f"{name}.before")
+            result = call(*arguments, **options)
+            self.at(f"{name}.after")
+            return result
+
+        return stepping
+
+
+def put_in(steps: Steps, write_path: str) -> None:
+    """Put the steps around the methods."""
+    for name, (owner, method) in METHODS.items():
+        setattr(owner, method, steps.around(name, getattr(owner, method)))
+
+    write_deliveries = Ledger._write_deliveries
+
+    def inside(*arguments: Any) -> None:
+        steps.at("confirm.begun")  # the ledger is written, and nothing is committed
+        write_deliveries(*arguments)
+
+    Ledger._write_deliveries = inside  # type: ignore[method-assign]
+    opened = run.open_target
+
+    @contextmanager
+    def open_target(*arguments: Any, **options: Any) -> Iterator[Any]:
+        with opened(*arguments, **options) as target:
+            target.settle = steps.around("settle", target.settle)
+            yield target
+
+    run.open_target = open_target
+    connection = urllib3.connection.HTTPConnection
+    request, getresponse = connection.request, connection.getresponse
+
+    def requesting(self: Any, method: str, url: str, *arguments: Any, **options: Any) -> None:
+        self.is_write = write_path in url
+        request(self, method, url, *arguments, **options)
+        if self.is_write:
+            steps.at("http.sent")
+
+    def answered(self: Any) -> Any:
+        response = getresponse(self)
+        if self.is_write:
+            steps.at("http.answered")
+        return response
+
+    connection.request, connection.getresponse = requesting, answered  # type: ignore[method-assign]
+
+
+def sync(order: dict[str, Any]) -> int:
+    """Do one sync; return 0, or 3 where it ended with an error for the user."""
+    slept = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal slept
+        slept += seconds
+
+    module, _, size = order["batch"].rpartition(".")
+    setattr(sys.modules[module], size, order["size"])
+    put_in(Steps(order["marks"], order["point"], order["nth"]), order["write_path"])
+    try:
+        run.sync_crm(
+            Sources.model_validate(order["sources"]),
+            date.fromisoformat(order["as_of"]),
+            "crm",
+            clock=lambda: time.time() + slept,
+            sleep=sleep,
+        )
+    except StratumError as error:
+        print(error, file=sys.stderr, flush=True)
+        return 3
+    return 0
+
+
+def ended(pid: int, kill_after_s: float | None) -> int:
+    """Return the exit status of a process that is killed if it runs for so long."""
+    if kill_after_s is not None:
+        time.sleep(kill_after_s)
+        os.kill(pid, signal.SIGKILL)  # where it has ended, its number is kept for it until the next line
+    _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+def main() -> None:
+    for line in sys.stdin:
+        order = json.loads(line)
+        import_module(
+            order["batch"].rpartition(".")[0]
+        )  # the clients are heavy: once, and not in each process
+        pid = os.fork()
+        if pid == 0:
+            try:
+                code = sync(order)
+            except BaseException:  # noqa: BLE001 - said, and told by the exit status
+                traceback.print_exc()
+                code = 4
+            sys.stderr.flush()
+            os._exit(code)
+        print(ended(pid, order["kill_after_s"]), flush=True)
+
+
+if __name__ == "__main__":
+    main()

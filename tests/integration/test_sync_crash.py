@@ -1,0 +1,213 @@
+"""The sync's process is killed between every two steps and at random moments, with a CRM that fails: nothing is lost.
+
+Each write of each row is counted in the CRM's own log. The histogram of where it was killed is printed (pytest -s).
+"""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from include.settings import PROJECT_DIR
+from include.sync.run import replay_dead_letters
+from include.warehouse.embedded import Cluster
+from tests.integration.sync_child import POINTS
+from tests.integration.sync_proof import (
+    AS_OF,
+    Crm,
+    Published,
+    assert_books_add_up,
+    assert_each_write_counted,
+    change_some,
+    proving_ground,
+)
+
+ACCOUNTS = 30
+BATCH = 8  # four batches, where all accounts changed
+ONCE = {"open_run", "resolve", "make_plan", "note_plan", "close_run"}
+"""Steps that a sync does once."""
+KILLED = -signal.SIGKILL
+
+
+class Syncs:
+    """Starts syncs in processes of their own."""
+
+    def __init__(self, published: Published, folder: Path) -> None:
+        self.published = published
+        self.marks = folder / "marks"
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.integration.sync_child"],
+            cwd=PROJECT_DIR,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, point: str | None = None, nth: int = 1, kill_after_s: float | None = None) -> int:
+        """Do a sync that is killed when it comes to a step for the nth time, or after so long; return its exit status.
+
+        The status of an error that is none of ours is a failed test.
+        """
+        crm = self.published.crm
+        order = {
+            "sources": self.published.sources.model_dump(mode="json", exclude_unset=True),
+            "as_of": AS_OF.isoformat(),
+            "write_path": crm.write_path,
+            "batch": crm.batch_size,
+            "size": BATCH,
+            "marks": str(self.marks),
+            "point": point,
+            "nth": nth,
+            "kill_after_s": kill_after_s,
+        }
+        self.marks.unlink(missing_ok=True)
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(order) + "\n")
+        self.process.stdin.flush()
+        status = int(self.process.stdout.readline())
+        assert status in (0, 3, KILLED), f"the sync broke with status {status}: see its words above"
+        return status
+
+    def last_step(self) -> str:
+        """Return the last step the sync came by."""
+        steps = self.marks.read_text().split() if self.marks.exists() else []
+        return steps[-1] if steps else "start"
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(30)
+
+
+@contextmanager
+def syncing(published: Published, folder: Path) -> Iterator[Syncs]:
+    syncs = Syncs(published, folder)
+    try:
+        yield syncs
+    finally:
+        syncs.close()
+
+
+@pytest.fixture(scope="module", params=["hubspot"])
+def ground(
+    request: pytest.FixtureRequest,
+    cluster: Cluster,
+    bare_template: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Published]:
+    folder = tmp_path_factory.mktemp("crm")
+    with proving_ground(request.param, cluster, bare_template, folder, ACCOUNTS) as published:
+        yield published
+
+
+@pytest.fixture
+def published(ground: Published) -> Published:
+    ground.reset()
+    return ground
+
+
+def prepare(point: str | None, published: Published, chance: random.Random) -> None:
+    """Publish other values, and let the CRM fail in a way that leads to the step."""
+    crm = published.crm
+    crm.calm()
+    replay_dead_letters(published.sources, "crm")
+    step = (point or "").partition(".")[0]
+    change_some(
+        published,
+        chance,
+        1.0 if step in ("refuse", "forgotten") else chance.choice([0.1, 0.5, 0.9]),
+        ACCOUNTS,
+    )
+    if step in ("settle", "close"):
+        crm.fault(drop_before=1, **({"drop_answer": 1} if chance.random() < 0.5 else {}))
+    elif step == "forgotten":
+        crm.fault(empty_complete=1)
+    elif chance.random() < 0.7:
+        crm.fault(**chance.choice(crm.faults()))
+    if step == "refuse" or chance.random() < 0.3:
+        crm.refuse(chance.sample(range(ACCOUNTS), 6))
+
+
+def crash_at_points(syncs: Syncs, chance: random.Random, times: int) -> Counter[str]:
+    """Kill syncs at each step so many times; return how often each was hit."""
+    hits: Counter[str] = Counter()
+    for _ in range(times * len(POINTS) * 4):
+        wanted = [point for point in POINTS if hits[point] < times]
+        if not wanted:
+            return hits
+        point = chance.choice(wanted)
+        prepare(point, syncs.published, chance)
+        once = point.partition(".")[0] in ONCE
+        if syncs.run(point, 1 if once else chance.choice([1, 1, 2, 3])) == KILLED:
+            assert syncs.last_step() == point
+            hits[point] += 1
+        assert_books_add_up(syncs.published.warehouse)
+    raise AssertionError(f"not hit often enough: {dict(hits)}")
+
+
+def crash_at_random(syncs: Syncs, chance: random.Random, times: int) -> Counter[str]:
+    """Kill syncs so many times whenever it falls; return after which step."""
+    hits: Counter[str] = Counter()
+    prepare(None, syncs.published, chance)
+    began = time.monotonic()
+    syncs.run()
+    longest = time.monotonic() - began
+    for _ in range(times * 6):
+        if hits.total() == times:
+            return hits
+        prepare(None, syncs.published, chance)
+        if syncs.run(kill_after_s=chance.uniform(0, longest)) == KILLED:
+            hits[syncs.last_step()] += 1
+        assert_books_add_up(syncs.published.warehouse)
+    raise AssertionError(f"killed only {hits.total()} times at random")
+
+
+def settle_down(syncs: Syncs, crm: Crm) -> None:
+    """Let the CRM be well, replay what was given up, and sync till nothing is left to tell."""
+    crm.calm()
+    replay_dead_letters(syncs.published.sources, "crm")
+    for _ in range(2):
+        assert syncs.run() == 0
+    assert_books_add_up(syncs.published.warehouse)
+
+
+def prove(published: Published, folder: Path, times: int, at_random: int, seed: int) -> None:
+    """Kill, restart, kill again; then compare the CRM, the books and what is published."""
+    chance = random.Random(seed)
+    with syncing(published, folder) as syncs:
+        points = crash_at_points(syncs, chance, times)
+        moments = crash_at_random(syncs, chance, at_random)
+        settle_down(syncs, published.crm)
+    warehouse = published.warehouse
+    assert published.differing() == {}
+    attempts = assert_each_write_counted(warehouse, published.crm)
+    runs = dict(warehouse.rows("select status, count(*) from sync.runs group by 1 order by 1"))
+    assert "running" not in runs
+    newest = warehouse.rows(
+        "select queried, sent, unchanged, failed, held, calls from sync.runs order by sync_id desc limit 1"
+    )
+    assert newest == [(ACCOUNTS, 0, ACCOUNTS, 0, 0, 0)]
+    print(f"\nkilled at each step: {json.dumps(points, sort_keys=True)}")
+    print(f"killed at random, after: {json.dumps(moments, sort_keys=True)}")
+    print(f"syncs: {runs}; attempts: {attempts}; rows the CRM carried out: {len(published.crm.applied())}")
+    assert all(points[point] >= times for point in POINTS)
+    assert moments.total() == at_random
+
+
+@pytest.mark.extended
+def test_a_kill_at_each_step_loses_nothing_and_doubles_nothing(published: Published, tmp_path: Path) -> None:
+    prove(published, tmp_path, times=1, at_random=5, seed=1)
+
+
+@pytest.mark.slow
+def test_three_hundred_kills_lose_nothing_and_double_nothing(published: Published, tmp_path: Path) -> None:
+    prove(published, tmp_path, times=10, at_random=50, seed=2)
