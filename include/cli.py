@@ -17,6 +17,7 @@ from include.commands.simulate import simulate
 from include.commands.sources import sources_app
 from include.commands.status import status, unlock
 from include.commands.sync import sync_app
+from include.commands.sync_holds import sync_status  # noqa: F401 - puts its commands on sync_app
 from include.commands.tiers import tiers_app
 from include.errors import StratumError
 
