@@ -1,23 +1,25 @@
 """Bring the CRM to what is published: changed rows only, each confirmed by the CRM's own answer.
 
-Runs when the newest date was published. Plans the difference to what the CRM confirmed before, notes the
-attempt, sends, and writes each row's answer to the ledger. Rows the CRM refused fail this run and come back
-by themselves. Without a sync target it succeeds as absent.
+Runs when the newest date was published, one task for each target of sync.yml, so that one that fails or is held does not
+stop the others. Each plans the difference to what its CRM confirmed before, notes the attempt, sends, and writes each
+row's answer to the ledger. Rows the CRM refused fail its task and come back by themselves. A sync that a brake stopped
+waits for a person's answer (required actions here, or `stratum sync approve`), and fails where none comes. Without a
+sync target it succeeds as absent.
 
 When it fails: docs/runbooks/sync.md.
 """
 
-from airflow.sdk import DAG, PartitionedAssetTimetable, get_current_context, task
+from airflow.sdk import DAG, PartitionedAssetTimetable, task
 
 from include.assets import PUBLISHED_NEWEST
-from include.dag_support import DEFAULT_ARGS, active_sources, fail_clearly
-from include.dates import as_of_of
+from include.dag_support import DEFAULT_ARGS, WAITING_RUNS, active_sources, fail_clearly
+from include.sync.operator import TellTarget
 
 with DAG(
     dag_id="sync_crm",
     schedule=PartitionedAssetTimetable(assets=PUBLISHED_NEWEST),
     catchup=False,
-    max_active_runs=1,
+    max_active_runs=WAITING_RUNS,
     default_args=DEFAULT_ARGS,
     tags=["sync"],
     doc_md=__doc__,
@@ -25,10 +27,11 @@ with DAG(
 
     @task
     @fail_clearly
-    def sync() -> None:
-        """Send each target what changed; fail, after the books are written, where one refused rows."""
-        from include.sync.run import sync_all
+    def targets() -> list[str]:
+        """Return the names of the targets in sync.yml."""
+        return list(active_sources().sync)
 
-        sync_all(active_sources(), as_of_of(get_current_context()))
-
-    sync()
+    # One at a time, in every run: a run that waits for an answer is at no work.
+    TellTarget.partial(
+        task_id="sync", map_index_template="{{ task.target }}", max_active_tis_per_dag=1
+    ).expand(target=targets())

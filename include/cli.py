@@ -2,6 +2,7 @@
 
 import typer
 
+from include.commands import sync_books, sync_holds  # noqa: F401 - they put their commands on sync_app
 from include.commands.backfill import backfill
 from include.commands.deploy import deploy_app
 from include.commands.doctor import doctor
@@ -16,7 +17,7 @@ from include.commands.run import demo, down, run, up
 from include.commands.simulate import simulate
 from include.commands.sources import sources_app
 from include.commands.status import status, unlock
-from include.commands.sync_books import sync_app
+from include.commands.sync import sync_app
 from include.commands.tiers import tiers_app
 from include.errors import StratumError
 

@@ -37,6 +37,8 @@ ANNOUNCE_POOL = "announce"
 join and no build starts (docs/decisions/0003-announcements-one-at-a-time.md)."""
 WAREHOUSE_POOL = "warehouse_writer"
 """One slot: one dbt writer at a time, since concurrent DDL fails."""
+WAITING_RUNS = 16
+"""Runs of a DAG that may wait for a person at once, so that a newer date is never kept from asking or going on."""
 
 P = ParamSpec("P")
 R = TypeVar("R")

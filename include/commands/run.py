@@ -112,6 +112,11 @@ def _run(as_of: date, sources_file: Path | None, as_json: bool) -> None:
         raise StratumError(
             f"{'; '.join(follow.failures)}. All else of {as_of} went through, scored by the model there was before."
         )
+    if follow.waiting:
+        raise StratumError(
+            f"The sync to {', '.join(follow.waiting)} is held and nothing was sent to it; all else of {as_of} went through. "
+            "See why: stratum sync status; then stratum sync approve, or reject, --reason TEXT"
+        )
 
 
 def _say_places(stack: Any, when: str) -> None:

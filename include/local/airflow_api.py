@@ -103,10 +103,26 @@ class AirflowApi:
         """Return the task instances of a run."""
         return self.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances")["task_instances"]
 
-    def failure(self, dag_id: str, run_id: str, task_id: str, try_number: int) -> str:
+    def questions(self, dag_id: str) -> list[dict[str, Any]]:
+        """Return what tasks of a DAG wait for a person to answer: each with its subject and task instance."""
+        params = {"state": "awaiting_input", "response_received": False, "limit": 100}
+        return self.call("GET", f"/dags/{dag_id}/dagRuns/~/hitlDetails", params=params)["hitl_details"]
+
+    def answer(self, dag_id: str, run_id: str, task_id: str, map_index: int, option: str) -> None:
+        """Answer what a task waits for with one of its options."""
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/{map_index}/hitlDetails"
+        self.call("PATCH", path, json={"chosen_options": [option]})
+
+    def run(self, dag_id: str, run_id: str) -> dict[str, Any]:
+        """Return a run of a DAG."""
+        return self.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}")
+
+    def failure(self, dag_id: str, run_id: str, task_id: str, try_number: int, map_index: int = -1) -> str:
         """Return the line a failed task ended with, from its log."""
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
-        answer = self.call("GET", path, headers={"Accept": "application/json"})
+        answer = self.call(
+            "GET", path, headers={"Accept": "application/json"}, params={"map_index": map_index}
+        )
         last = "it was ended from outside (marked by hand, or its worker died): its log holds no error"
         for entry in answer["content"]:
             if isinstance(entry, dict) and entry.get("error_detail"):

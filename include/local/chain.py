@@ -20,12 +20,16 @@ TRIGGERED_BY = {
 }
 GOES_ON = {"train_models"}
 """DAGs whose failure does not end the chain: without a new model the accounts are scored by the one before."""
+SYNC = "sync_crm"
+"""One task a target: one that failed, or waits for an answer, does not end the others."""
 POLL_S = 0.3
 LOST_AFTER_S = 10.0
 """A hop takes 0.6–1.5 s; a build that has not begun this long after the last announcement was lost."""
 CHECK_EVERY_S = 3.0
 CHAIN_TIMEOUT_S = 3600
 ENDED = {"success", "failed"}
+TASK_ENDED = {"success", "failed", "skipped", "upstream_failed"}
+WAITS = "awaiting_input"
 
 
 @dataclass
@@ -34,9 +38,13 @@ class Follow:
 
     earlier: dict[str, set[str]]
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
-    shown: set[tuple[str, str]] = field(default_factory=set)
+    shown: set[tuple[str, str, int]] = field(default_factory=set)
     failures: list[str] = field(default_factory=list)
     """The lines of tasks that failed without ending the chain."""
+    sync_failures: list[str] = field(default_factory=list)
+    """The lines of targets that could not be told; the chain ends with them once every target has had its turn."""
+    waiting: list[str] = field(default_factory=list)
+    """The targets whose sync a brake held, and which wait for an answer."""
 
     def state(self, dag_id: str) -> str | None:
         """Return the state of the DAG's run, or None while it has none."""
@@ -64,7 +72,7 @@ def run_chain(
             check()
             checked_at = time.monotonic()
         _look(api, as_of, follow, say)
-        if _ended(api, follow):
+        if _ended(api, follow, say):
             return follow
         if announced_at is None and all(follow.state(dag_id) == "success" for dag_id in INGESTS):
             announced_at = time.monotonic()
@@ -114,24 +122,74 @@ def _look(api: AirflowApi, as_of: date, follow: Follow, say: Callable[[str], Non
 def _say_task(
     api: AirflowApi, dag_id: str, instance: dict[str, Any], follow: Follow, say: Callable[[str], None]
 ) -> None:
-    task_id, state = instance["task_id"], instance["state"]
-    if (dag_id, task_id) in follow.shown or state not in {"success", "failed", "skipped", "upstream_failed"}:
+    task_id, state, map_index = instance["task_id"], instance["state"], instance["map_index"]
+    if (dag_id, task_id, map_index) in follow.shown or state not in {*TASK_ENDED, WAITS}:
         return
-    follow.shown.add((dag_id, task_id))
-    say(f"  {dag_id:<16} {task_id:<16} {state:<8} {instance['duration'] or 0:5.1f} s")
+    follow.shown.add((dag_id, task_id, map_index))
+    target = instance["rendered_map_index"] if map_index >= 0 else None
+    name = f"{task_id} {target}" if target else task_id
+    if state == WAITS:
+        follow.waiting.append(str(target))
+        say(f"  {dag_id:<16} {name:<16} held")
+        return
+    say(f"  {dag_id:<16} {name:<16} {state:<8} {instance['duration'] or 0:5.1f} s")
     if state == "failed":
-        line = api.failure(dag_id, instance["dag_run_id"], task_id, instance["try_number"])
-        failure = f"{dag_id}.{task_id} failed: {line}"
-        if dag_id not in GOES_ON:
+        line = api.failure(dag_id, instance["dag_run_id"], task_id, instance["try_number"], map_index)
+        failure = f"{dag_id}.{name} failed: {line}"
+        if dag_id == SYNC:
+            follow.sync_failures.append(failure)
+        elif dag_id in GOES_ON:
+            follow.failures.append(failure)
+        else:
             raise StratumError(failure)
-        follow.failures.append(failure)
 
 
-def _ended(api: AirflowApi, follow: Follow) -> bool:
+def follow_sync(
+    api: AirflowApi, run_id: str, say: Callable[[str], None], check: Callable[[], object]
+) -> None:
+    """Follow one run of the sync until all its targets are told or wait, saying each as it ends.
+
+    Raises StratumError with the lines of those that failed. `check` is as in `run_chain`.
+    """
+    follow = Follow({})
+    deadline = time.monotonic() + CHAIN_TIMEOUT_S
+    while time.monotonic() < deadline:
+        check()
+        follow.runs[SYNC] = api.run(SYNC, run_id)
+        tasks = api.tasks(SYNC, run_id)
+        for instance in tasks:
+            _say_task(api, SYNC, instance, follow, say)
+        if _sync_ended(follow, tasks):
+            return
+        time.sleep(POLL_S)
+    raise StratumError(f"The sync did not end within {CHAIN_TIMEOUT_S} s; see Airflow's UI.")
+
+
+def _sync_ended(follow: Follow, tasks: list[dict[str, Any]]) -> bool:
+    """Tell whether every target was told or waits. Raises StratumError with the lines of those that failed."""
+    states = {task["state"] for task in tasks}
+    # A run that waits goes on until it is answered; before its targets are known, none waits.
+    if follow.state(SYNC) not in ENDED and not (WAITS in states and states <= {*TASK_ENDED, WAITS}):
+        return False
+    if follow.sync_failures:
+        raise StratumError("; ".join(follow.sync_failures))
+    if follow.state(SYNC) == "failed":
+        raise StratumError(f"{SYNC} failed without a failed task; see Airflow's UI.")
+    return True
+
+
+def _ended(api: AirflowApi, follow: Follow, say: Callable[[str], None]) -> bool:
     for dag_id in CHAIN:
-        if follow.state(dag_id) == "failed" and dag_id not in GOES_ON:
+        if follow.state(dag_id) == "failed" and dag_id not in (*GOES_ON, SYNC):
             raise StratumError(f"{dag_id} failed without a failed task; see Airflow's UI.")
     if follow.state("publish") != "success":
         return False
     tasks = {t["task_id"]: t["state"] for t in api.tasks("publish", follow.runs["publish"]["dag_run_id"])}
-    return tasks["announce_newest"] == "skipped" or follow.state("sync_crm") == "success"
+    if tasks["announce_newest"] == "skipped":
+        return True
+    if SYNC not in follow.runs:
+        return False
+    tasks_of_sync = api.tasks(SYNC, follow.runs[SYNC]["dag_run_id"])
+    for instance in tasks_of_sync:
+        _say_task(api, SYNC, instance, follow, say)
+    return _sync_ended(follow, tasks_of_sync)

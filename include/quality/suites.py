@@ -18,7 +18,7 @@ from include.quality.limits import limits
 from include.settings import PROJECT_DIR
 
 EXPECTATIONS = PROJECT_DIR / "expectations"
-GATES = ("raw", "marts", "scores", "published")
+GATES = ("raw", "marts", "scores", "published", "sync")
 SQL_ARGUMENT = "unexpected_rows_query"
 BATCH = "(select * from {batch})"  # Great Expectations gives the rows an alias of its own; a suite gives one that reads
 
@@ -55,8 +55,8 @@ def load_suite(gate: str, values: Mapping[str, Any], folder: Path = EXPECTATIONS
     In SQL a name becomes a literal (lists become arrays); elsewhere an argument `$name` becomes the value.
     An expectation of `severity: warning` is told and written down where it is not met, and stops nothing.
     An entry with `models` stands for one of each, whose name ends with the model's, and in which `$model` is the model.
-    `values` holds as_of (a date), run_id, currency, timezone, load_ids, previous_run_id. Raises StratumError for
-    a gate there is no suite of, and a name nobody gives.
+    `values` holds as_of (a date), run_id, and currency, timezone, load_ids, previous_run_id, or for `sync` sync_id.
+    Raises StratumError for a gate there is no suite of, and a name nobody gives.
     """
     path = folder / f"{gate}.yml"
     if gate not in GATES or not path.is_file():

@@ -65,8 +65,16 @@ class Ledger:
         """
         with self.connection.transaction():
             self.connection.execute(
-                "update sync.runs set queried = %s, unchanged = %s, held = %s, failed = %s where sync_id = %s",
-                [plan.queried, plan.unchanged, len(plan.held), len(plan.changes), self.sync_id],
+                "update sync.runs set published = %s, queried = %s, unchanged = %s, held = %s, failed = %s "
+                "where sync_id = %s",
+                [
+                    plan.published,
+                    plan.queried,
+                    plan.unchanged,
+                    len(plan.held),
+                    len(plan.changes),
+                    self.sync_id,
+                ],
             )
             self.connection.execute(
                 "insert into sync.outcomes (sync_id, account_id, record_id, outcome, reason, detail) "
@@ -234,6 +242,19 @@ class Ledger:
             self.connection.execute(
                 "update sync.runs set held = held + %s, failed = failed - %s where sync_id = %s",
                 [len(changes), len(changes), self.sync_id],
+            )
+
+    def hold_changes(self, reason: str, detail: str) -> None:
+        """Write all rows the noted plan was to send as held."""
+        with self.connection.transaction():
+            self.connection.execute(
+                "insert into sync.outcomes (sync_id, account_id, record_id, outcome, reason, detail) "
+                "select %s, account_id, record_id, 'held', %s, %s from pg_temp.planned "
+                "where state = 'change' order by number",
+                [self.sync_id, reason, detail],
+            )
+            self.connection.execute(
+                "update sync.runs set held = held + failed, failed = 0 where sync_id = %s", [self.sync_id]
             )
 
     def open_attempts(self) -> list[Attempt]:

@@ -110,6 +110,8 @@ class Plan:
     as_of: date
     kinds: dict[str, str]
     """CRM field → string, number, date or bool, by the type of its column."""
+    published: int
+    """Accounts that are published."""
     queried: int
     unresolved: int
     """Records with an attempt that has no answer yet: a sync reads them back before it plans."""
@@ -210,7 +212,7 @@ def make_plan(connection: psycopg.Connection, mapping: SyncMapping, run_id: str,
             [mapping.target],
         ).fetchone()
     kinds = {name: KINDS[types[column]][0] for name, column in mapping.columns.items()}
-    return Plan(connection, run_id, as_of, kinds, published + gone[0], unresolved[0])  # type: ignore[index]
+    return Plan(connection, run_id, as_of, kinds, published, published + gone[0], unresolved[0])  # type: ignore[index]
 
 
 def _change(

@@ -290,14 +290,14 @@ def _write(ledger: Ledger, found: Reconciliation) -> None:
 
 def _forget(cursor: psycopg.Cursor, target: str, reconciliation_id: int | None) -> None:
     cursor.execute(
-        "update sync.ledger set confirmed = ledger.confirmed - healed.fields "
+        "update sync.ledger set confirmed = ledger.confirmed - healed.fields, seen = null "
         "from (select record_id, array_agg(field) as fields from sync.drift "
         "where reconciliation_id = %s and done = 'healed' group by record_id) as healed "
         "where ledger.target = %s and ledger.record_id = healed.record_id",
         [reconciliation_id, target],
     )
     cursor.execute(
-        "update sync.ledger set confirmed = '{}', gone_at = clock_timestamp() where target = %s and record_id in "
-        "(select record_id from sync.drift where reconciliation_id = %s and done = 'gone')",
+        "update sync.ledger set confirmed = '{}', seen = null, gone_at = clock_timestamp() "
+        "where target = %s and record_id in (select record_id from sync.drift where reconciliation_id = %s and done = 'gone')",
         [target, reconciliation_id],
     )

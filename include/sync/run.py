@@ -10,7 +10,9 @@ import psycopg
 
 from include.errors import StratumError, TransientError
 from include.sources.config import Sources
+from include.sync.brakes import count, reasons_to_hold
 from include.sync.engine import Engine
+from include.sync.holds import OPEN, Hold, hold_of
 from include.sync.ledger import Ledger
 from include.sync.mapping import SyncMapping
 from include.sync.plan import HOLD_REASONS, kinds_of, make_plan
@@ -41,6 +43,10 @@ class SyncResult:
     """HTTP requests of every kind made to the CRM; 0 where nothing had changed."""
     reasons: dict[str, int] = field(default_factory=dict)
     """Reason → rows, of those that failed or were held."""
+    status: str = "finished"
+    """As in sync.runs: finished, failed, or held where a brake or the switch let nothing be sent."""
+    hold: Hold | None = None
+    """The hold that stopped it."""
 
 
 def sync_crm(
@@ -54,10 +60,11 @@ def sync_crm(
 ) -> SyncResult:
     """Tell the target `name` of sync.yml what changed in the published run of `as_of`.
 
-    The rows that worked are in the books when this returns, and stay there; rows that failed are counted in
-    the result and come back by themselves in the next sync (see `raise_if_failed`). Raises StratumError
-    where nothing could be sent at all: nothing published, `as_of` not the newest published date, a wrong
-    mapping, or a CRM that refuses or does not answer before the first row.
+    Where a brake speaks, or the target is switched off, nothing is sent: what would have been is held. The rows that
+    worked are in the books when this returns, and stay there; rows that failed are counted in the result and come back
+    by themselves in the next sync (see `raise_if_failed`). Raises StratumError where nothing could be sent at all:
+    nothing published, `as_of` not the newest published date, a wrong mapping, or a CRM that refuses or does not answer
+    before the first row.
     """
     mapping = mapping_of(sources, name)
     with connect("syncer") as books, open_target(mapping, "syncer", clock, sleep) as target:
@@ -66,19 +73,27 @@ def sync_crm(
         ledger.lock()
         ledger.open_run(published_run(books, as_of), as_of)
         try:
-            stopped = _sync(ledger, mapping, Engine(target, ledger, max_tries, sleep))
+            status, why, hold = _sync(ledger, mapping, Engine(target, ledger, max_tries, sleep))
         except StratumError as error:
             ledger.close_run("failed", target.calls, str(error))
             raise
-        ledger.close_run("failed" if stopped else "finished", target.calls, stopped)
+        ledger.close_run(status, target.calls, why)
         result = SyncResult(
-            ledger.sync_id, ledger.run_id, as_of, *ledger.counts(), target.calls, ledger.reasons()
+            ledger.sync_id,
+            ledger.run_id,
+            as_of,
+            *ledger.counts(),
+            target.calls,
+            ledger.reasons(),
+            status,
+            hold,
         )
     log.info(
-        "sync %d of %s to %s: %d queried = %d sent + %d unchanged + %d failed + %d held, in %d calls",
+        "sync %d of %s to %s %s: %d queried = %d sent + %d unchanged + %d failed + %d held, in %d calls",
         result.sync_id,
         as_of,
         ledger.target,
+        result.status,
         result.queried,
         result.sent,
         result.unchanged,
@@ -89,28 +104,45 @@ def sync_crm(
     return result
 
 
-def _sync(ledger: Ledger, mapping: SyncMapping, engine: Engine) -> str | None:
+def _sync(ledger: Ledger, mapping: SyncMapping, engine: Engine) -> tuple[str, str | None, Hold | None]:
+    """Return the status the run ends with, why it is not finished, and the hold that stopped it."""
+    if switched_off := ledger.switched_off():
+        plan = make_plan(ledger.connection, mapping, ledger.run_id, ledger.as_of)
+        ledger.note_plan(plan)
+        ledger.hold_changes("switched_off", switched_off)
+        return "held", switched_off, None
     engine.resolve()
     plan = make_plan(ledger.connection, mapping, ledger.run_id, ledger.as_of)
-    respect(engine.target, plan, mapping)
+    # Before the CRM is asked anything for this plan, or made to have a field: a person may say no to all of it.
+    reasons = reasons_to_hold(mapping.brakes, count(ledger.connection, mapping, plan))
+    hold = hold_of(
+        ledger.connection, ledger.sync_id, ledger.run_id, ledger.as_of, mapping, reasons, len(plan.changes)
+    )
+    if hold:
+        ledger.note_plan(plan)
+        ledger.hold_changes("brake", str(hold))
+        return "held", str(hold), hold
     if plan.changes:
         check_fields(engine.target, plan.kinds, mapping.make_fields)
+    respect(engine.target, plan, mapping)
     ledger.note_plan(plan)
     engine.send(plan.changes)
-    return engine.stopped
+    return ("failed" if engine.stopped else "finished"), engine.stopped, None
 
 
-def sync_all(sources: Sources, as_of: date) -> None:
-    """Tell every target, whatever becomes of the others; then raise the first fault, a lasting one before the rest."""
-    faults: list[StratumError] = []
-    for name in sources.sync:
-        try:
-            raise_if_failed(sync_crm(sources, as_of, name))
-        except StratumError as error:
-            log.error("%s: %s", name, error)
-            faults.append(error)
-    if faults:
-        raise min(faults, key=lambda error: isinstance(error, TransientError))
+def tell(sources: Sources, as_of: date, name: str) -> Hold | None:
+    """Sync a target, check its books, and raise where rows failed; return the hold where one waits for an answer.
+
+    Raises as `sync_crm` and `raise_if_failed` do, and GateFailed where the books are wrong.
+    """
+    from include.quality.gate import (
+        run_sync_gate,  # Great Expectations takes seconds that a dry run need not pay
+    )
+
+    result = sync_crm(sources, as_of, name)
+    run_sync_gate(as_of, result.run_id, result.sync_id)
+    raise_if_failed(result)
+    return result.hold
 
 
 def set_up_target(sources: Sources, name: str) -> Setup:
@@ -123,14 +155,18 @@ def set_up_target(sources: Sources, name: str) -> Setup:
 
 
 def raise_if_failed(result: SyncResult) -> None:
-    """Raise where rows failed: for the task, after the books are committed.
+    """Raise where rows failed, or were held and nobody is to be asked any more: after the books are committed.
 
     TransientError where the CRM did not answer or turned all away; StratumError where it refused rows,
     since trying at once again would only use up their tries.
     """
+    if result.hold and result.hold.status != OPEN:
+        raise StratumError(
+            f"Nothing was sent: {result.hold}. A new run of {result.as_of} asks anew (stratum run --as-of {result.as_of})."
+        )
     if result.failed == 0:
         return
-    is_transient = result.reasons.keys() <= {"no_answer", "not_sent", *HOLD_REASONS}
+    is_transient = result.reasons.keys() <= {"no_answer", "not_sent", "switched_off", *HOLD_REASONS}
     error = TransientError if is_transient else StratumError
     reasons = ", ".join(f"{rows} {reason}" for reason, rows in result.reasons.items())
     raise error(

@@ -64,7 +64,8 @@ def test_the_runbook_a_doc_names_exists(dagbag):
 
 def test_every_task_retries_ends_and_one_run_goes_at_a_time(dagbag):
     for dag in dags(dagbag):
-        assert dag.max_active_runs == 1, dag.dag_id
+        # A sync that waits for an answer must not keep the next date's from running; its tasks go one at a time.
+        assert dag.max_active_runs == (16 if dag.dag_id == "sync_crm" else 1), dag.dag_id
         assert not dag.catchup, dag.dag_id
         for task in dag.tasks:
             assert task.retries >= 1, task
@@ -100,6 +101,21 @@ def test_a_failed_training_fails_its_run_and_lets_the_accounts_be_scored(dagbag)
     assert [asset.name for asset in announce.outlets] == ["models"]
     assert trained.trigger_rule == "all_success"
     assert announce.upstream_task_ids == trained.upstream_task_ids == {"train"}
+
+
+def test_each_target_is_told_by_a_task_of_its_own_which_waits_where_it_is_held(dagbag):
+    from airflow.providers.standard.operators.hitl import ApprovalOperator
+
+    from include.sync.operator import TellTarget
+
+    sync = dagbag.dags["sync_crm"].get_task("sync")
+    assert sync.is_mapped
+    assert sync.operator_class is TellTarget
+    assert sync.max_active_tis_per_dag == 1
+    one = sync.unmap({"target": "crm"})
+    assert isinstance(one, ApprovalOperator)
+    assert one.defaults is None, "an answer that nobody gave would read as one"
+    assert one.execution_timeout is not None, "the work has a timeout beside that of the wait"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.name)

@@ -17,7 +17,6 @@ from include.sync.run import (
     raise_if_failed,
     replay_dead_letters,
     set_up_target,
-    sync_all,
     sync_crm,
 )
 from include.warehouse.connect import connect
@@ -26,6 +25,7 @@ from tests.integration.sandbox_fixture import Running, account, reach, record_id
 
 AS_OF = date(2026, 6, 30)
 IN_CRM = 230  # three batches: 100, 100, 30
+NO_BRAKES = {"first_sync": False, "max_shrink": None, "max_tier_changes": None, "max_score_moves": None}
 FIELDS = {"stratum_tier": "tier", "stratum_revenue": "net_revenue_365d", "stratum_dormant": "is_dormant"}
 
 
@@ -51,7 +51,14 @@ class Stage:
         self.sources = Sources.model_validate(
             {
                 "company": {"name": "Test", "timezone": "UTC", "currency": "CNY"},
-                "sync": {"crm": {"system": "hubspot", "make_fields": True, "fields": FIELDS}},
+                "sync": {
+                    "crm": {
+                        "system": "hubspot",
+                        "make_fields": True,
+                        "fields": FIELDS,
+                        "brakes": NO_BRAKES,
+                    }
+                },
             }
         )
 
@@ -437,10 +444,8 @@ def test_a_wrong_mapping_is_said_in_one_line_and_nothing_is_sent(
     assert stage.crm.writes == 0
 
 
-def test_without_a_target_nothing_is_done(stage: Stage) -> None:
+def test_a_target_that_is_not_configured_is_said(stage: Stage) -> None:
     sources = stage.sources.model_copy(update={"sync": {}})
-    sync_all(sources, AS_OF)
-    assert stage.warehouse.value("select count(*) from sync.runs") == 0
     with pytest.raises(StratumError, match="No sync target 'crm'"):
         sync_crm(sources, AS_OF, "crm")
 

@@ -15,6 +15,7 @@ VALUES = {
     "timezone": "Asia/Shanghai",
     "load_ids": ["5f0c1f0e-0000-4000-8000-000000000000"],
     "previous_run_id": None,
+    "sync_id": 1,
 }
 
 

@@ -1,0 +1,151 @@
+"""A held sync on real Airflow: it waits for a person, in Airflow's own list or at the command line, and for no longer."""
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from include.local.processes import wait_until
+from include.settings import PROJECT_DIR
+from include.simulate.market.scales import DEMO, DEMO_SEED, LAST_DAY
+from tests.e2e.installation import Installation
+from tests.fixtures.market import write_slice
+
+CUSTOMERS = 40
+TIER = {"stratum_tier": "tier"}
+TOLD = {
+    "system": "hubspot",
+    "connection": "hubspot_sandbox",
+    "make_fields": True,
+    "fields": TIER,
+    "brakes": {"first_sync": True},
+}
+NOWHERE = TOLD | {"connection": "nowhere"}
+
+
+class Company:
+    """A slice of the simulated company, whose sync.yml a test writes."""
+
+    def __init__(self, stratum: Installation, folder: Path) -> None:
+        self.stratum = stratum
+        self.folder = folder
+
+    def configure(self, **targets: dict[str, Any]) -> None:
+        (self.folder / "sync.yml").write_text(yaml.safe_dump(targets))
+
+    def start_sync(self) -> str:
+        return self.stratum.api().trigger("sync_crm", LAST_DAY)
+
+    def state(self, run_id: str) -> str:
+        return self.stratum.api().run("sync_crm", run_id)["state"]
+
+    def question(self) -> dict[str, Any]:
+        """Wait until a task asks, and return what it asks."""
+        api = self.stratum.api()
+        assert wait_until(lambda: bool(api.questions("sync_crm")), 60)
+        (question,) = api.questions("sync_crm")
+        return question
+
+    def holds(self) -> list[tuple[str, str | None]]:
+        """Status and answerer of each hold, the oldest first."""
+        return self.stratum.rows("select status, decided_by from sync.holds order by hold_id")
+
+    def ended(self, run_id: str) -> str:
+        assert wait_until(lambda: self.state(run_id) in ("success", "failed"), 90)
+        return self.state(run_id)
+
+
+@pytest.fixture(scope="module")
+def company(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
+    """An installation that is up, whose first chain left the target `crm` held and the target `nowhere` failed."""
+    folder = tmp_path_factory.mktemp("slice")
+    write_slice(folder, DEMO, DEMO_SEED, CUSTOMERS, events_since=str(LAST_DAY - timedelta(days=60)))
+    sources = yaml.safe_load((PROJECT_DIR / "include" / "simulate" / "sources.yml").read_text())
+    sources["orders"]["file"] = "orders.csv"
+    sources["behavior"]["file"] = "events.csv"
+    del sources["records"]
+    (folder / "sources.yml").write_text(yaml.safe_dump(sources))
+    company = Company(Installation(tmp_path_factory.mktemp("home") / "stratum"), folder)
+    company.configure(nowhere=NOWHERE, crm=TOLD)
+    try:
+        up = company.stratum.run("up", "--sources", str(folder / "sources.yml"))
+        assert up.returncode == 0, up.stderr
+        yield company
+    finally:
+        down = company.stratum.run("down")
+        left = company.stratum.processes()
+        for process in left:
+            process.kill()
+        assert down.returncode == 0, down.stderr
+
+
+@pytest.mark.extended
+def test_a_held_sync_waits_for_a_person_and_goes_on_or_fails(company: Company) -> None:
+    stratum = company.stratum
+    done = stratum.run("run", "--as-of", str(LAST_DAY), "--sources", str(company.folder / "sources.yml"))
+    assert done.returncode == 1
+    assert "sync_crm.sync nowhere failed: No connection 'nowhere'" in done.stderr
+    assert "sync crm         held" in done.stdout, "one target that fails does not stop the other"
+    ((target, sent, held),) = stratum.rows("select target, sent, held from sync.runs where status = 'held'")
+    assert (target, sent) == ("hubspot:hubspot_sandbox", 0)
+    assert held > 0
+    assert "first_sync" in stratum.run("sync", "status").stdout
+    (held_run,) = stratum.api().runs("sync_crm")
+    assert held_run["state"] == "running"
+
+    rejected = stratum.run("sync", "reject", "crm", "--reason", "not yet")
+    assert rejected.returncode == 0, rejected.stderr
+    assert company.ended(held_run["dag_run_id"]) == "failed"
+    ((status, by),) = company.holds()
+    assert status == "rejected"
+    assert by
+
+    # Nobody answers: the run fails when the hold expires. Another field is another plan, which is asked about anew.
+    company.configure(crm=TOLD | {"fields": TIER | {"stratum_a": "tier"}, "brakes": {"expire_hours": 0.001}})
+    unanswered = company.start_sync()
+    assert company.ended(unanswered) == "failed"
+    assert company.holds()[1] == ("expired", None)
+
+    # The command line answers the task that waits, and it goes on.
+    company.configure(crm=TOLD | {"fields": TIER | {"stratum_b": "tier"}})
+    waits = company.start_sync()
+    assert company.question()["task_instance"]["rendered_map_index"] == "crm"
+    approved = stratum.run("sync", "approve", "crm", "--reason", "looked at the plan")
+    assert approved.returncode == 0, approved.stderr
+    assert company.state(waits) == "success"
+    assert company.holds()[2] == ("approved", by)
+    (last,) = json.loads(stratum.run("sync", "status", "--json").stdout)
+    assert last["last"]["status"] == "finished"
+    assert last["last"]["sent"] > 0
+    assert last["hold"] is None
+
+    # Airflow's own screen answers by this very call. The ledger is lost, so the sync is a first one again.
+    stratum.rows("delete from sync.ledger returning record_id")
+    company.configure(crm=TOLD | {"fields": TIER | {"stratum_c": "tier"}})
+    waits = company.start_sync()
+    question = company.question()
+    instance = question["task_instance"]
+    stratum.api().answer(
+        "sync_crm", waits, instance["task_id"], instance["map_index"], question["options"][0]
+    )
+    assert company.ended(waits) == "success"
+    assert company.holds()[3] == ("approved", "admin (Airflow)")
+    sends = stratum.rows("select sent > 0 from sync.runs where status = 'finished' order by sync_id")
+    assert sends == [(True,), (True,)]
+
+    # Nothing is held: nothing waits. A target that is switched off is told nothing, and its run ends.
+    stopped = stratum.run("sync", "stop", "--reason", "a test")
+    assert stopped.returncode == 0, stopped.stderr
+    assert company.ended(company.start_sync()) == "success"
+    assert stratum.rows("select status, calls from sync.runs order by sync_id desc limit 1") == [("held", 0)]
+    assert "switched off by" in stratum.run("sync", "status").stdout
+    assert stratum.run("sync", "start").returncode == 0
+    assert company.ended(company.start_sync()) == "success"
+    assert stratum.rows("select status from sync.runs order by sync_id desc limit 1") == [("finished",)]
+    assert len(company.holds()) == 4
+    gates = stratum.rows("select distinct success from audit.checks where gate = 'sync'")
+    assert gates == [(True,)]

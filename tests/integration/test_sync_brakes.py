@@ -1,0 +1,156 @@
+"""What the brakes count in the warehouse, and that a sync they stop sends nothing and adds up."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from include.errors import StratumError
+from include.sync.brakes import Counts, count
+from include.sync.mapping import SyncMapping
+from include.sync.plan import make_plan
+from include.warehouse.connect import connect
+from tests.conftest import Warehouse
+from tests.integration.sync_stage import AS_OF, SyncStage, sync_stage
+
+N = 10
+
+
+@pytest.fixture
+def stage(warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SyncStage]:
+    with sync_stage(warehouse, tmp_path, monkeypatch, accounts=N) as stage:
+        yield stage
+
+
+def counted(stage: SyncStage) -> Counts:
+    mapping = stage.sources.sync["crm"]
+    with connect("syncer") as books:
+        books.autocommit = True
+        return count(
+            books, mapping, make_plan(books, mapping.target, mapping.columns, f"run-{stage.run}", AS_OF)
+        )
+
+
+def test_the_first_sync_is_held_whole_and_calls_nobody(stage: SyncStage) -> None:
+    stage.publish(*[("A", "0.5")] * N)
+    result = stage.sync()
+    assert (result.status, result.queried, result.sent, result.held, result.calls) == ("held", N, 0, N, 0)
+    assert result.reasons == {"brake": N}
+    assert stage.crm.sandbox.calls.by_endpoint.total() == 0, "not even the fields were made"
+    ((status, run_hold),) = stage.warehouse.rows("select status, hold_id from sync.runs")
+    (hold,) = stage.holds()
+    assert (status, run_hold) == ("held", hold[0])
+    assert hold[1:3] == ("waiting", ["first_sync"])
+
+
+@pytest.mark.parametrize(("kept", "status"), [(8, "finished"), (7, "held")])
+def test_a_source_that_shrank_is_compared_with_the_last_finished_sync(
+    stage: SyncStage, kept: int, status: str
+) -> None:
+    stage.told(*[("A", "0.5")] * N)
+    stage.publish(*[("A", "0.5")] * kept)
+    result = stage.sync()
+    assert (result.status, result.queried, result.unchanged) == (status, kept, kept)
+    if status == "held":
+        # A held sync is no measure: the next one is compared with the last that was finished.
+        assert counted(stage).published_before == N
+        assert stage.holds()[0][2] == ["shrunken_source"]
+
+
+def test_an_empty_source_is_held_though_there_is_nothing_to_send(stage: SyncStage) -> None:
+    stage.told(*[("A", "0.5")] * N)
+    stage.publish()
+    result = stage.sync()
+    assert (result.status, result.queried) == ("held", 0)
+    assert stage.holds()[0][2] == ["empty_source"]
+
+
+@pytest.mark.parametrize(("changed", "status"), [(3, "finished"), (4, "held")])
+def test_tiers_that_change_are_counted_against_what_the_crm_confirmed(
+    stage: SyncStage, changed: int, status: str
+) -> None:
+    stage.told(*[("A", "0.5")] * N)
+    stage.publish(*[("S", "0.5")] * changed, *[("A", "0.5")] * (N - changed))
+    result = stage.sync()
+    sent, held = (changed, 0) if status == "finished" else (0, changed)
+    assert (result.status, result.sent, result.held, result.unchanged) == (status, sent, held, N - changed)
+    if status == "held":
+        assert stage.crm.writes == 1
+        assert stage.holds()[0][2] == ["tier_changes"]
+
+
+@pytest.mark.parametrize(("moved", "status"), [(5, "finished"), (6, "held")])
+def test_scores_that_move_by_more_than_the_step_are_counted(
+    stage: SyncStage, moved: int, status: str
+) -> None:
+    stage.told(*[("A", "0.5")] * N)
+    stage.publish(*[("A", "0.6001")] * moved, *[("A", "0.6")] * (N - moved))  # 0.1 is not more than the step
+    result = stage.sync()
+    assert result.status == status
+    if status == "held":
+        assert stage.holds()[0][2] == ["score_moves"]
+
+
+def test_a_null_that_is_not_told_is_no_change_and_one_that_clears_is(stage: SyncStage) -> None:
+    stage.told(*[("A", "0.5")] * N)
+    stage.publish(*[(None, None)] * N)
+    assert (counted(stage).tiers_changed, counted(stage).scores_moved) == (0, 0)
+    stage.configure(fields={"stratum_tier": {"column": "tier", "when_null": "clear"}})
+    assert (counted(stage).tiers_told, counted(stage).tiers_changed) == (N, N)
+
+
+def test_a_number_is_compared_as_a_number(stage: SyncStage) -> None:
+    stage.told(*[("A", "0.50")] * N)
+    stage.configure(brakes={"tier_column": "churn_probability"})
+    stage.publish(*[("A", "0.500")] * (N - 1), ("A", "0.51"))
+    assert (counted(stage).tiers_told, counted(stage).tiers_changed) == (N, 1)
+
+
+def test_a_column_the_crm_is_not_told_brakes_nothing_unless_it_was_meant_to(stage: SyncStage) -> None:
+    stage.configure(fields={"stratum_score": "churn_probability"})
+    stage.publish(*[("A", "0.5")] * N)
+    assert counted(stage).tiers_told == 0
+    stage.configure(brakes={"tier_column": "teir"})
+    with pytest.raises(
+        StratumError, match=r"brakes\.tier_column of hubspot:hubspot_default is teir, which no field"
+    ):
+        stage.sync()
+    stage.configure(fields={"stratum_tier": "tier"}, brakes={"score_column": "tier"})
+    with pytest.raises(StratumError, match="is tier, which is a string: name a number"):
+        stage.sync()
+    assert stage.crm.sandbox.calls.by_endpoint.total() == 0
+
+
+def test_a_target_that_is_switched_off_ends_held_without_any_call(stage: SyncStage) -> None:
+    from include.sync.switches import status_lines, status_of, switch_off, switch_on
+
+    stage.told(*[("A", "0.5")] * N)
+    target = stage.sources.sync["crm"].target
+    calls = stage.crm.sandbox.calls.by_endpoint.total()
+    switch_off(target, "anna", "wrong tiers")
+    stage.publish(*[("S", "0.5")] * 2, *[("A", "0.5")] * (N - 2))
+    result = stage.sync()
+    assert (result.status, result.held, result.unchanged, result.calls) == ("held", 2, N - 2, 0)
+    assert result.reasons == {"switched_off": 2}
+    assert stage.crm.sandbox.calls.by_endpoint.total() == calls
+    assert "switched off by anna" in "\n".join(status_lines(status_of(target)))
+    switch_on(target)
+    assert stage.sync().sent == 2
+    with pytest.raises(StratumError, match="is not switched off"):
+        switch_on(target)
+    assert status_of(target)["switch"] is None
+
+
+def test_what_the_brakes_may_say_is_read_from_the_mapping() -> None:
+    with pytest.raises(ValueError, match="max_tier_change"):
+        SyncMapping.model_validate(
+            {"system": "hubspot", "fields": {"a": "b"}, "brakes": {"max_tier_change": 0.1}}
+        )
+
+
+def test_the_database_refuses_a_hold_without_a_reason(stage: SyncStage) -> None:
+    stage.publish(*[("A", "0.5")] * N)
+    stage.sync()
+    with pytest.raises(psycopg.errors.CheckViolation):
+        stage.warehouse.rows("update sync.holds set reasons = '[]'")
