@@ -289,7 +289,7 @@ def _rebuild(books: psycopg.Connection, mapping: SyncMapping, target: Target) ->
     if published is None:
         raise StratumError("Nothing is published yet, so it is not known which records to read.")
     # Without a ledger the plan is all there is to tell, in the very words a sync would use.
-    plan = make_plan(books, mapping.target, mapping.columns, *published)
+    plan = make_plan(books, mapping, *published)
     calls, known, equal, gone = target.calls, 0, 0, 0
     changes = (change for change in plan.changes if change.record_id)
     with books.transaction():  # whole, or not there

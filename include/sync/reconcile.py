@@ -298,6 +298,7 @@ def _forget(cursor: psycopg.Cursor, target: str, reconciliation_id: int | None) 
     )
     cursor.execute(
         "update sync.ledger set confirmed = '{}', seen = null, gone_at = clock_timestamp() "
-        "where target = %s and record_id in (select record_id from sync.drift where reconciliation_id = %s and done = 'gone')",
+        "where target = %s and record_id in "
+        "(select record_id from sync.drift where reconciliation_id = %s and done = 'gone')",
         [target, reconciliation_id],
     )

@@ -7,7 +7,7 @@ import pytest
 
 from include.connections import get_connection
 from include.errors import StratumError
-from include.sync.target import Row, same_text
+from include.sync.target import Row, as_text, same_text
 from include.sync.targets.hubspot import read_answer
 
 
@@ -57,6 +57,26 @@ def test_a_connection_that_is_none_is_said_in_one_line(
     with pytest.raises(StratumError, match=words) as refused:
         get_connection("my_crm")
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, None),
+        ("", None),
+        ("S", "S"),
+        (True, "true"),
+        (False, "false"),
+        (0, "0"),
+        (-0.0, "0"),
+        (100.50, "100.5"),
+        (1e21, "1000000000000000000000"),
+        (0.1, "0.1"),
+        (float("nan"), None),
+    ],
+)
+def test_a_value_that_a_crm_shows_is_read_as_the_text_it_is_told(value: object, text: str | None) -> None:
+    assert as_text(value) == text
 
 
 @pytest.mark.parametrize(

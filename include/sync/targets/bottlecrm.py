@@ -7,13 +7,13 @@ from typing import Any, TypeVar
 from include.errors import StratumError, TransientError
 from include.sources import bottlecrm_api
 from include.sources.bottlecrm_api import BottleCrmApi
-from include.sync.plan import as_text
 from include.sync.target import (
     Answer,
     NoAnswer,
     Refused,
     Row,
     Setup,
+    as_text,
     differing,
     same_text,
     settled_by_reading,

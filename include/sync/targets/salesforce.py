@@ -10,7 +10,6 @@ from simple_salesforce.exceptions import SalesforceError, SalesforceOperationErr
 
 from include.errors import StratumError
 from include.sources.salesforce_api import SalesforceApi, Silent, TurnedAway, code_of, reason_of
-from include.sync.plan import as_text
 from include.sync.target import (
     ROW_FAULTS,
     Answer,
@@ -18,6 +17,7 @@ from include.sync.target import (
     Refused,
     Row,
     Setup,
+    as_text,
     same_text,
     settled_by_reading,
 )
