@@ -31,7 +31,7 @@ FIELDS = {
 }
 NUMBERS = ("yearly_net_spend", "churn_probability")
 ONE_IN = 100  # accounts of which something changed since the CRM was told
-START_S = 30
+START_S = 120
 BARE_JOIN = (
     "select count(*) from published.customer_360 as account "
     "join sync.ledger as ledger on ledger.target = %s and ledger.record_id = account.crm_record_id"

@@ -96,6 +96,14 @@ class SyncMapping(Section):
         return {name: {"column": rule} if isinstance(rule, str) else rule for name, rule in given.items()}
 
     @model_validator(mode="after")
+    def _makes_no_records_yet(self) -> "SyncMapping":
+        if self.create:
+            raise ValueError(
+                "create: true is not possible yet: accounts without a record are held as not_in_crm"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _reads_what_it_respects(self) -> "SyncMapping":
         guarded = [name for name, rule in self.fields.items() if rule.overwrite != "always"]
         if self.system == "webhook" and guarded:

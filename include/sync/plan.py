@@ -135,12 +135,10 @@ class Plan:
     @property
     def removals(self) -> int:
         """Of the changes, those that clear what was written of an account that is gone or withdrew its consent."""
-        return self._count("is_removal")
-
-    @property
-    def told_before(self) -> int:
-        """Of the changes, those of records that were told something before; removals are among them."""
-        return self._count("confirmed <> '{}'")
+        row = self.connection.execute(
+            "select count(*) from pg_temp.planned where state = 'change' and is_removal"
+        ).fetchone()
+        return row[0] if row else 0
 
     @property
     def held_reasons(self) -> Counter[str]:
@@ -168,12 +166,6 @@ class Plan:
                 "where state = 'change' and number = %s",
                 [reason, ", ".join(sorted(fields)), number],
             )
-
-    def _count(self, condition: str) -> int:
-        row = self.connection.execute(
-            f"select count(*) from pg_temp.planned where state = 'change' and {condition}"  # noqa: S608
-        ).fetchone()
-        return row[0] if row else 0
 
 
 def make_plan(connection: psycopg.Connection, mapping: SyncMapping, run_id: str, as_of: date) -> Plan:
@@ -205,7 +197,6 @@ def make_plan(connection: psycopg.Connection, mapping: SyncMapping, run_id: str,
         connection.execute(planned(mapping), {"target": mapping.target})
         connection.execute("drop table pg_temp.suspects")
         connection.execute("create unique index on pg_temp.planned (state, number)")
-        connection.execute("analyze pg_temp.planned")
         gone = connection.execute("select count(*) from pg_temp.planned where is_gone").fetchone()
         unresolved = connection.execute(
             "select count(distinct record_id) from sync.attempts where target = %s and status = 'open'",

@@ -12,7 +12,7 @@ from benchmarks.data import Size
 SMALL = Size("test", 300, 12_000, 20_000, 600, 200)
 NAMES = (
     *("load_orders", "load_events", "build_full", "gate_marts", "train_churn", "publish"),
-    *("score_1m", "sync_plan_1m", "sync_send", "build_daily_400", "build_daily_730"),
+    *("score_1m", "sync_plan_1m", "sync_plan_anew", "sync_send", "build_daily_400", "build_daily_730"),
 )
 
 

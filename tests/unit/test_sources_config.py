@@ -171,6 +171,10 @@ WRONG_SYNC = {
         "crm: {system: hubspot, fields: {a: tier}, brakes: {max_tier_changes: 20}}",
         "sync.crm.brakes.max_tier_changes: Input should be less than or equal to 1, but it is 20",
     ),
+    "records that are to be made": (
+        "crm: {system: hubspot, fields: {a: tier}, create: true, create_key: account_id}",
+        "create: true is not possible yet",
+    ),
     "a rule that needs reading, of a target that cannot be read": (
         "hook: {system: webhook, fields: {a: {column: tier, overwrite: if_ours}, b: tier}}",
         "overwrite of a depends on what the target holds, and a webhook cannot be read",
