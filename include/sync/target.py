@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
-from typing import Protocol
+from typing import Any, Protocol
 
 ROW_FAULTS = (400, 404, 409, 413, 422)  # a no to what was sent: one row can be the cause
 TURNED_AWAY = (423, 429, 477)  # answered before anything was done: locked, rate limited, migrating
@@ -100,6 +100,18 @@ class Target(Protocol):
 
     def is_same(self, told: str | None, held: str | None) -> bool:
         """Tell whether the system holds what it was told; it may write a value in another way."""
+
+
+def json_text(value: Any) -> str | None:
+    """Return a value of a system's JSON as the text it would be told: plain decimals, true and false, None for nothing."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        number = Decimal(str(value))
+        return f"{number.normalize():f}" if number else "0"
+    return str(value)
 
 
 def same_text(told: str | None, held: str | None) -> bool:

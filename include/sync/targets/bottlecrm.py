@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 from include.errors import StratumError, TransientError
 from include.sources import bottlecrm_api
 from include.sources.bottlecrm_api import BottleCrmApi
-from include.sync.plan import as_text
 from include.sync.target import (
     Answer,
     NoAnswer,
@@ -15,6 +14,7 @@ from include.sync.target import (
     Row,
     Setup,
     differing,
+    json_text,
     same_text,
     settled_by_reading,
 )
@@ -111,7 +111,7 @@ class BottleCrmTarget:
                 return None
             raise
         values: dict[str, Any] = told.body["account_obj"].get("custom_fields") or {}
-        return {name: as_text(values.get(name)) for name in fields}
+        return {name: json_text(values.get(name)) for name in fields}
 
     def is_same(self, told: str | None, held: str | None) -> bool:
         """Tell whether BottleCRM holds what it was told; it keeps numbers as doubles."""
