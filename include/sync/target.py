@@ -102,15 +102,18 @@ class Target(Protocol):
         """Tell whether the system holds what it was told; it may write a value in another way."""
 
 
-def json_text(value: Any) -> str | None:
-    """Return a value of a system's JSON as the text it would be told: plain decimals, true and false, None for nothing."""
+def as_text(value: Any) -> str | None:
+    """Return a JSON value of a CRM's answer as the text it would be told as, None where it holds nothing.
+
+    Numbers are plain decimals without trailing zeros, booleans true and false, as `plan_sql` writes them.
+    """
     if value is None or value == "":
         return None
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
         number = Decimal(str(value))
-        return f"{number.normalize():f}" if number else "0"
+        return (f"{number.normalize():f}" if number else "0") if number.is_finite() else None
     return str(value)
 
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from include.sync.target import NoAnswer, Row, json_text
+from include.sync.target import NoAnswer, Row
 from include.sync.targets.salesforce import json_value, read_results
 from include.sync.targets.salesforce_bulk import as_csv
 from include.sync.targets.webhook import _parsed, as_body, batch_key, read_answer, signature
@@ -86,26 +86,6 @@ def test_a_plain_yes_is_one(status: int) -> None:
 def test_a_text_is_told_as_its_field_keeps_it(kind: str, text: str | None, value: object) -> None:
     assert json_value(kind, text) == value
     assert type(json_value(kind, text)) is type(value)
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (None, None),
-        ("", None),
-        ("00123", "00123"),
-        (True, "true"),
-        (False, "false"),
-        (0, "0"),
-        (0.0, "0"),
-        (120000.0, "120000"),
-        (-3.1, "-3.1"),
-        (1e21, "1000000000000000000000"),
-        (1e-7, "0.0000001"),
-    ],
-)
-def test_what_a_system_shows_is_read_as_it_would_be_told(value: object, text: str | None) -> None:
-    assert json_text(value) == text
 
 
 def test_results_are_those_of_the_rows_in_order_or_none() -> None:

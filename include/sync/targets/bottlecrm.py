@@ -13,8 +13,8 @@ from include.sync.target import (
     Refused,
     Row,
     Setup,
+    as_text,
     differing,
-    json_text,
     same_text,
     settled_by_reading,
 )
@@ -111,7 +111,7 @@ class BottleCrmTarget:
                 return None
             raise
         values: dict[str, Any] = told.body["account_obj"].get("custom_fields") or {}
-        return {name: json_text(values.get(name)) for name in fields}
+        return {name: as_text(values.get(name)) for name in fields}
 
     def is_same(self, told: str | None, held: str | None) -> bool:
         """Tell whether BottleCRM holds what it was told; it keeps numbers as doubles."""

@@ -17,7 +17,7 @@ from include.sync.target import (
     Refused,
     Row,
     Setup,
-    json_text,
+    as_text,
     same_text,
     settled_by_reading,
 )
@@ -105,7 +105,7 @@ class SalesforceTarget:
             # In the order asked for, null in the place of one that is not there.
             for record_id, record in zip(some, told, strict=True):
                 if record is not None:
-                    found[record_id] = {name: json_text(record.get(name)) for name in fields}
+                    found[record_id] = {name: as_text(record.get(name)) for name in fields}
         return found
 
     def is_same(self, told: str | None, held: str | None) -> bool:
