@@ -141,6 +141,8 @@ def test_a_replayed_or_altered_delivery_is_not_taken(receiver: Receiver, time: T
     receiver.fault(rate_limited=1, retry_after=100)
     assert target.write(rows("2"), no_note).confirmed == rows("2")
     assert time.slept == [100.0]
+    stamps = [int(each.headers["x-stratum-timestamp"]) for each in taken[-2:]]
+    assert stamps == [int(time.now) - 100, int(time.now)]
 
 
 @pytest.mark.parametrize("gives_results", [True, False])
