@@ -484,3 +484,14 @@ def test_a_replayed_dead_letter_of_a_backup_is_sent(published: Published, saved:
     assert replay_dead_letters(published.sources, "crm") == 1
     assert sync(published).sent == 1
     assert published.differing() == {}
+
+
+def test_a_lost_write_is_not_taken_for_done_where_texts_look_like_one_number(published: Published) -> None:
+    published.accounts[2]["next_action"] = "007"
+    published.write()
+    sync(published)
+    published.accounts[2]["next_action"] = "7"
+    published.write()
+    published.crm.fault(drop_before=1)
+    assert sync(published).sent == 1
+    assert published.crm.held()[published.crm.record_id(2)]["stratum_next_action"] == "7"

@@ -97,6 +97,14 @@ def test_a_value_is_told_as_plain_text(value: object, text: str | None) -> None:
         (None, "A", False),
         ("100.5", "100.50", True),
         ("100.5", "100.6", False),
+        ("120000", "1.2E5", True),
+        ("0", "0.00", True),
+        ("7", "007", False),
+        ("007", "7", False),
+        ("7.50", "7.5", False),
+        ("7", " 7 ", False),
+        ("1000", "1_000", False),
+        ("7", "٧", False),
     ],
 )
 def test_a_number_written_in_another_way_is_the_same(told: str, held: str | None, same: bool) -> None:
