@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from include.sources.config import Sources
+from include.sync.run import SyncResult, sync_crm
 from include.warehouse.embedded import Cluster
 from tests.conftest import Warehouse, fresh_warehouse
 from tests.integration.sandbox_fixture import Running, account, reach, record_id, running_sandbox
@@ -20,6 +21,7 @@ from tests.integration.sandbox_fixture import Running, account, reach, record_id
 AS_OF = date(2026, 6, 30)
 FIELDS = {"stratum_tier": "tier", "stratum_next_action": "next_action", "stratum_revenue": "net_revenue_365d"}
 COLUMNS = tuple(FIELDS.values())
+TARGET = "hubspot:hubspot_default"
 NO_BRAKES = {"first_sync": False, "max_shrink": None, "max_tier_changes": None, "max_score_moves": None}
 Values = dict[str, str | None]
 
@@ -116,6 +118,7 @@ class HubSpotCrm:
             {"drop_before": 1},
             {"drop_answer": 1, "drop_before": 1},
             {"empty_complete": 1},
+            {"reject_batch_ids": [record_id(3)]},
             {"cut_answer": 1, "drop_answer": 1},
         ]
 
@@ -156,6 +159,10 @@ class Published:
         wanted["sync"]["crm"] |= rules
         return Sources.model_validate(wanted)
 
+    def sync(self, **rules: Any) -> SyncResult:
+        """Sync, without waiting, by other rules of the target if they are given."""
+        return sync_crm(self.with_rules(**rules), AS_OF, "crm", sleep=lambda _: None)
+
     def write(self) -> None:
         """Publish the accounts, in the place of what was published."""
         rows = [
@@ -193,6 +200,11 @@ class Published:
             if any(value is not None and value != shown[name] for name, value in told.items()):
                 found[self.crm.record_id(index)] = (told, shown)
         return found
+
+
+def power_cut(*_: Any, **__: Any) -> None:
+    """What a method is replaced by where the sync breaks off."""
+    raise RuntimeError("power cut")
 
 
 def text(value: Any) -> str | None:
