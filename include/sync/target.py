@@ -114,7 +114,8 @@ def same_text(told: str | None, held: str | None) -> bool:
         return not told and not held
     if told == held:
         return True
-    return bool(TOLD_NUMBER.fullmatch(told) and HELD_NUMBER.fullmatch(held)) and Decimal(told) == Decimal(held)
+    are_numbers = TOLD_NUMBER.fullmatch(told) and HELD_NUMBER.fullmatch(held)
+    return bool(are_numbers) and Decimal(told) == Decimal(held)
 
 
 def settled_by_reading(target: Target, rows: list[Row]) -> Answer:
