@@ -1,11 +1,14 @@
 """What a system that is told must offer: write rows, say of each what became of it, and let them be read back."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, Protocol
 
 ROW_FAULTS = (400, 404, 409, 413, 422)  # a no to what was sent: one row can be the cause
+TOLD_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)([.][0-9]*[1-9])?")
+HELD_NUMBER = re.compile(r"-?(0|[1-9][0-9]*|(?=[.][0-9]))([.][0-9]*)?([eE][+-]?[0-9]{1,3})?")
 TURNED_AWAY = (423, 429, 477)  # answered before anything was done: locked, rate limited, migrating
 
 
@@ -118,15 +121,16 @@ def as_text(value: Any) -> str | None:
 
 
 def same_text(told: str | None, held: str | None) -> bool:
-    """Tell whether two texts say the same: equal, both empty, or the same number."""
+    """Tell whether two texts say the same: equal, both empty, or one number.
+
+    A number is told without a zero too many, and no system adds one before it: the texts 007 and 7 are two.
+    """
     if not told or not held:
         return not told and not held
     if told == held:
         return True
-    try:
-        return Decimal(told) == Decimal(held)
-    except InvalidOperation:
-        return False
+    are_numbers = TOLD_NUMBER.fullmatch(told) and HELD_NUMBER.fullmatch(held)
+    return bool(are_numbers) and Decimal(told) == Decimal(held)
 
 
 def settled_by_reading(target: Target, rows: list[Row]) -> Answer:

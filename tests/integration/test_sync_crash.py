@@ -209,5 +209,6 @@ def test_a_kill_at_each_step_loses_nothing_and_doubles_nothing(published: Publis
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_three_hundred_kills_lose_nothing_and_double_nothing(published: Published, tmp_path: Path) -> None:
     prove(published, tmp_path, times=10, at_random=50, seed=2)
