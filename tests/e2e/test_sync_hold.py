@@ -22,11 +22,14 @@ company: {name: tiny, timezone: UTC, currency: CNY}
 crm: {system: hubspot, connection: hubspot_sandbox}
 sync: sync.yml
 """
+# By the publisher, as in a real publish: what the owner grants, each command that starts the warehouse sets right again.
 PUBLISHED = f"""
+set role stratum_publisher;
 create table published.customer_360 (account_id text, crm_record_id text, tier text, crm_system text);
 insert into published.customer_360
 values {", ".join(f"('C{n}', '{record_id(n)}', 'A', 'hubspot')" for n in range(ACCOUNTS))};
 grant select on published.customer_360 to stratum_syncer;
+reset role;
 insert into published.current_run (run_id, as_of_date, published_at) values ('run-1', '{AS_OF}', now())"""
 TIER = {"stratum_tier": "tier"}
 TOLD = {
@@ -58,7 +61,7 @@ class Company:
     def question(self) -> dict[str, Any]:
         """Wait until a task asks, and return what it asks."""
         api = self.stratum.api()
-        assert wait_until(lambda: bool(api.questions("sync_crm")), 120)
+        assert wait_until(lambda: bool(api.questions("sync_crm")), 300)
         (question,) = api.questions("sync_crm")
         return question
 
@@ -67,7 +70,7 @@ class Company:
         return self.stratum.rows("select status, decided_by from sync.holds order by hold_id")
 
     def ended(self, run_id: str) -> str:
-        assert wait_until(lambda: self.state(run_id) in ("success", "failed"), 180)
+        assert wait_until(lambda: self.state(run_id) in ("success", "failed"), 300)
         return self.state(run_id)
 
 
