@@ -31,7 +31,5 @@ with DAG(
         """Return the names of the targets in sync.yml."""
         return list(active_sources().sync)
 
-    # One at a time, in every run: a run that waits for an answer is at no work.
-    TellTarget.partial(
-        task_id="sync", map_index_template="{{ task.target }}", max_active_tis_per_dag=1
-    ).expand(target=targets())
+    # Without a limit of its own: a task that waits for an answer would count against one, and stop the others.
+    TellTarget.partial(task_id="sync", map_index_template="{{ task.target }}").expand(target=targets())

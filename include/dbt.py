@@ -29,7 +29,7 @@ GROUND = ("path:seeds", "path:models/staging")
 LAYERS = {
     "staging": ("path:models/intermediate", "assert_policy_is_in_force"),
     "marts": ("path:models/marts",),
-    "published": ("path:models/published",),
+    "published": ("path:models/published", "assert_sync_books_add_up"),
 }
 GROUND_DEFINITION = ("dbt_project.yml", "seeds", "models/staging", "macros", "tests")
 GROUND_MARK = "marts.thresholds"  # carries as its comment what the ground was last made from

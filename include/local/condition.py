@@ -10,6 +10,7 @@ from include.local.chain import CHAIN
 from include.local.processes import listens
 from include.local.stack import Stack
 from include.sources.loads import ungated_loads
+from include.sync.switches import known_targets, status_lines, status_of
 from include.warehouse import embedded
 from include.warehouse.backfill import pending
 from include.warehouse.connect import connect
@@ -21,12 +22,6 @@ QUEUED = """
 select (select count(*) from intermediate.account_day_queue) as account_days,
     (select count(*) from intermediate.usage_day_queue) as usage_days,
     (select count(*) from intermediate.restatement_queue) as restatements"""
-LAST_SYNC = """
-select target, as_of_date, status, queried, sent, unchanged, failed, held, started_at, finished_at
-from sync.runs order by started_at desc limit 1"""
-SYNC_LEFT = """
-select (select count(*) from sync.failures where dead_at is not null) as dead_letters,
-    (select count(*) from sync.attempts where status = 'open') as open_attempts"""
 QUARANTINED = """
 select source, entity, count(*) as rows from quarantine.rows where resolved_load_id is null
 group by source, entity order by source, entity"""
@@ -115,10 +110,10 @@ def books() -> Facts:
         facts: Facts = {
             "published": one("select run_id, as_of_date, published_at from published.current_run"),
             "build_lock": one(LOCK),
-            "sync": {"last": one(LAST_SYNC), **one(SYNC_LEFT)},
             "quarantined": cursor.execute(QUARANTINED).fetchall(),
             "column_changes": cursor.execute(COLUMN_CHANGES).fetchall(),
         }
+    facts["sync"] = [status_of(target) for target in known_targets()]
     with connect("auditor") as connection:
         facts["ungated_loads"] = len(ungated_loads(connection))
     facts["backfills"] = [
@@ -192,15 +187,11 @@ def _source_lines(facts: Facts) -> list[str]:
     return shown
 
 
-def _sync_lines(sync: Facts) -> list[str]:
-    last = sync["last"]
-    if last is None:
+def _sync_lines(targets: list[Facts]) -> list[str]:
+    if not targets:
         return ["Sync           none yet"]
-    return [
-        f"Sync           {last['target']} as of {last['as_of_date']} {last['status']}: {last['queried']:,} queried = "
-        f"{last['sent']:,} sent + {last['unchanged']:,} unchanged + {last['failed']:,} failed + {last['held']:,} held",
-        f"               {sync['dead_letters']:,} dead letters, {sync['open_attempts']:,} attempts without an answer",
-    ]
+    told = [line for target in targets for line in status_lines(target)]
+    return [f"{'' if place else 'Sync':<15}{line}" for place, line in enumerate(told)]
 
 
 def _moment(moment: datetime | str | None) -> str:

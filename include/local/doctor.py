@@ -28,6 +28,7 @@ from include.local.stack import Stack
 from include.settings import PROJECT_DIR
 from include.sources.config import Sources
 from include.sources.row_sources import FileSource
+from include.sync.switches import known_targets, status_of
 from include.warehouse import embedded
 from include.warehouse.connect import OWNER, ROLES, connect, open_connection, variable, with_login
 from include.warehouse.lock import holder_now
@@ -96,6 +97,7 @@ def _of_warehouse(stack: Stack) -> list[tuple[str, Look]]:
         ("grants", lambda: grants(stack)),
         ("build lock", lambda: build_lock(stack)),
         ("sync attempts", sync_attempts),
+        ("sync holds", sync_holds),
     ]
 
 
@@ -380,6 +382,19 @@ def sync_attempts() -> str:
             "published date again (stratum run --as-of DATE; docs/runbooks/sync.md)"
         )
     return f"{attempts} open, {dead} dead letters" + (" (stratum sync replay)" if dead else "")
+
+
+def sync_holds() -> str:
+    """Check that no sync waits for a person; a target that is switched off is told, for somebody meant it."""
+    standing = [status_of(target) for target in known_targets()]
+    waiting = [f"hold {one['hold']['hold_id']} of {one['target']}" for one in standing if one["hold"]]
+    if waiting:
+        raise StratumError(
+            f"Nothing is sent until somebody answers {', '.join(waiting)}. Why it is held: stratum sync status; then "
+            "stratum sync approve, or reject, --reason TEXT (docs/runbooks/sync.md)"
+        )
+    off = [f"{one['target']} by {one['switch']['switched_by']}" for one in standing if one["switch"]]
+    return "none" + (f"; switched off: {', '.join(off)} (stratum sync start)" if off else "")
 
 
 def airflow(stack: Stack) -> str:

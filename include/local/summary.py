@@ -90,25 +90,26 @@ def summarise(as_of: date) -> dict[str, Any]:
             if run["action"] == "publish"
             else [],
             "lists": _all(connection, LISTS, run["run_id"]) if run["action"] == "publish" else [],
-            "sync": _sync(connection, run["run_id"]),
+            "syncs": _syncs(connection, run["run_id"]),
         }
 
 
-def _sync(connection: psycopg.Connection, run_id: str) -> dict[str, Any] | None:
-    sync = _one(
+def _syncs(connection: psycopg.Connection, run_id: str) -> list[dict[str, Any]]:
+    """Return the newest sync of the run to each target, with its reasons and what it is held or switched off for."""
+    syncs = _all(
         connection,
-        "select sync_id, target, queried, sent, unchanged, failed, held, calls from sync.runs "
-        "where run_id = %s and finished_at is not null order by started_at desc limit 1",
+        "select distinct on (target) sync_id, target, status, queried, sent, unchanged, failed, held, calls, failure "
+        "from sync.runs where run_id = %s and finished_at is not null order by target, sync_id desc",
         run_id,
     )
-    if sync is None:
-        return None
-    reasons = _all(
-        connection,
-        "select reason, count(*) as rows from sync.outcomes where sync_id = %s group by reason order by 2 desc, 1",
-        sync["sync_id"],
-    )
-    return {**sync, "reasons": {reason["reason"]: reason["rows"] for reason in reasons}}
+    for sync in syncs:
+        reasons = _all(
+            connection,
+            "select reason, count(*) as rows from sync.outcomes where sync_id = %s group by reason order by 2 desc, 1",
+            sync["sync_id"],
+        )
+        sync["reasons"] = {reason["reason"]: reason["rows"] for reason in reasons}
+    return syncs
 
 
 def _load(connection: psycopg.Connection, load: dict[str, Any]) -> dict[str, Any]:
@@ -181,15 +182,18 @@ def lines(summary: dict[str, Any]) -> list[str]:
         for gate in summary["gates"]
     ]
     shown += ["", "CRM"]
-    sync = summary["sync"]
-    if sync:
+    for sync in summary["syncs"]:
         shown.append(
             f"  {sync['target']}: {sync['queried']:,} queried = {sync['sent']:,} sent and confirmed by the CRM + "
             f"{sync['unchanged']:,} unchanged or nothing to tell + {sync['failed']:,} failed + {sync['held']:,} held "
             f"({sync['calls']:,} calls)"
         )
         shown += [f"    {rows:>9,} {reason}" for reason, rows in sync["reasons"].items()]
-    elif summary["is_newest"]:
+        if sync["status"] == "held":
+            shown.append(f"    nothing was sent: {sync['failure']}")
+    if summary["syncs"]:
+        return shown
+    if summary["is_newest"]:
         shown.append("  absent: no sync target is configured")
     else:
         shown.append(

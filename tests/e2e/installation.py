@@ -51,7 +51,7 @@ class Installation:
             capture_output=True,
             text=True,
             check=False,
-            timeout=400,
+            timeout=800,
         )
 
     def summary(self, *arguments: str) -> dict:
@@ -61,11 +61,12 @@ class Installation:
         return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
 
     def rows(self, query: str) -> list[tuple]:
-        """Query the warehouse as its owner."""
+        """Run statements in the warehouse as its owner; return the rows of the only one, none where it has no result."""
         password = json.loads((self.home / "secrets.json").read_text())["postgres"]
         port = self.environment["STRATUM_POSTGRES_PORT"]
         with psycopg.connect(f"postgresql://postgres:{password}@127.0.0.1:{port}/stratum") as connection:
-            return connection.execute(query).fetchall()
+            cursor = connection.execute(query)
+            return cursor.fetchall() if cursor.description else []
 
     def api(self) -> AirflowApi:
         """Return a client of this installation's Airflow."""

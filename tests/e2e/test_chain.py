@@ -83,13 +83,13 @@ def test_the_chain_ends_in_rows_the_crm_confirmed_and_the_numbers_add_up(
             continue
         assert load["status"] == "loaded", load
         assert load["rows_in"] == load["rows_kept"] + load["rows_quarantined"] > 0, load
-    sync = first["sync"]
+    (sync,) = first["syncs"]
     assert sync["queried"] == sync["sent"] + sync["unchanged"] + sync["failed"] + sync["held"]
     assert sync["sent"] > 0
     assert sync["failed"] == 0
     ((confirmed,),) = stratum.rows("select count(*) from sync.ledger")
     assert confirmed == sync["sent"]
-    assert [gate["gate"] for gate in first["gates"]] == ["raw", "marts", "scores", "published"]
+    assert [gate["gate"] for gate in first["gates"]] == ["raw", "marts", "scores", "published", "sync"]
     assert all(gate["checks"] > 0 and gate["failed"] == 0 for gate in first["gates"])
     assert (stratum.home / "data_docs" / "index.html").is_file()
 
@@ -110,8 +110,8 @@ def test_every_account_that_has_ordered_is_scored_with_three_reasons(
     assert worth == sorted(worth, reverse=True)
     told = dict(stratum.rows("select field, count(distinct record_id) from sync.deliveries group by 1"))
     # Who is not in the CRM is held; every other account is told its reasons or that there are none.
-    assert told["stratum_churn_reason_1"] + first["sync"]["held"] == first["scores"]["accounts"]
-    assert told["stratum_churn_told_by"] == first["sync"]["sent"]
+    assert told["stratum_churn_reason_1"] + first["syncs"][0]["held"] == first["scores"]["accounts"]
+    assert told["stratum_churn_told_by"] == first["syncs"][0]["sent"]
 
 
 def test_every_tier_share_is_reported_beside_its_target(first: dict) -> None:
@@ -126,8 +126,8 @@ def test_the_same_date_again_publishes_the_same_rows_and_calls_no_write(
     again = stratum.summary("--as-of", str(LAST_DAY))
     assert again["run_id"] != first["run_id"]
     assert {table: published(stratum, table) for table in PUBLISHED} == before
-    assert again["sync"]["sent"] == again["sync"]["calls"] == 0
-    assert again["sync"]["unchanged"] == first["sync"]["sent"] + first["sync"]["unchanged"]
+    assert again["syncs"][0]["sent"] == again["syncs"][0]["calls"] == 0
+    assert again["syncs"][0]["unchanged"] == first["syncs"][0]["sent"] + first["syncs"][0]["unchanged"]
 
 
 @pytest.mark.extended

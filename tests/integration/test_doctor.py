@@ -16,6 +16,7 @@ from include.local.stack import Stack
 from include.settings import Settings
 from include.sources.config import Sources
 from include.sources.row_sources import Company
+from include.sync.switches import switch_off
 from include.warehouse.lock import begin_run
 from tests.conftest import PASSWORDS, Warehouse, embedded, free_port
 
@@ -126,6 +127,27 @@ def test_attempts_without_an_answer_are_told_unless_a_sync_is_at_work(
         doctor.sync_attempts()
     warehouse.rows(f"insert into sync.runs ({columns}) values ('r', 't', '2026-06-30', 'running', now())")
     assert doctor.sync_attempts().startswith("1 open")
+
+
+def test_a_hold_that_waits_and_a_switch_are_told(warehouse: Warehouse) -> None:
+    assert doctor.sync_holds() == "none"
+    warehouse.rows(
+        "with synced as (insert into sync.runs (target, as_of_date, run_id, status) "
+        "values ('crm:one', '2026-06-30', 'r', 'held') returning sync_id) "
+        "insert into sync.holds (target, sync_id, run_id, as_of_date, fingerprint, to_send, reasons, expires_at) "
+        "select 'crm:one', sync_id, 'r', '2026-06-30', 'f', 3, "
+        '\'[{"brake": "first_sync", "figure": 3, "says": "the first sync"}]\', clock_timestamp() + interval \'1 hour\' '
+        "from synced"
+    )
+    with pytest.raises(StratumError, match="until somebody answers hold 1 of crm:one"):
+        doctor.sync_holds()
+    told = "\n".join(condition._sync_lines(condition.books()["sync"]))
+    assert "Sync           crm:one: as of 2026-06-30 held: 0 queried" in told
+    assert "first_sync: the first sync" in told
+    warehouse.rows("update sync.holds set expires_at = clock_timestamp()")
+    assert doctor.sync_holds() == "none"
+    switch_off("crm:one", "anna", "wrong tiers")
+    assert doctor.sync_holds() == "none; switched off: crm:one by anna (stratum sync start)"
 
 
 def test_a_disk_without_room_and_missing_sources_are_told(
