@@ -317,7 +317,8 @@ def test_keys_that_are_not_tested_every_day_are_enforced_by_a_unique_index(built
             "where indisunique and relnamespace = 'marts'::regnamespace group by relname, indexrelid"
         )
     }
-    folders = _yaml(DBT_PROJECT / "dbt_project.yml")["data_tests"]["stratum"]["marts"]
+    project = yaml.safe_load((DBT_PROJECT / "dbt_project.yml").read_text())
+    folders = project["data_tests"]["stratum"]["marts"]
     keys = {
         (model["name"], frozenset(test["unique_combination"]["arguments"]["columns"]))
         for folder, given in folders.items()
