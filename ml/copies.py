@@ -5,7 +5,9 @@ from io import BytesIO
 
 import pandas as pd
 import psycopg
+import pyarrow as pa
 from psycopg import sql
+from pyarrow import csv
 
 
 def read_rows(connection: psycopg.Connection, query: sql.Composed, types: dict[str, str]) -> pd.DataFrame:
@@ -30,16 +32,24 @@ def write_rows(
     connection: psycopg.Connection, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
 ) -> None:
     """Append rows to a table, as `schema.name`."""
-    statement = sql.SQL("copy {} ({}) from stdin").format(
-        sql.Identifier(*table.split(".")), sql.SQL(", ").join(map(sql.Identifier, columns))
-    )
-    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+    with connection.cursor() as cursor, cursor.copy(_copy_into(table, columns)) as copy:
         for row in rows:
             copy.write_row(row)
 
 
 def write_frame(connection: psycopg.Connection, table: str, frame: pd.DataFrame) -> None:
     """Append a frame's rows to the columns of a table that are called as its own; what is missing becomes null."""
-    columns = frame.astype(object)
-    rows = columns.where(frame.notna(), None).itertuples(index=False, name=None)
-    write_rows(connection, table, list(frame.columns), rows)
+    rows = BytesIO()
+    # Texts are quoted, nulls are not: that tells a null from an empty text.
+    csv.write_csv(
+        pa.Table.from_pandas(frame, preserve_index=False), rows, csv.WriteOptions(include_header=False)
+    )
+    statement = _copy_into(table, list(frame.columns), "(format csv)")
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        copy.write(rows.getbuffer())
+
+
+def _copy_into(table: str, columns: Sequence[str], options: str = "") -> sql.Composed:
+    return sql.SQL("copy {} ({}) from stdin " + options).format(
+        sql.Identifier(*table.split(".")), sql.SQL(", ").join(map(sql.Identifier, columns))
+    )

@@ -36,10 +36,34 @@ def contributions(pipeline: Pipeline, used: pd.DataFrame) -> pd.DataFrame:
     """
     boosting = pipeline[-1]
     explainer = shap.TreeExplainer(boosting.base_)
-    values = np.asarray(explainer.shap_values(used, check_additivity=False), dtype=np.float64)
+    values = shapley_values(explainer, used.to_numpy(np.float64))
     average = float(np.ravel(explainer.expected_value)[0])
     check_additive(values, average, boosting.margin(used))
     return pd.DataFrame(boosting.slope * values, columns=used.columns, index=used.index)
+
+
+def shapley_values(explainer: shap.TreeExplainer, used: Array) -> Array:
+    """Return what `explainer.shap_values` does of the accounts (accounts × features, NaN where unknown), but sooner.
+
+    A tree cannot tell accounts apart whose values lie on the same sides of all its splits: SHAP is asked of one of
+    them and holds for the others. A tree of six leaves has 2^5 such sets of accounts at most, however many they are.
+    """
+    columns = np.asfortranarray(used)
+    values: Array = np.zeros(used.shape, order="F")
+    for tree in explainer.model.trees:
+        splits = np.flatnonzero(tree.children_left >= 0)
+        sides = np.zeros(len(used), dtype=np.min_scalar_type(2 ** len(splits) - 1))
+        for split in splits:
+            value = columns[:, tree.features[split]]
+            left = value <= tree.thresholds[split]
+            if tree.children_default[split] == tree.children_left[split]:
+                left |= np.isnan(value)
+            sides = 2 * sides + left
+        _, one, which = np.unique(sides, return_index=True, return_inverse=True)
+        of_one = shap.TreeExplainer([tree]).shap_values(used[one], check_additivity=False)
+        for feature in np.unique(tree.features[splits]):
+            values[:, feature] += of_one[which, feature]
+    return values
 
 
 def check_additive(values: Array, average: float, margin: Array) -> None:

@@ -107,15 +107,37 @@ def features_in_chunks(
     In between the connection may write. The accounts come in the order of the server's collation. Raises StratumError
     as `features_on` does.
     """
+    sent = np.dtype(
+        [("of_array", "V20"), ("values", [("of_value", "V4"), ("value", ">f8")], len(target.names))]
+    )
     with connection.cursor(name="features", binary=True) as cursor:
         with _fits(target):
-            cursor.execute(_features(target, [day]) + sql.SQL(" order by features.account_id"))
+            cursor.execute(_features_sent(target, day))
         while found := cursor.fetchmany(rows):
-            keys, values = zip(*((row[: len(KEYS)], row[len(KEYS) :]) for row in found), strict=True)
-            frame = pd.DataFrame(np.array(values, dtype=np.float64), columns=list(target.names))
-            frame[KEYS] = keys
-            dates = pd.to_datetime(frame["as_of_date"]).dt.as_unit("us")  # as the CSV of features_on is read
-            yield frame.assign(as_of_date=dates)[[*KEYS, *target.names]]
+            accounts, arrays = zip(*found, strict=True)
+            values = np.frombuffer(b"".join(arrays), sent)["values"]["value"].astype(np.float64)
+            frame = pd.DataFrame(values, columns=list(target.names))
+            frame.insert(0, "as_of_date", pd.Timestamp(day).as_unit("us"))  # as features_on reads it
+            frame.insert(1, "account_id", accounts)
+            yield frame
+
+
+def _features_sent(target: Target, day: date) -> sql.Composed:
+    """Return the query of account_id and all features of one date as the bytes PostgreSQL sends an array in.
+
+    A header of 20 bytes, then of each value its length and the float8, unknown ones NaN: read at once, where a Python
+    number for each of them takes longer than to predict.
+    """
+    known = (sql.SQL("coalesce({}, 'NaN')").format(_number(feature)) for feature in target.features)
+    return sql.SQL(
+        "select features.account_id, array_send(array[{}]) from marts.{} as features where {} and {} "
+        "order by features.account_id"
+    ).format(
+        sql.SQL(", ").join(known),
+        sql.Identifier(target.features_mart),
+        _on([day]),
+        sql.SQL(target.population),
+    )
 
 
 def _features(target: Target, dates: Sequence[date]) -> sql.Composed:
@@ -171,10 +193,13 @@ def fingerprint(frame: pd.DataFrame) -> str:
     return digest.hexdigest()
 
 
-def _as_number(feature: Feature) -> sql.Composable:
-    name = sql.Identifier(feature.name)
-    number = "features.{0}::int::float8 as {0}" if feature.kind == "flag" else "features.{0}::float8 as {0}"
-    return sql.SQL(number).format(name)
+def _as_number(feature: Feature) -> sql.Composed:
+    return sql.SQL("{} as {}").format(_number(feature), sql.Identifier(feature.name))
+
+
+def _number(feature: Feature) -> sql.Composed:
+    number = "features.{}::int::float8" if feature.kind == "flag" else "features.{}::float8"
+    return sql.SQL(number).format(sql.Identifier(feature.name))
 
 
 def _on(dates: Sequence[date]) -> sql.Composable:

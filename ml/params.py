@@ -29,7 +29,7 @@ class Boosting(_Strict):
 
     max_iter: int = Field(ge=1)
     learning_rate: float = Field(gt=0)
-    max_leaf_nodes: int = Field(ge=2)
+    max_leaf_nodes: int = Field(ge=2, le=64)  # a tree's splits are the bits of a number (ml/explain.py)
     min_samples_leaf: int = Field(ge=1)
     l2_regularization: float = Field(ge=0)
 

@@ -119,6 +119,7 @@ def test_every_tier_share_is_reported_beside_its_target(first: dict) -> None:
     assert sum(tier["accounts"] for tier in first["tiers"]) == first["company"][0]["accounts_ordered"]
 
 
+@pytest.mark.extended
 def test_the_same_date_again_publishes_the_same_rows_and_calls_no_write(
     stratum: Installation, first: dict
 ) -> None:

@@ -3,10 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+import shap
+from sklearn.ensemble import HistGradientBoostingClassifier
 
 from include.errors import StratumError
 from ml.estimators import margins, probabilities, selected
-from ml.explain import check_additive, contributions, importances, reasons
+from ml.explain import check_additive, contributions, importances, reasons, shapley_values
 from ml.features import FEATURES, NAMES
 from ml.phrases import PHRASES, written
 from ml.targets import CHURN
@@ -83,6 +85,38 @@ def test_contributions_and_the_average_sum_to_the_score(fitted: Fitted, later: p
     slope = fitted.pipeline[-1].slope
     average = slope * margins(fitted.pipeline, later) - contributed.sum(axis=1)
     assert np.ptp(average) < 1e-9
+
+
+@pytest.mark.parametrize("most_leaves", [2, 6, 64])
+def test_accounts_that_a_tree_cannot_tell_apart_have_the_reasons_shap_gives_each(
+    fitted: Fitted, most_leaves: int
+) -> None:
+    """With unknown values on either side of the splits, and up to 63 splits a tree."""
+    random, rows = np.random.default_rng(7), 600
+    frame = pd.DataFrame(random.poisson(6, (rows, len(NAMES))).astype(np.float64), columns=list(NAMES))
+    frame = frame.mask(random.random(frame.shape) < 0.2)
+    frame["gap_ratio"] = frame["days_since_last_order"] / (frame["mean_order_gap_days"] + 1)
+    happened = frame.fillna(9).to_numpy()[:, :6].sum(axis=1) + random.normal(0, 9, rows) > 40
+    trees = HistGradientBoostingClassifier(max_iter=20, max_leaf_nodes=most_leaves, min_samples_leaf=3)
+    explainer = shap.TreeExplainer(trees.fit(frame, happened))
+    assert {tree.children_left.size for tree in explainer.model.trees} == {2 * most_leaves - 1}
+    of_each = explainer.shap_values(frame, check_additivity=False)
+    together = shapley_values(explainer, frame.to_numpy())
+    np.testing.assert_allclose(together, of_each, rtol=0, atol=1e-12)
+    told_by = [
+        reasons(frame, pd.DataFrame(pulls, columns=list(NAMES)), fitted.model.features, CHURN.words)
+        for pulls in (together, of_each)
+    ]
+    assert told_by[0] == told_by[1]
+    assert len({tuple(sentences) for sentences in told_by[0]}) > rows / 2
+
+
+def test_a_tree_without_a_split_adds_nothing() -> None:
+    values = np.arange(40.0).reshape(20, 2)
+    trees = HistGradientBoostingClassifier(max_iter=2).fit(
+        values, np.arange(20) % 2
+    )  # too few rows for a leaf of 20
+    assert (shapley_values(shap.TreeExplainer(trees), values) == 0).all()
 
 
 def test_contributions_that_miss_the_score_are_refused() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import date, timedelta
+from decimal import Decimal
 
 import pandas as pd
 import psycopg
@@ -12,6 +13,7 @@ from include.warehouse.connect import connect
 from include.warehouse.roles import grant_all
 from ml import champion, train
 from ml.champion import settle
+from ml.copies import write_frame
 from ml.features import NAMES
 from ml.frames import features_in_chunks
 from ml.score import score_accounts
@@ -191,3 +193,14 @@ def test_the_scorer_changes_no_model(trained: Warehouse) -> None:
     ):
         with pytest.raises(psycopg.errors.InsufficientPrivilege), connect("scorer") as connection:
             connection.execute(statement)
+
+
+def test_a_frame_is_written_as_it_is(warehouse: Warehouse) -> None:
+    """Texts that a CSV would trip over, unknown ones, an empty one, and the smallest probability."""
+    texts = ['say "no", or\nyes', "\\N", None, ""]
+    numbers = [0.000001, float("nan"), 1.0, 123456789.12]
+    warehouse.rows("create table ml.written (a text, n numeric(18, 6)); grant insert on ml.written to public")
+    with connect("scorer") as connection:
+        write_frame(connection, "ml.written", pd.DataFrame({"n": numbers, "a": texts}))
+    expected = [(texts[0], Decimal("0.000001")), ("\\N", None), (None, 1), ("", Decimal("123456789.12"))]
+    assert warehouse.rows("select a, n from ml.written") == expected
