@@ -13,8 +13,17 @@ import psycopg
 from include.warehouse.connect import connect
 from ml import plots, registry
 from ml.card_parts import (
-    OF_BLANKS, OF_ERROR, drawing, exact, folded, level_told, number, ranged, shown_percent, side_by_side, table,
-)  # fmt: skip
+    drawing,
+    exact,
+    folded,
+    level_told,
+    note,
+    number,
+    ranged,
+    shown_percent,
+    side_by_side,
+    table,
+)
 from ml.card_watch import Series, since, watched
 from ml.champion import Promotion, promotions
 from ml.figures import POOLED, SLICES, Figure
@@ -206,10 +215,7 @@ def _summary(facts: Facts) -> list[str]:
     target = next((one for one in definitions_of(found.model) if one.definition == found.definition), None)
     rows = [
         ("Foretells", f"{found.definition} in the {found.horizon_days} days after a date"),
-        (
-            "Of whom",
-            _accounts(target),
-        ),
+        ("Of whom", _accounts(target)),
         ("Trained as of", found.trained_as_of),
         ("Learned from", f"the accounts at each month-end of {found.window_from} to {found.window_to}"),
         ("Rows", f"{found.training_rows:,} (accounts × month-ends)"),
@@ -275,7 +281,7 @@ def _held_out(facts: Facts, drawn: Mapping[str, str]) -> list[str]:
             for title, name in metrics
         ]
         told.append(table(("", "model", "recency alone"), rows))
-        told.append(OF_ERROR)
+        told.append(note("error"))
         told.append(side_by_side(drawn, "reliability", "gain"))
         bins = [
             (number, shown_percent(x), f"{shown_percent(y)} ({shown_percent(low)} to {shown_percent(high)})",
@@ -297,7 +303,7 @@ def _held_out(facts: Facts, drawn: Mapping[str, str]) -> list[str]:
             "<h3>Month by month</h3>",
             drawing(drawn, "months"),
             table(("month-end", *(title for title, _ in lines)), by_month),
-            OF_BLANKS,
+            note("blanks"),
         ]
     return told
 

@@ -6,14 +6,13 @@ from html import escape
 from ml import registry
 from ml.figures import Figure
 
-OF_ERROR = (
-    "<p class=note>A calibration error is never below 0 and counts what chance does to each part. Each resample adds chance "
-    "of its own, so its interval lies too high and may not hold the figure: read the parts below.</p>"
-)
-OF_BLANKS = (
-    "<p class=note>Where Brier is blank, no probability could be told on that month-end: calibration is learned on earlier "
-    "held-out month-ends, and the outcomes of none were known yet (or nothing held there).</p>"
-)
+NOTES = {
+    "error": "A calibration error is never below 0 and counts what chance does to each part. Each resample adds chance of "
+    "its own, so its interval lies too high and may not hold the figure: read the parts below.",
+    "blanks": "Where Brier is blank, no probability could be told on that month-end: calibration is learned on earlier "
+    "held-out month-ends, and the outcomes of none were known yet (or nothing held there).",
+}
+"""What a reader may stumble over, said beside it."""
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]], *, head_column: bool = False) -> str:
@@ -26,6 +25,11 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]], *, head_column
         first = f"<th>{cells[0]}</th>" if head_column else f"<td>{cells[0]}</td>"
         written.append("<tr>" + first + "".join(f"<td>{cell}</td>" for cell in cells[1:]) + "</tr>")
     return "\n".join([*written, "</table>"])
+
+
+def note(name: str) -> str:
+    """Return one of NOTES as a paragraph."""
+    return f"<p class=note>{NOTES[name]}</p>"
 
 
 def folded(title: str, inner: str) -> str:
