@@ -12,7 +12,18 @@ import psycopg
 
 from include.warehouse.connect import connect
 from ml import plots, registry
-from ml.card_parts import drawing, exact, folded, number, ranged, shown_percent, side_by_side, table
+from ml.card_parts import (
+    drawing,
+    exact,
+    folded,
+    level_told,
+    note,
+    number,
+    ranged,
+    shown_percent,
+    side_by_side,
+    table,
+)
 from ml.card_watch import Series, since, watched
 from ml.champion import Promotion, promotions
 from ml.figures import POOLED, SLICES, Figure
@@ -204,10 +215,7 @@ def _summary(facts: Facts) -> list[str]:
     target = next((one for one in definitions_of(found.model) if one.definition == found.definition), None)
     rows = [
         ("Foretells", f"{found.definition} in the {found.horizon_days} days after a date"),
-        (
-            "Of whom",
-            _accounts(target),
-        ),
+        ("Of whom", _accounts(target)),
         ("Trained as of", found.trained_as_of),
         ("Learned from", f"the accounts at each month-end of {found.window_from} to {found.window_to}"),
         ("Rows", f"{found.training_rows:,} (accounts × month-ends)"),
@@ -218,6 +226,7 @@ def _summary(facts: Facts) -> list[str]:
         ("Estimator", facts.estimator),
         ("Setting", found.parameters.get("setting", "the only one")),
         ("Chosen by", found.parameters.get("setting_why", "")),
+        ("Level", level_told(found)),
         *(
             []
             if target and target.may_be_empty
@@ -272,6 +281,7 @@ def _held_out(facts: Facts, drawn: Mapping[str, str]) -> list[str]:
             for title, name in metrics
         ]
         told.append(table(("", "model", "recency alone"), rows))
+        told.append(note("error"))
         told.append(side_by_side(drawn, "reliability", "gain"))
         bins = [
             (number, shown_percent(x), f"{shown_percent(y)} ({shown_percent(low)} to {shown_percent(high)})",
@@ -293,6 +303,7 @@ def _held_out(facts: Facts, drawn: Mapping[str, str]) -> list[str]:
             "<h3>Month by month</h3>",
             drawing(drawn, "months"),
             table(("month-end", *(title for title, _ in lines)), by_month),
+            note("blanks"),
         ]
     return told
 
@@ -434,8 +445,8 @@ def _decisions(facts: Facts) -> list[str]:
 def _limits(facts: Facts) -> list[str]:
     found = facts.model
     limits = [
-        f"It has learned from {found.window_from} to {found.window_to}. What differs between seasons it knows only "
-        "where that holds two whole years: read the rank before the level.",
+        f"It has learned from {found.window_from} to {found.window_to}. A season that this holds once may not come again as "
+        "it was, and one that it does not hold the model cannot know: read the rank before the level.",
         f"Its newest outcomes are {found.horizon_days} days older than the day it was trained on.",
         "It learned from accounts as they were, with what was done for them: it tells what comes if all goes on so, "
         "not what an action would change.",

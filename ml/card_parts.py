@@ -3,7 +3,16 @@
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
+from ml import registry
 from ml.figures import Figure
+
+NOTES = {
+    "error": "A calibration error is never below 0 and counts what chance does to each part. Each resample adds chance of "
+    "its own, so its interval lies too high and may not hold the figure: read the parts below.",
+    "blanks": "Where Brier is blank, no probability could be told on that month-end: calibration is learned on earlier "
+    "held-out month-ends, and the outcomes of none were known yet (or nothing held there).",
+}
+"""What a reader may stumble over, said beside it."""
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]], *, head_column: bool = False) -> str:
@@ -18,9 +27,27 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]], *, head_column
     return "\n".join([*written, "</table>"])
 
 
+def note(name: str) -> str:
+    """Return one of NOTES as a paragraph."""
+    return f"<p class=note>{NOTES[name]}</p>"
+
+
 def folded(title: str, inner: str) -> str:
     """Return a part that is shown when its title is clicked."""
     return f"<details><summary>{escape(title)}</summary>\n{inner}\n</details>"
+
+
+def level_told(found: registry.Model) -> str:
+    """Return whose level a model's probabilities have, and why, in words."""
+    level = found.parameters.get("level")
+    whole = f"that of {found.window_from} to {found.window_to} as a whole"
+    if level is None:
+        return whole
+    if level["is_foretold"]:
+        months = sorted(level["by_month_end"])
+        learned = f"what season, trend and working days did on {months[0]} to {months[-1]}"
+        return f"that of the date, from {learned}: {level['why']}"
+    return f"{whole}, whatever the season: {level['why']}"
 
 
 def drawing(drawn: Mapping[str, str], name: str) -> str:

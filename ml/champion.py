@@ -220,7 +220,9 @@ def challenged(
         params.validation_folds,
         params.validation_month_ends,
     )
-    return {one.date: one.rows for one in told_later(predicted, policy.horizon_days)}
+    return {
+        one.date: one.rows for one in told_later(predicted, policy.horizon_days, params.level_history_days)
+    }
 
 
 def compared(

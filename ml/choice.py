@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from ml.estimators import level_of, make_pipeline, out_of_time
+from ml.estimators import HeldOut, make_pipeline, out_of_time
 from ml.frames import LABEL
 from ml.metrics import log_loss, once
 from ml.params import Boosting, Params
@@ -65,9 +65,7 @@ def choose(
         if not predicted:
             why = f"too few month-ends lie before {judged.date()}, the first one it is validated on: nothing was tried"
             return Chosen(STANDARD, why, {}, (), 0)
-        losses[name] = float(
-            np.mean([_loss(one.rows, one.known_margin, one.known_rate) for one in predicted])
-        )
+        losses[name] = float(np.mean([_loss(one) for one in predicted]))
         predicted_on = [one.date for one in predicted]
     best = min(losses, key=lambda name: (losses[name], name))
     better_by = losses[STANDARD] - losses[best]
@@ -83,11 +81,10 @@ def choose(
     return Chosen(name, why, losses, predicted_on, len(sample))
 
 
-def _loss(rows: pd.DataFrame, known_margin: np.ndarray, known_rate: float) -> float:
-    """Return the log loss of one predicted date, the level set on what was learned from, as the model's is."""
-    margin, happened = rows["margin"].to_numpy(np.float64), rows[LABEL].to_numpy(np.float64)
-    told = expit(margin + level_of(known_margin, 1.0, known_rate))
-    return float(log_loss(told, happened, once(len(rows)))[0])
+def _loss(one: HeldOut) -> float:
+    """Return the log loss of one predicted date, the level set on what was learned from."""
+    margin, happened = one.rows["margin"].to_numpy(np.float64), one.rows[LABEL].to_numpy(np.float64)
+    return float(log_loss(expit(margin + one.intercept(1.0)), happened, once(len(happened)))[0])
 
 
 def _at_most(frame: pd.DataFrame, rows: int, seed: int) -> pd.DataFrame:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.compose import ColumnTransformer
@@ -22,6 +21,7 @@ from threadpoolctl import threadpool_limits
 from include.errors import StratumError
 from ml.features import recency_of
 from ml.frames import KEYS, LABEL, check_columns
+from ml.level import Level, forecast, has_year_before, level_of, measure, measured_on, offsets_on
 from ml.metrics import auc, once
 from ml.params import Params
 from ml.targets import Target
@@ -51,14 +51,20 @@ class CalibratedBoosting(ClassifierMixin, BaseEstimator):
 
     The slope is learned on later data than the trees that made the predictions were fitted on (`slope_of`), the
     intercept is set to the level of the whole history (`level_of`). A slope above 0 keeps the accounts' order.
+    `level`, where there is one, foretells how far a date lies from that: `probabilities`, which knows the date, adds it.
     """
 
     def __init__(
-        self, base: HistGradientBoostingClassifier, slope: float = 1.0, intercept: float = 0.0
+        self,
+        base: HistGradientBoostingClassifier,
+        slope: float = 1.0,
+        intercept: float = 0.0,
+        level: Level | None = None,
     ) -> None:
         self.base = base
         self.slope = slope
         self.intercept = intercept
+        self.level = level
 
     def fit(self, X: pd.DataFrame, y: NDArray[np.int8]) -> "CalibratedBoosting":
         """Fit the trees; returns itself. A column of which no value is known tells nothing: no tree splits on it."""
@@ -72,7 +78,7 @@ class CalibratedBoosting(ClassifierMixin, BaseEstimator):
         return np.asarray(self.base_.decision_function(X), dtype=np.float64)
 
     def decision_function(self, X: pd.DataFrame) -> Array:
-        """Return the calibrated log-odds."""
+        """Return the calibrated log-odds at the level of the whole history."""
         return self.slope * self.margin(X) + self.intercept
 
     def predict_proba(self, X: pd.DataFrame) -> Array:
@@ -118,8 +124,9 @@ def margins(pipeline: Pipeline, frame: pd.DataFrame) -> Array:
 
 
 def probabilities(pipeline: Pipeline, frame: pd.DataFrame) -> Array:
-    """Return the calibrated probability of each row. Raises StratumError for missing or new features."""
-    return np.asarray(pipeline[-1].predict_proba(selected(pipeline, frame))[:, 1])
+    """Return the calibrated probability of each row on its date. Raises StratumError for missing or new features."""
+    log_odds = pipeline[-1].decision_function(selected(pipeline, frame))
+    return np.asarray(expit(log_odds + offsets_on(pipeline[-1].level, frame["as_of_date"])))
 
 
 def selected(pipeline: Pipeline, frame: pd.DataFrame) -> pd.DataFrame:
@@ -132,14 +139,17 @@ def selected(pipeline: Pipeline, frame: pd.DataFrame) -> pd.DataFrame:
 class HeldOut:
     """One date as a model that knew nothing of it predicted it.
 
-    `rows` are its accounts with their recency, `margin` (log-odds) and LABEL; `known_margin` and
-    `known_rate` are the log-odds and the share of LABEL of the rows that model was fitted on.
+    `rows` are its accounts with their recency, `margin` (log-odds) and LABEL; `known` are as_of_date, `margin` and
+    LABEL of the rows that model was fitted on.
     """
 
     date: pd.Timestamp
     rows: pd.DataFrame
-    known_margin: Array
-    known_rate: float
+    known: pd.DataFrame
+
+    def intercept(self, slope: float) -> float:
+        """Return the intercept beside a slope that sets the level of what that model was fitted on."""
+        return level_of(self.known["margin"].to_numpy(np.float64), slope, float(self.known[LABEL].mean()))
 
 
 def out_of_time(
@@ -159,9 +169,8 @@ def out_of_time(
             continue
         fitted = fit(clone(pipeline), known)
         kept = rows[["account_id", recency_of(rows), LABEL]].assign(margin=margins(fitted, rows))
-        predicted.append(
-            HeldOut(pd.Timestamp(date), kept, margins(fitted, known), float(known[LABEL].mean()))
-        )
+        seen = known[["as_of_date", LABEL]].assign(margin=margins(fitted, known))
+        predicted.append(HeldOut(pd.Timestamp(date), kept, seen))
     return predicted
 
 
@@ -213,27 +222,54 @@ def measured_slope(predicted: Sequence[HeldOut]) -> float:
     return float(sigmoid.coef_[0, 0])
 
 
-def told_later(predicted: Sequence[HeldOut], horizon_days: int) -> list[HeldOut]:
+def told_later(predicted: Sequence[HeldOut], horizon_days: int, history_days: int) -> list[HeldOut]:
     """Return the held-out dates whose rows could be told a `probability` then, with it.
 
-    The sigmoid of a date is learned on the predictions whose label windows had ended by it; the first dates have none,
-    nor has one before which nothing held yet: they are left out.
+    The sigmoid of a date is learned on the predictions whose label windows had ended by it, and whether its level is
+    foretold; the first dates have none, nor has one before which nothing held yet: they are left out.
     """
     told = []
     for one in predicted:
         earlier = [e for e in predicted if e.date + pd.Timedelta(days=horizon_days) <= one.date]
         slope = measured_slope(earlier) if earlier else 0.0
         if slope > 0:
-            level = level_of(one.known_margin, slope, one.known_rate)
+            level = one.intercept(slope)
+            if foretells(earlier, slope, horizon_days, history_days)[0]:
+                level += forecast(measure(one.known, slope, horizon_days, history_days), one.date)
             told.append(
                 replace(one, rows=one.rows.assign(probability=expit(slope * one.rows["margin"] + level)))
             )
     return told
 
 
-def level_of(margin: Array, slope: float, rate: float) -> float:
-    """Return the sigmoid's intercept at which the mean probability of the rows is `rate`, between 0 and 1."""
-    return float(brentq(lambda level: expit(slope * margin + level).mean() - rate, -50, 50))
+def foretells(
+    predicted: Sequence[HeldOut], slope: float, horizon_days: int, history_days: int
+) -> tuple[bool, str]:
+    """Return whether the level of a later date is to be foretold, and why: if it was on held-out dates, from what was known.
+
+    Held-out dates count whose window of the year before was measured, so that their season could be known. The level must
+    have come nearer to what came true (root mean square, log-odds) than that of the whole history did.
+    """
+    missed, moved = [], []
+    for one in predicted:
+        known = measure(one.known, slope, horizon_days, history_days)
+        if has_year_before(known, one.date):
+            true, _ = measured_on(one.rows, slope, one.intercept(slope))
+            moved.append(true)
+            missed.append(true - forecast(known, one.date))
+    if not moved:
+        return False, "no year before to tell the season of any held-out month-end"
+    before, after = (float(np.sqrt(np.mean(np.square(of)))) for of in (moved, missed))
+    where = f"on {len(moved)} held-out month-ends whose year before was known"
+    if after < before:
+        return (
+            True,
+            f"foretold {where}, it missed by {after:.3f} log-odds, that of the whole history by {before:.3f}",
+        )
+    return (
+        False,
+        f"foretold {where}, it missed by {after:.3f} log-odds, that of the whole history by {before:.3f} only",
+    )
 
 
 def inputs(frame: pd.DataFrame) -> list[str]:

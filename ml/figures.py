@@ -65,7 +65,7 @@ def record(
 ) -> None:
     """Keep the figures of a model that was just trained: ml.metrics (validation, as of its newest date) and ml.effects."""
     params = params_of(found.model)
-    told = told_later(predicted, found.horizon_days)
+    told = told_later(predicted, found.horizon_days, params.level_history_days)
     if told:
         rows = _at_most(pd.concat([one.rows.assign(as_of_date=one.date) for one in told]), params.seed)
         segments = segments_on(connection, sorted({one.date for one in told}))

@@ -73,6 +73,7 @@ class Params(_Strict):
     choice: Choice
     validation_folds: int = Field(ge=1)
     validation_month_ends: int = Field(ge=1)
+    level_history_days: int = Field(ge=0)
     next_best_weight: float = Field(default=0.0, ge=0)
     evaluation: Evaluation
 

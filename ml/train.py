@@ -24,8 +24,8 @@ from ml.estimators import (
     HeldOut,
     NothingLearned,
     fit,
+    foretells,
     inputs,
-    level_of,
     make_pipeline,
     margins,
     one_thread,
@@ -39,6 +39,7 @@ from ml.explain import contributions, importances
 from ml.features import recency_of
 from ml.figures import record
 from ml.frames import LABEL, check_columns, fingerprint, label_of, later_revenue, training_frame
+from ml.level import by_date, level_of, measure
 from ml.metrics import auc, average_precision, brier, lift, once
 from ml.params import Params, params_of
 from ml.targets import Policy, Target, policy_on, target_on
@@ -190,8 +191,15 @@ def fit_model(
             )
         slope = slope_of(predicted)
         fit(pipeline, frame)
-        intercept = level_of(margins(pipeline, frame), slope, float(frame[LABEL].mean()))
-        pipeline.set_params(boosting__slope=slope, boosting__intercept=intercept)
+        known = frame[["as_of_date", LABEL]].assign(margin=margins(pipeline, frame))
+        intercept = level_of(known["margin"].to_numpy(np.float64), slope, float(frame[LABEL].mean()))
+        is_foretold, level_why = foretells(predicted, slope, policy.horizon_days, params.level_history_days)
+        level = measure(known, slope, policy.horizon_days, params.level_history_days)
+        pipeline.set_params(
+            boosting__slope=slope,
+            boosting__intercept=intercept,
+            boosting__level=level if is_foretold else None,
+        )
         newest = frame[frame["as_of_date"] == frame["as_of_date"].max()]
         weight = importances(
             contributions(pipeline, selected(pipeline, newest.drop(columns=LABEL))), target.names
@@ -204,6 +212,7 @@ def fit_model(
         "min_rise": policy.min_rise,
         "slope": slope,
         "intercept": intercept,
+        "level": {"is_foretold": is_foretold, "why": level_why, "by_month_end": by_date(level)},
         "setting": chosen.name,
         "setting_why": chosen.why,
     }
@@ -248,7 +257,7 @@ def validation(
     dates have none, nor has one before which nothing held yet. A population with one outcome alone has no figures.
     """
     figures = []
-    told = {one.date: one for one in told_later(predicted, policy.horizon_days)}
+    told = {one.date: one for one in told_later(predicted, policy.horizon_days, params.level_history_days)}
     for one in predicted:
         for population, part in populations(told.get(one.date, one).rows, policy.active_days).items():
             if part[LABEL].nunique() == 2:

@@ -23,7 +23,7 @@ from ml.train import Fitted
 @pytest.fixture(scope="module")
 def rows(fitted: Fitted) -> pd.DataFrame:
     """The held-out rows with what could be told of them then."""
-    told = told_later(fitted.predicted, 90)
+    told = told_later(fitted.predicted, 90, 150)
     return pd.concat([one.rows.assign(as_of_date=one.date) for one in told], ignore_index=True)
 
 

@@ -13,7 +13,6 @@ from ml.estimators import (
     CalibratedBoosting,
     HeldOut,
     fit,
-    level_of,
     make_pipeline,
     out_of_time,
     probabilities,
@@ -132,7 +131,8 @@ def held_out(true_slope: float, levels: list[float], accounts: int = 20_000) -> 
         margin = random.normal(0, 1.5, accounts)
         churned = (random.random(accounts) < expit(true_slope * margin + level)).astype(np.int8)
         rows = pd.DataFrame({"margin": margin, LABEL: churned})
-        dates.append(HeldOut(pd.Timestamp(2026, 1 + number, 28), rows, margin, float(churned.mean())))
+        known = rows.assign(as_of_date=pd.Timestamp(2025, 1 + number, 28))
+        dates.append(HeldOut(pd.Timestamp(2026, 1 + number, 28), rows, known))
     return dates
 
 
@@ -144,12 +144,6 @@ def test_calibration_finds_the_slope_whatever_the_season_does_to_all(slope: floa
 def test_what_ranks_no_better_than_chance_later_is_not_kept() -> None:
     with pytest.raises(StratumError, match="learned nothing that holds later"):
         slope_of(held_out(-0.5, [0.0, 0.0]))
-
-
-@pytest.mark.parametrize("rate", [0.02, 0.5, 0.97])
-def test_the_level_makes_the_mean_probability_the_rate(rate: float) -> None:
-    margin = np.random.default_rng(1).normal(0, 2, 1000)
-    assert expit(1.3 * margin + level_of(margin, 1.3, rate)).mean() == pytest.approx(rate, abs=1e-9)
 
 
 def test_probabilities_over_the_training_frame_average_to_its_churn(
