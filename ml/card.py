@@ -427,7 +427,7 @@ def _limits(facts: Facts) -> list[str]:
         "It learned from accounts as they were, with what was done for them: it tells what comes if all goes on so, "
         "not what an action would change.",
         "Month-ends are restated for rows that arrive late, so the same training today may give other figures.",
-        "An account that has never ordered has no score.",
+        "An account that is none of those told of above has no score.",
         "Figures of slices are of few rows where the note says so; differences between slices are no causes.",
     ]
     unused = [feature["name"] for feature in found.features if not feature["used"]]

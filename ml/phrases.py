@@ -131,7 +131,7 @@ PHRASES: dict[str, Phrase] = {
         "contract age", -1, "first contract began {value} ago", "the start of its contract is unknown"
     ),
     "contract_term_days": Phrase(
-        "contract term", -1, "term of its contract: {value}", "its contract has no end"
+        "contract term", -1, "term of its contract: {value}", "the term of its contract is unknown"
     ),
     "contracts_signed": Phrase("contract age", -1, "contracts signed so far: {value}", "contracts: unknown"),
     "yearly_contract_value": Phrase(

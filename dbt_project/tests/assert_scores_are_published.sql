@@ -1,6 +1,7 @@
--- A failure means that customer_360 does not carry the scores of the run: an account that a model of its form of churn speaks
--- of is without a probability although the run was scored by it, one has a probability although it was not, or one has no
--- band or reason. The churn model speaks of who has ordered and pays by no contract, the lapse model of whose contract is due.
+-- A failure means that customer_360 does not carry the scores of the run: an account that a model of its form of churn
+-- speaks of is without a probability although the run was scored by it, one has a probability although it was not, or
+-- one has no band or reason. The churn model speaks of who has ordered and pays by no contract, the lapse model of
+-- whose contract is due.
 with
 
 customers as (

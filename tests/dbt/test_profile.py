@@ -17,43 +17,9 @@ FRESHNESS = (
     "select entity, newest_row_at, rows_landed, lateness_days, is_late, reason, newest_row_date "
     "from candidate.freshness"
 )
-PROBABILITIES = (Decimal("0.2"), Decimal("0.199999"), Decimal("0.7"), Decimal("0.05"))
 CAPACITY = 3
 """Rows of the churn list that are due in a day, fewer than are on it."""
 Lists = dict[str, set[tuple]]
-
-
-UNDER_CONTRACT = {"c01": 400, "c30": -1, "c31": 0, "c32": 60, "c33": 61, "c34": 375, "c35": 10, "n2": 679}
-"""The accounts with a contract that is signed and not over for 30 days, and the days to the end of the last one."""
-DUE = {account for account, days in UNDER_CONTRACT.items() if days + 31 <= 120}
-
-
-def score(model: str, accounts: list[str], run_id: str = "run-1") -> None:
-    """Write down that a run was scored by a model, the probabilities in turn."""
-    with connect("scorer") as connection:
-        connection.execute(
-            "insert into ml.models select %s, %s, %s, 90, %s, %s, 9, 3, 'e', '{}', '[]', 'f', 'v', '', 's' "
-            "on conflict do nothing",
-            [f"m-{model}", model, *[AS_OF] * 3],
-        )
-        connection.execute(
-            "insert into ml.runs (run_id, model, as_of_date, status, model_id, accounts) "
-            "values (%s, %s, %s, 'scored', %s, %s)",
-            [run_id, model, AS_OF, f"m-{model}", len(accounts)],
-        )
-        for place, account in enumerate(accounts):
-            connection.execute(
-                "insert into ml.scores values (%s, %s, %s, %s, %s, %s, %s, 'one', 'two', 'three')",
-                [
-                    run_id,
-                    model,
-                    account,
-                    AS_OF,
-                    f"m-{model}",
-                    PROBABILITIES[place % len(PROBABILITIES)],
-                    place + 1,
-                ],
-            )
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +40,8 @@ def built(module_warehouse: Warehouse, company: Company) -> Warehouse:
             "select account_id from marts.account_features where as_of_date = %s", AS_OF
         )
     }
-    score("churn", sorted(ordered - set(UNDER_CONTRACT)))
-    score("lapse", sorted(DUE))
+    profile_company.score("churn", sorted(ordered - set(profile_company.UNDER_CONTRACT)))
+    profile_company.score("lapse", sorted(profile_company.DUE))
     module_warehouse.rows(
         "update marts.operating_lists set daily_capacity = %s where list = 'churn risk'", CAPACITY
     )
@@ -257,28 +223,14 @@ def test_each_account_is_told_the_churn_of_its_own_form(built: Warehouse) -> Non
     rows = built.rows(
         "select account_id, has_ordered, churn_definition, churn_model_id, churn_told_by_reason from candidate.customer_360"
     )
-    a_model, ends = "a model tells a probability, and its reasons", UNDER_CONTRACT
-    for account, ordered, churn, model, reason in rows:
-        if account in DUE:
-            expected = ("contract lapse", "m-lapse", a_model)
-        elif account in ends:
-            day = AS_OF + timedelta(days=ends[account])
-            expected = (
-                "contract lapse",
-                None,
-                f"its contract runs until {day} and cannot lapse in the next 120 days",
-            )
-        elif ordered:
-            expected = ("no order", "m-churn", a_model)
-        else:
-            expected = ("nothing", None, "it has not ordered: neither the model nor the rules speak of it")
-        assert (churn, model, reason) == expected, account
-    assert {account for account, *_ in rows} >= set(ends)
+    for account, ordered, *told in rows:
+        assert tuple(told) == profile_company.churn_of(account, ordered), account
+    assert {account for account, *_ in rows} >= set(profile_company.UNDER_CONTRACT)
     agreed = built.rows(
         "select churn_definition, sum(accounts) from candidate.warning_agreement where told_on = %s group by 1",
         AS_OF,
     )
-    assert dict(agreed)["contract lapse"] == len(DUE)
+    assert dict(agreed)["contract lapse"] == len(profile_company.DUE)
     few = "too little history: 12 accounts × month-ends"
     with connect("scorer") as connection:
         connection.execute(
@@ -286,12 +238,14 @@ def test_each_account_is_told_the_churn_of_its_own_form(built: Warehouse) -> Non
             "values ('run-few', 'lapse', %s, 'absent', %s, 0)",
             [AS_OF, few],
         )
-    score("churn", sorted(account for account, _, churn, *_ in rows if churn == "no order"), "run-few")
+    profile_company.score(
+        "churn", sorted(account for account, _, churn, *_ in rows if churn == "no order"), "run-few"
+    )
     build("published", AS_OF, "run-few")
     told = built.rows(
         "select churn_told_by, churn_told_by_reason, churn_probability from candidate.customer_360 "
         "where account_id = any(%s)",
-        sorted(DUE),
+        sorted(profile_company.DUE),
     )
     build("published", AS_OF, "run-1")
     assert {row[1:] for row in told} == {(few, None)}

@@ -185,7 +185,7 @@ churn_forms as (
     select
         account_profiles.as_of_date,
         account_profiles.account_id,
-        case when held_accounts.account_id is not null then 'lapse' else 'churn' end as model,
+        case when held_accounts.account_id is not null then 'lapse' else 'churn' end as form_model,
         case
             when held_accounts.account_id is not null then 'contract lapse'
             when account_profiles.has_ordered then 'no order'
@@ -193,7 +193,8 @@ churn_forms as (
         end as churn_definition,
         case
             when not held_accounts.is_due
-                then 'its contract runs until ' || {{ as_text('held_accounts.contract_ends_on') }}
+                then
+                    'its contract runs until ' || {{ as_text('held_accounts.contract_ends_on') }}
                     || ' and cannot lapse in the next ' || held_accounts.lapse_horizon_days || ' days'
             when held_accounts.account_id is null and not account_profiles.has_ordered
                 then 'it has not ordered: neither the model nor the rules speak of it'
@@ -399,12 +400,12 @@ final as (
     left join churn_scores
         on
             account_profiles.account_id = churn_scores.account_id
-            and churn_forms.model = churn_scores.model
+            and churn_forms.form_model = churn_scores.model
     left join account_warnings on account_profiles.account_id = account_warnings.account_id
     left join recommendation_runs on account_profiles.as_of_date = recommendation_runs.as_of_date
     left join accounts_with_recommendations
         on account_profiles.account_id = accounts_with_recommendations.account_id
-    left join churn_runs on churn_forms.model = churn_runs.model
+    left join churn_runs on churn_forms.form_model = churn_runs.model
     left join risk_bands
         on
             churn_scores.probability >= risk_bands.from_probability

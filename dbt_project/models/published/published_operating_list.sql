@@ -162,8 +162,8 @@ executive_visit_entries as (
         'account' as subject,
         account_id as subject_id,
         'Tier ' || tier || ', value tier ' || coalesce(value_tier, 'not known') || ': '
-        || probability_words || ' ' || risk_words || '; of ' || revenue_at_stake || ' ' || currency || ' of net revenue in the last 365 days '
-        || round(churn_probability * revenue_at_stake, 2) || ' at stake. '
+        || probability_words || ' ' || risk_words || '; of ' || revenue_at_stake || ' ' || currency
+        || ' of net revenue in the last 365 days ' || round(churn_probability * revenue_at_stake, 2) || ' at stake. '
         || coalesce(churn_reason_1, 'No reason is known') || '.' as reason,
         revenue_at_stake as amount,
         cast(null as date) as until_date,
@@ -454,7 +454,9 @@ ranked as (
             when entries.list = 'churn risk' and customers.churn_told_by = 'rules'
                 then 'net revenue of the last 365 days: no probability is told'
             when entries.list = 'churn risk' and customers.churn_definition = 'contract lapse'
-                then 'a year of its contract (where not known, net revenue of the last 365 days) times the probability of lapse'
+                then
+                    'a year of its contract, where not known net revenue of the last 365 days, '
+                    || 'times the probability of a lapse'
             else operating_lists.amount_is
         end as amount_is,
         customers.currency,

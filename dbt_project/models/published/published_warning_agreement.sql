@@ -178,7 +178,8 @@ accounts as (
         on
             told_dates.told_on = ordering_then.told_on
             and account_warnings.account_id = ordering_then.account_id
-    where (told_dates.churn_definition = 'contract lapse' and held.is_due)
+    where
+        (told_dates.churn_definition = 'contract lapse' and held.is_due)
         or (told_dates.churn_definition = 'no order' and held.account_id is null)
 
 ),

@@ -214,13 +214,13 @@ joined as (
         held.first_start_date,
         held.last_signed_date,
         held.contract_value,
-        renewals_sent.account_id is not null as has_renewal_sent,
         {%- for name in of_use %}
         coalesce(features.{{ name }}, use_of_unordered.{{ name }}) as {{ name }},
         {%- endfor %}
         {%- for name in of_features %}
-        features.{{ name }}{{ ',' if not loop.last }}
+        features.{{ name }},
         {%- endfor %}
+        renewals_sent.account_id is not null as has_renewal_sent
     from held
     inner join thresholds on held.as_of_date = thresholds.as_of_date
     left join renewals_sent
@@ -261,16 +261,16 @@ final as (
         -- Of a contract without an end the value of the whole term tells nothing of a year.
         cast(contract_value * 365 / nullif({{ days_between('starts_on', 'ends_on') }} + 1, 0) as numeric(18, 2))
             as yearly_contract_value,
+        {%- for name in of_use + of_features %}
+        {{ name }},
+        {%- endfor %}
         has_renewal_sent,
         -- Signing is something it did, too, and everybody here has signed.
         least(
             {{ days_between('last_signed_date', 'as_of_date') }},
             coalesce(days_since_last_order, {{ days_between('last_signed_date', 'as_of_date') }}),
             coalesce(days_since_last_login, {{ days_between('last_signed_date', 'as_of_date') }})
-        ) as days_since_last_activity,
-        {%- for name in of_use + of_features %}
-        {{ name }}{{ ',' if not loop.last }}
-        {%- endfor %}
+        ) as days_since_last_activity
     from joined
 
 )

@@ -38,18 +38,27 @@ crosswalk as (
 
 ),
 
+held_accounts as (
+
+    select distinct
+        as_of_date,
+        account_id
+    from held
+
+),
+
 -- An account counts as what its records are today: one merged since is renewed by the contract of any of them.
 keys_today as (
 
     select distinct
-        held.as_of_date,
-        held.account_id,
+        held_accounts.as_of_date,
+        held_accounts.account_id,
         {{ account_key('peers') }} as account_key
-    from (select distinct as_of_date, account_id from held) as held
+    from held_accounts
     inner join crosswalk as members
         on
-            held.account_id = members.account_id
-            and {{ holds_on('members', 'held.as_of_date') }}
+            held_accounts.account_id = members.account_id
+            and {{ holds_on('members', 'held_accounts.as_of_date') }}
     inner join crosswalk as members_today
         on
             members.source_system = members_today.source_system
@@ -62,9 +71,9 @@ keys_today as (
 
 ),
 
--- As they stood when the window ended: what was written into them later changes no label. An archived one ended with the day
--- it was archived on, or before. A contract holds the account from its signature until its grace is over. The date itself
--- stands as a span of its own, so that nobody is without one.
+-- As they stood when the window ended: what was written into them later changes no label. An archived one ended with
+-- the day it was archived on, or before. A contract holds the account from its signature until its grace is over. The
+-- date itself stands as a span of its own, so that nobody is without one.
 spans as (
 
     select
@@ -104,7 +113,7 @@ spans as (
 
 ),
 
--- Of spans in the order of their beginnings one that begins later than the day after all before it have ended leaves a gap.
+-- Of spans in the order of their beginnings one that begins later than the day after all before it leaves a gap.
 placed as (
 
     select
