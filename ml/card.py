@@ -27,7 +27,7 @@ from ml.card_parts import (
 from ml.card_watch import Series, since, watched
 from ml.champion import Promotion, promotions
 from ml.figures import POOLED, SLICES, Figure
-from ml.targets import Target, definitions_of
+from ml.targets import definitions_of
 
 STYLE = (Path(__file__).parent / "card.css").read_text()
 SMALL = 30
@@ -215,7 +215,7 @@ def _summary(facts: Facts) -> list[str]:
     target = next((one for one in definitions_of(found.model) if one.definition == found.definition), None)
     rows = [
         ("Foretells", f"{found.definition} in the {found.horizon_days} days after a date"),
-        ("Of whom", _accounts(target)),
+        ("Of whom", target.of_whom if target else "told by an earlier version"),
         ("Trained as of", found.trained_as_of),
         ("Learned from", f"the accounts at each month-end of {found.window_from} to {found.window_to}"),
         ("Rows", f"{found.training_rows:,} (accounts × month-ends)"),
@@ -238,16 +238,6 @@ def _summary(facts: Facts) -> list[str]:
         ("Trained at", facts.trained_at),
     ]
     return [table((), rows, head_column=True)]
-
-
-def _accounts(target: Target | None) -> str:
-    if target and target.may_be_empty:
-        return "accounts in a standing trial: they use the product, and had not ordered or signed by the date"
-    return "accounts that had ordered by the date" + _population(target.population if target else "")
-
-
-def _population(condition: str) -> str:
-    return "" if condition in ("", "true") else f", where {condition}"
 
 
 def _held_out(facts: Facts, drawn: Mapping[str, str]) -> list[str]:
@@ -451,7 +441,7 @@ def _limits(facts: Facts) -> list[str]:
         "It learned from accounts as they were, with what was done for them: it tells what comes if all goes on so, "
         "not what an action would change.",
         "Month-ends are restated for rows that arrive late, so the same training today may give other figures.",
-        "An account that has never ordered has no score.",
+        "An account that is none of those told of above has no score.",
         "Figures of slices are of few rows where the note says so; differences between slices are no causes.",
     ]
     unused = [feature["name"] for feature in found.features if not feature["used"]]

@@ -16,6 +16,7 @@ _OF_DRIFT = ", ".join(field.name for field in fields(Drift))
 _OF_PART = ", ".join(field.name for field in fields(Part))
 _ALONE = {
     "churn": ", the warning rules stand alone",
+    "lapse": ", the warning rules stand alone",
     "trial": ", the rule of trials stands alone",
 }
 """Of the models that rules stand beside, what is left where no model serves."""

@@ -67,7 +67,17 @@ _OF_TRIALS: tuple[Feature, ...] = (
     Feature("login_days_in_a_row_90d", "count", -1),
     Feature("core_features_used_90d", "count", -1),
 )
-FEATURES = (*_OF_ACCOUNTS, *_OF_CATEGORIES, *_OF_TRIALS)
+_OF_CONTRACTS: tuple[Feature, ...] = (
+    Feature("days_to_contract_end", "days"),
+    Feature("days_past_contract_end", "days"),
+    Feature("days_under_contract", "days"),
+    Feature("contract_term_days", "days"),
+    Feature("contracts_signed", "count"),
+    Feature("yearly_contract_value", "amount"),
+    Feature("has_renewal_sent", "flag"),
+    Feature("days_since_last_activity", "days", 1),
+)
+FEATURES = (*_OF_ACCOUNTS, *_OF_CATEGORIES, *_OF_TRIALS, *_OF_CONTRACTS)
 NAMES = tuple(feature.name for feature in _OF_ACCOUNTS)
 """Those that every model reads."""
 CATEGORY_NAMES = tuple(feature.name for feature in _OF_CATEGORIES)
@@ -79,7 +89,16 @@ TRIAL_NAMES = (
 )  # fmt: skip
 """Those of accounts that have not ordered yet: columns of marts.trial_features."""
 
+LAPSE_NAMES = (*(feature.name for feature in _OF_CONTRACTS), *NAMES)
+"""Those of accounts that pay by a contract: columns of marts.lapse_features."""
+RECENCIES = ("days_since_last_activity", "days_since_last_order", "days_since_last_use")
+
 
 def recency_of(columns: Iterable[Hashable]) -> str:
-    """Return which column is the recency that a model is set beside: of the last order, else of the last use."""
-    return "days_since_last_order" if "days_since_last_order" in columns else "days_since_last_use"
+    """Return which column is the recency that a model is set beside: one that is never unknown.
+
+    Of accounts that pay by a contract, and need not order, it is that of anything they did; of others that of the last
+    order, else of the last use.
+    """
+    known = set(columns)
+    return next(name for name in RECENCIES if name in known)

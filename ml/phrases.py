@@ -121,6 +121,28 @@ PHRASES: dict[str, Phrase] = {
     "core_features_used_90d": Phrase(
         "core features", -1, "core features used in the last 90 days: {value}", "core features used: unknown"
     ),
+    "days_to_contract_end": Phrase(
+        "contract end", -1, "its contract ends in {value}", "its contract has no end"
+    ),
+    "days_past_contract_end": Phrase(
+        "contract end", 1, "past the end of its contract by {value}", "its contract has no end"
+    ),
+    "days_under_contract": Phrase(
+        "contract age", -1, "first contract began {value} ago", "the start of its contract is unknown"
+    ),
+    "contract_term_days": Phrase(
+        "contract term", -1, "term of its contract: {value}", "the term of its contract is unknown"
+    ),
+    "contracts_signed": Phrase("contract age", -1, "contracts signed so far: {value}", "contracts: unknown"),
+    "yearly_contract_value": Phrase(
+        "contract value", -1, "worth of its contract per year: {value}", "its contract's worth is unknown"
+    ),
+    "has_renewal_sent": Phrase(
+        "renewal", -1, "a renewal waits for its signature: {value}", "renewals sent: unknown"
+    ),
+    "days_since_last_activity": Phrase(
+        "activity", 1, "last order, login or signature {value} ago", "no activity is known"
+    ),
     "has_decision_maker": Phrase(
         "contacts", -1, "a decision maker among its contacts: {value}", "decision maker: unknown"
     ),

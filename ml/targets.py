@@ -13,7 +13,7 @@ from typing import Literal
 import psycopg
 
 from include.errors import StratumError
-from ml.features import CATEGORY_NAMES, FEATURES, NAMES, TRIAL_NAMES, Feature
+from ml.features import CATEGORY_NAMES, FEATURES, LAPSE_NAMES, NAMES, TRIAL_NAMES, Feature
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class Target:
     """One definition of what a model foretells.
 
     `horizon` names the policy of its length in days; `label` is true where the event came, for accounts of
-    `population`. `directed` names the features that may move the probability one way alone, that of their direction
-    against the risk (`words.risk` turns it); the data decide on the others. `has_value` says that an expected net
-    revenue stands beside the probability. `needs` is a condition that at least half of the accounts of the newest date
-    must meet, else the next definition of the model holds; none for the last one. `features_mart` and `outcomes_mart`
-    are the tables of marts that its frames are made of; `may_be_empty` says that a date may have no account of its
-    population.
+    `population`, which `of_whom` says in words. `directed` names the features that may move the probability one way
+    alone, that of their direction against the risk (`words.risk` turns it); the data decide on the others. `has_value`
+    says that an expected net revenue stands beside the probability. `needs` is a condition that at least half of the
+    accounts of the newest date must meet, else the next definition of the model holds; none for the last one.
+    `features_mart` and `outcomes_mart` are the tables of marts that its frames are made of; `may_be_empty` says that a
+    date may have no account of its population.
     """
 
     model: str
@@ -50,6 +50,7 @@ class Target:
     label: str
     population: str
     words: Words
+    of_whom: str = "accounts that had ordered by the date"
     names: tuple[str, ...] = NAMES
     directed: frozenset[str] = field(default_factory=lambda: frozenset(NAMES))
     has_value: bool = False
@@ -94,10 +95,33 @@ CHURN = Target(
     definition="no order",
     horizon="churn_horizon_days",
     label="not outcomes.has_ordered",
-    population="true",
+    # Who pays by a contract churns when that lapses: each account has the churn of its own form (docs/decisions/0034).
+    population="not exists (select from marts.lapse_features as held "
+    "where held.as_of_date = features.as_of_date and held.account_id = features.account_id)",
     words=Words(
         "Raises risk", "Lowers risk", "accounts that did not order again", "accounts that ordered again", 1
     ),
+    of_whom="accounts that had ordered by the date and were under no contract",
+)
+LAPSE = Target(
+    model="lapse",
+    definition="contract lapse",
+    horizon="lapse_horizon_days",
+    label="outcomes.has_lapsed",
+    population="features.is_due",
+    words=Words(
+        "Raises risk",
+        "Lowers risk",
+        "accounts whose contract lapsed",
+        "accounts whose contract went on",
+        1,
+    ),
+    of_whom="accounts under a contract that could lapse within the horizon, or that has no end",
+    names=LAPSE_NAMES,
+    directed=frozenset(LAPSE_NAMES),
+    features_mart="lapse_features",
+    outcomes_mart="lapse_outcomes",
+    may_be_empty=True,
 )
 REPURCHASE = Target(
     model="repurchase",
@@ -120,6 +144,7 @@ NEW_CATEGORY = Target(
     horizon="upsell_horizon_days",
     label="outcomes.has_new_category",
     population="features.categories_total > 0",
+    of_whom="accounts that had bought in a category by the date",
     words=Words(
         "Speaks for a new category",
         "Speaks against a new category",
@@ -139,6 +164,7 @@ RISE = Target(
     label="outcomes.net_revenue_before > 0 and "
     "outcomes.net_revenue >= (1 + {min_rise}) * outcomes.net_revenue_before",
     population="features.net_revenue_90d > 0",
+    of_whom="accounts with net revenue in the 90 days up to the date",
     words=Words(
         "Speaks for a rise",
         "Speaks against a rise",
@@ -161,6 +187,7 @@ TRIAL = Target(
         "trials that did not",
         -1,
     ),
+    of_whom="accounts in a standing trial: they use the product, and had not ordered or signed by the date",
     names=TRIAL_NAMES,
     directed=frozenset(TRIAL_NAMES),
     features_mart="trial_features",
@@ -170,6 +197,7 @@ TRIAL = Target(
 
 TARGETS: Mapping[str, tuple[Target, ...]] = {
     "churn": (CHURN,),
+    "lapse": (LAPSE,),
     "repurchase": (REPURCHASE,),
     "upsell": (NEW_CATEGORY, RISE),
     "trial": (TRIAL,),

@@ -262,7 +262,7 @@ final as (
 
     select * from found
     where
-        thresholds <> 43
+        thresholds <> 44
         or warning_measures <> 3
         or trial_measures <> 2
         or kpi_thresholds <> 10

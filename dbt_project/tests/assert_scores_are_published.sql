@@ -1,5 +1,7 @@
--- A failure means that customer_360 does not carry the scores of the run: an account that has ordered is without a
--- probability although the run was scored, one has a probability although it was not, or one has no band or reason.
+-- A failure means that customer_360 does not carry the scores of the run: an account that a model of its form of churn
+-- speaks of is without a probability although the run was scored by it, one has a probability although it was not, or
+-- one has no band or reason. The churn model speaks of who has ordered and pays by no contract, the lapse model of
+-- whose contract is due.
 with
 
 customers as (
@@ -8,30 +10,53 @@ customers as (
 
 ),
 
+held_accounts as (
+
+    select * from {{ ref('lapse_features') }}
+    where as_of_date = {{ as_of_date() }}
+
+),
+
 scored_runs as (
 
-    select count(*) as runs
+    select
+        count(case when model = 'churn' then 1 end) as churn_runs,
+        count(case when model = 'lapse' then 1 end) as lapse_runs
     from {{ source('ml', 'runs') }}
-    where run_id = '{{ var("run_id") }}' and model = 'churn' and status = 'scored'
+    where run_id = '{{ var("run_id") }}' and status = 'scored'
+
+),
+
+spoken_of as (
+
+    select
+        customers.*,
+        case
+            when held_accounts.account_id is not null then held_accounts.is_due and scored_runs.lapse_runs = 1
+            else customers.has_ordered and scored_runs.churn_runs = 1
+        end as has_model
+    from customers
+    cross join scored_runs
+    left join held_accounts on customers.account_id = held_accounts.account_id
 
 ),
 
 final as (
 
     select
-        customers.account_id,
-        customers.has_ordered,
-        customers.churn_probability,
-        customers.churn_risk,
-        scored_runs.runs
-    from customers
-    cross join scored_runs
+        account_id,
+        has_ordered,
+        churn_definition,
+        churn_probability,
+        churn_risk,
+        has_model
+    from spoken_of
     where
-        (customers.churn_probability is not null) <> (customers.has_ordered and scored_runs.runs = 1)
-        or (customers.churn_probability is null) <> (customers.churn_risk is null)
-        or (customers.churn_probability is null) <> (customers.churn_rank is null)
-        or (customers.churn_probability is null) <> (customers.churn_reason_3 is null)
-        or (customers.churn_probability is null) <> (customers.churn_model_id is null)
+        (churn_probability is not null) <> has_model
+        or (churn_probability is null) <> (churn_risk is null)
+        or (churn_probability is null) <> (churn_rank is null)
+        or (churn_probability is null) <> (churn_reason_3 is null)
+        or (churn_probability is null) <> (churn_model_id is null)
 
 )
 

@@ -37,6 +37,8 @@ def generated() -> str:
                 "account_categories",
                 "account_features",
                 "account_outcomes",
+                "lapse_features",
+                "lapse_outcomes",
                 "thresholds",
                 "trial_features",
                 "trial_outcomes",

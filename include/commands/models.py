@@ -61,7 +61,7 @@ def models_report(
         ),
     ] = None,
     of: Annotated[
-        str, typer.Option(help="Which model: churn, repurchase or upsell; of trial the card tells.")
+        str, typer.Option(help="Which model: churn, repurchase or upsell; of lapse and trial the card tells.")
     ] = "churn",
     html: Annotated[
         Path | None,
@@ -114,7 +114,7 @@ def models_promote(
 
 @models_app.command("rollback")
 def models_rollback(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="churn, repurchase, upsell or trial.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="churn, lapse, repurchase, upsell or trial.")],
     reason: Reason,
     as_of: From = None,
 ) -> None:

@@ -47,7 +47,7 @@ CURRENT_TABLES: dict[str, tuple[str, ...]] = {
     "churn_causes": ("account_id", "cause"),
     "account_scores": ("account_id", "model"),
     "model_status": ("model",),
-    "warning_agreement": ("told_on", "warning_severity", "churn_risk"),
+    "warning_agreement": ("churn_definition", "told_on", "warning_severity", "churn_risk"),
     "account_clusters": ("account_id",),
     "cluster_profiles": ("cluster_id", "measure"),
     "recommendations": ("account_id", "place"),
@@ -310,7 +310,8 @@ def _widen(connection: psycopg.Connection, wider: dict[str, dict[str, str]]) -> 
             sql.SQL("lock table {} in access exclusive mode").format(sql.Identifier("published", name))
         )
     for table, columns in wider.items():
-        for name in list(columns)[len(_columns(connection, "published", f"{table}_by_run")) :]:
+        new = list(columns)[len(_columns(connection, "published", f"{table}_by_run")) :]
+        for name in new:
             connection.execute(
                 sql.SQL("alter table {} add column {} {}").format(
                     _behind(table),
@@ -318,8 +319,19 @@ def _widen(connection: psycopg.Connection, wider: dict[str, dict[str, str]]) -> 
                     sql.SQL(columns[name]),
                 )
             )
+        if set(new) & set(CURRENT_TABLES.get(table, ())):
+            _widen_key(connection, table)
         connection.execute(_view(table, columns))
         log.info("published.%s has new columns: it is now %s.", table, ", ".join(columns))
+
+
+def _widen_key(connection: psycopg.Connection, table: str) -> None:
+    """Take a new column into the key; of the rows published before it is null, and they are unique as they were."""
+    connection.execute(
+        sql.SQL("alter table {} drop constraint {}, add unique nulls not distinct (run_id, {})").format(
+            _behind(table), sql.Identifier(f"{table}_by_run_pkey"), _names(CURRENT_TABLES[table])
+        )
+    )
 
 
 def _refuse_breaking(table: str, held: dict[str, str], columns: dict[str, str]) -> None:

@@ -9,6 +9,7 @@ from decimal import Decimal
 from psycopg.types.json import Jsonb
 
 from include.sources.loads import bind_company, landing
+from include.warehouse.connect import connect
 from tests.conftest import Warehouse
 from tests.dbt.raw_rows import CURRENCY, TIMEZONE, Event, Events, Line, Orders, Version, at, land_versions
 
@@ -328,6 +329,53 @@ def land_records(as_of: date, entity: str, rows: Iterable[tuple]) -> None:
                 "account_key, is_archived, row_hash, properties) values (%s, %s, now(), %s, %s, %s, %s, false, '', %s)",
                 [load.load_id, load.load_seq, as_of, valid_from, record_id, account_key, Jsonb(properties)],
             )
+
+
+PROBABILITIES = (Decimal("0.2"), Decimal("0.199999"), Decimal("0.7"), Decimal("0.05"))
+UNDER_CONTRACT = {"c01": 400, "c30": -1, "c31": 0, "c32": 60, "c33": 61, "c34": 375, "c35": 10, "n2": 679}
+"""The accounts with a contract that is signed and not over for 30 days, and the days to the end of the last one."""
+DUE = {account for account, days in UNDER_CONTRACT.items() if days + 31 <= 120}
+
+
+def score(model: str, accounts: list[str], run_id: str = "run-1") -> None:
+    """Write down that a run was scored by a model, the probabilities in turn."""
+    with connect("scorer") as connection:
+        connection.execute(
+            "insert into ml.models select %s, %s, %s, 90, %s, %s, 9, 3, 'e', '{}', '[]', 'f', 'v', '', 's' "
+            "on conflict do nothing",
+            [f"m-{model}", model, *[AS_OF] * 3],
+        )
+        connection.execute(
+            "insert into ml.runs (run_id, model, as_of_date, status, model_id, accounts) "
+            "values (%s, %s, %s, 'scored', %s, %s)",
+            [run_id, model, AS_OF, f"m-{model}", len(accounts)],
+        )
+        for place, account in enumerate(accounts):
+            connection.execute(
+                "insert into ml.scores values (%s, %s, %s, %s, %s, %s, %s, 'one', 'two', 'three')",
+                [
+                    run_id,
+                    model,
+                    account,
+                    AS_OF,
+                    f"m-{model}",
+                    PROBABILITIES[place % len(PROBABILITIES)],
+                    place + 1,
+                ],
+            )
+
+
+def churn_of(account: str, has_ordered: bool) -> tuple[str, str | None, str]:
+    """Return what churn means for an account, which model tells of it and why none does, where both have scored."""
+    a_model = "a model tells a probability, and its reasons"
+    if account in DUE:
+        return "contract lapse", "m-lapse", a_model
+    if account in UNDER_CONTRACT:
+        ends = AS_OF + timedelta(days=UNDER_CONTRACT[account])
+        return "contract lapse", None, f"its contract runs until {ends} and cannot lapse in the next 120 days"
+    if has_ordered:
+        return "no order", "m-churn", a_model
+    return "nothing", None, "it has not ordered: neither the model nor the rules speak of it"
 
 
 def standing(company: Company) -> list[tuple[str, Contact, bool]]:

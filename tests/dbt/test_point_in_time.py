@@ -14,6 +14,7 @@ EXCLUDED = {
     "marts.account_next_orders": "what happened next: the labels of training, which look ahead on purpose",
     "marts.account_outcomes": "what happened in the days after, likewise",
     "marts.trial_outcomes": "the same of trials",
+    "marts.lapse_outcomes": "the same of contracts",
     # A view of all purchases, each with its day; who reads it cuts it off (ml/recommend_runs.py, held by a test of its own).
     "marts.account_purchases": "all purchases, each with its day",
     # Whose account a record's id is, for joins: ids of later records stand in them, and nothing that they say.

@@ -17,7 +17,6 @@ FRESHNESS = (
     "select entity, newest_row_at, rows_landed, lateness_days, is_late, reason, newest_row_date "
     "from candidate.freshness"
 )
-PROBABILITIES = (Decimal("0.2"), Decimal("0.199999"), Decimal("0.7"), Decimal("0.05"))
 CAPACITY = 3
 """Rows of the churn list that are due in a day, fewer than are on it."""
 Lists = dict[str, set[tuple]]
@@ -35,27 +34,14 @@ def built(module_warehouse: Warehouse, company: Company) -> Warehouse:
     record_absent("crm", ["tickets"], AS_OF)
     for layer in ("staging", "marts"):
         build(layer, AS_OF, "run-1")
-    ordered = [
+    ordered = {
         account
         for (account,) in module_warehouse.rows(
-            "select account_id from marts.account_features where as_of_date = %s order by 1", AS_OF
+            "select account_id from marts.account_features where as_of_date = %s", AS_OF
         )
-    ]
-    with connect("scorer") as connection:
-        connection.execute(
-            "insert into ml.models select 'm1', 'churn', %s, 90, %s, %s, 9, 3, 'e', '{}', '[]', 'f', 'v', '', 's'",
-            [AS_OF] * 3,
-        )
-        connection.execute(
-            "insert into ml.runs (run_id, model, as_of_date, status, model_id, accounts) "
-            "values ('run-1', 'churn', %s, 'scored', 'm1', %s)",
-            [AS_OF, len(ordered)],
-        )
-        for place, account in enumerate(ordered):
-            connection.execute(
-                "insert into ml.scores values ('run-1', 'churn', %s, %s, 'm1', %s, %s, 'one', 'two', 'three')",
-                [account, AS_OF, PROBABILITIES[place % len(PROBABILITIES)], place + 1],
-            )
+    }
+    profile_company.score("churn", sorted(ordered - set(profile_company.UNDER_CONTRACT)))
+    profile_company.score("lapse", sorted(profile_company.DUE))
     module_warehouse.rows(
         "update marts.operating_lists set daily_capacity = %s where list = 'churn risk'", CAPACITY
     )
@@ -132,16 +118,17 @@ def test_a_referral_is_rewarded_with_a_tenth_of_the_yearly_fee(lists: Lists) -> 
 def test_lists_of_states_hold_who_is_in_them_and_nobody_else(built: Warehouse, lists: Lists) -> None:
     columns = (
         "account_id, has_ordered, tier, is_dormant, age_stage, segment, days_since_last_order, churn_probability, "
-        "yearly_net_spend, missing_roles, value_tier"
+        "yearly_net_spend, missing_roles, value_tier, churn_told_by = 'rules' and churn_warning_severity = 'high', "
+        "churn_definition"
     )
     listed = {name: {row[0] for row in rows} for name, rows in lists.items()}
     expected: dict[str, set[str]] = defaultdict(set)
-    for account, ordered, tier, dormant, age, segment, last, probability, _, missing, value in built.rows(
-        f"select {columns} from candidate.customer_360"
-    ):
+    for (
+        account, ordered, tier, dormant, age, segment, last, probability, _, missing, value, warned, churn,
+    ) in built.rows(f"select {columns} from candidate.customer_360"):  # fmt: skip
         at_risk = probability is not None and probability >= Decimal("0.2")
         for name, belongs in {
-            "churn risk": at_risk and not dormant,
+            "churn risk": (at_risk or warned) and (not dormant or churn == "contract lapse"),
             "executive visit": at_risk and tier == "S",
             "win-back": ordered and (dormant or age == "declining") and 30 <= last <= 1095,
             "upsell": segment == "potential" and not at_risk,
@@ -206,33 +193,91 @@ def test_a_row_says_why_with_its_values_and_what_is_due(built: Warehouse) -> Non
 
 
 def test_the_churn_queue_is_due_in_parts_and_says_how_unusual_each_risk_is(built: Warehouse) -> None:
-    mean = built.value("select avg(churn_probability) from candidate.customer_360 where not is_dormant")
+    means = dict(
+        built.rows(
+            "select churn_definition, avg(churn_probability) from candidate.customer_360 "
+            "where not is_dormant or churn_definition = 'contract lapse' group by 1"
+        )
+    )
+    what = {"no order": "of no further order", "contract lapse": "that its contract lapses"}
     rows = built.rows(
-        "select place, due_date, reason, churn_probability from candidate.operating_list "
+        "select place, due_date, reason, churn_probability, churn_definition, churn_told_by from candidate.operating_list "
         "join candidate.customer_360 using (account_id) where list = 'churn risk' order by place"
     )
     assert len(rows) > 2 * CAPACITY
-    for number, (place, due, reason, probability) in enumerate(rows):
+    assert {("no order", "model"), ("contract lapse", "model")} <= {row[-2:] for row in rows}
+    for number, (place, due, reason, probability, churn, told_by) in enumerate(rows):
         assert (place, due) == (number + 1, AS_OF + timedelta(days=3 + number // CAPACITY))
+        if told_by == "rules":
+            assert reason.startswith("By warning rules, no model serves (its contract runs until ")
+            continue
+        mean = means[churn]
         assert reason == (
-            f"Probability of no further order: {100 * probability:.1f} %, {probability / mean:.1f} times the mean of "
+            f"Probability {what[churn]}: {100 * probability:.1f} %, {probability / mean:.1f} times the mean of "
             f"{100 * mean:.1f} %. one. Number {place} of {len(rows)} by amount; {CAPACITY} are due a day."
         )
+
+
+def test_each_account_is_told_the_churn_of_its_own_form(built: Warehouse) -> None:
+    """Of contracts that are due by their model; of the others, and where that is absent, the rules, with the reason."""
+    rows = built.rows(
+        "select account_id, has_ordered, churn_definition, churn_model_id, churn_told_by_reason from candidate.customer_360"
+    )
+    for account, ordered, *told in rows:
+        assert tuple(told) == profile_company.churn_of(account, ordered), account
+    assert {account for account, *_ in rows} >= set(profile_company.UNDER_CONTRACT)
+    agreed = built.rows(
+        "select churn_definition, sum(accounts) from candidate.warning_agreement where told_on = %s group by 1",
+        AS_OF,
+    )
+    assert dict(agreed)["contract lapse"] == len(profile_company.DUE)
+    few = "too little history: 12 accounts × month-ends"
+    with connect("scorer") as connection:
+        connection.execute(
+            "insert into ml.runs (run_id, model, as_of_date, status, reason, accounts) "
+            "values ('run-few', 'lapse', %s, 'absent', %s, 0)",
+            [AS_OF, few],
+        )
+    profile_company.score(
+        "churn", sorted(account for account, _, churn, *_ in rows if churn == "no order"), "run-few"
+    )
+    build("published", AS_OF, "run-few")
+    told = built.rows(
+        "select churn_told_by, churn_told_by_reason, churn_probability from candidate.customer_360 "
+        "where account_id = any(%s)",
+        sorted(profile_company.DUE),
+    )
+    build("published", AS_OF, "run-1")
+    assert {row[1:] for row in told} == {(few, None)}
+    assert {row[0] for row in told} <= {"rules", "nothing"}
 
 
 def test_amounts_are_what_is_at_stake_now_and_say_what_they_are(built: Warehouse) -> None:
     rows = built.rows(
         "select list, amount, amount_is, churn_probability, net_revenue_365d, yearly_net_spend, "
-        "net_revenue_prior_365d, tier, value_tier, reason "
+        "net_revenue_prior_365d, tier, value_tier, reason, churn_told_by, yearly_contract_value "
         "from candidate.operating_list join candidate.customer_360 as customers using (account_id) "
         "left join (select account_id, net_revenue_prior_365d from marts.account_features where as_of_date = %s) "
-        "as features using (account_id) where subject = 'account'",
+        "as features using (account_id) "
+        "left join (select account_id, yearly_contract_value from marts.lapse_features where as_of_date = %s) "
+        "as held using (account_id) where subject = 'account'",
+        AS_OF,
         AS_OF,
     )
     kinds = set()
-    for name, amount, amount_is, probability, year, mean_year, year_before, tier, value, reason in rows:
-        if name == "churn risk":
-            assert amount == round(probability * max(year, 0), 2)
+    for (
+        name, amount, amount_is, probability, year, mean_year, year_before, tier, value, reason, told_by, contract,
+    ) in rows:  # fmt: skip
+        if name == "churn risk" and told_by == "rules":
+            assert (amount, amount_is) == (
+                max(year, 0),
+                "net revenue of the last 365 days: no probability is told",
+            )
+        elif name == "churn risk":
+            assert amount == round(probability * (contract or max(year, 0)), 2)
+            assert amount_is.startswith(
+                "a year of its contract" if contract else "net revenue of the last 365 days times"
+            )
         elif name in ("executive visit", "upsell", "monthly visit"):
             assert amount == max(year, 0), name
         elif name == "win-back":
@@ -249,6 +294,7 @@ def test_amounts_are_what_is_at_stake_now_and_say_what_they_are(built: Warehouse
         assert amount is None or amount_is
     assert kinds == {0, 1, 2}
     assert any(year != mean_year for _, _, _, _, year, mean_year, *_ in rows)
+    assert any(name == "churn risk" and contract for name, *_, contract in rows)
 
 
 def test_prospects_are_nurtured_by_their_fit_and_behind_customers(built: Warehouse) -> None:

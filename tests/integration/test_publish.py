@@ -190,6 +190,41 @@ def test_a_new_column_appears_at_the_end_and_a_users_view_stands(warehouse: Ware
     assert warehouse.value("select count(*) from published.customer_360 where loyalty is null") == 21
 
 
+def test_a_new_column_of_the_key_keeps_apart_what_it_tells_apart(
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rules and models of churn agree by form since contracts have one: a table published before knows no form."""
+    with monkeypatch.context() as before:
+        before.setitem(
+            publishing.CURRENT_TABLES, "warning_agreement", ("told_on", "warning_severity", "churn_risk")
+        )
+        first = begin_run(DAY)
+        make_candidate(first, DAY)
+        warehouse.rows("alter table candidate.warning_agreement drop column churn_definition")
+        publish(first, DAY)
+        finish_run(first)
+    run_id = begin_run(NEXT)
+    make_candidate(run_id, NEXT)
+    warehouse.rows("delete from candidate.warning_agreement")
+    warehouse.rows(
+        "insert into candidate.warning_agreement (run_id, as_of_date, told_on, warning_severity, churn_risk, "
+        "churn_definition) select %s, %s, %s, 'high', 'high', form "
+        "from (values ('no order'), ('contract lapse')) as forms (form)",
+        run_id,
+        NEXT,
+        NEXT,
+    )
+    publish(run_id, NEXT)
+    told = "select churn_definition from published.warning_agreement order by 1"
+    assert warehouse.rows(told) == [("contract lapse",), ("no order",)]
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        warehouse.rows(
+            "insert into published.warning_agreement_by_run select * from published.warning_agreement"
+        )
+    rollback()
+    assert warehouse.rows(told) == [(None,)]
+
+
 def test_columns_in_another_order_are_no_change(warehouse: Warehouse) -> None:
     publish_day(DAY)
     run_id = begin_run(NEXT)

@@ -12,12 +12,14 @@ from ml.train import Fitted, fit_model
 from tests.conftest import Warehouse
 from tests.dbt.selections import FEATURES
 
+WITH_OWN_MARTS = ("+trial_features", "trial_outcomes", "+lapse_features", "lapse_outcomes")
+
 
 def build_marts(as_of: date) -> str:
     """What build_marts does but for its gates; returns the run, which holds the lock."""
     run_id = begin_run(as_of)
     build("staging", as_of, run_id)
-    build("marts", as_of, run_id, only=(*FEATURES, "+trial_features", "trial_outcomes"))
+    build("marts", as_of, run_id, only=(*FEATURES, *WITH_OWN_MARTS))
     return run_id
 
 

@@ -6,6 +6,8 @@ turned away, which the truth knows. So its AUC is what no model of the same reco
 tickets and answers add.
 """
 
+import warnings
+from collections.abc import Callable
 from datetime import date
 from types import SimpleNamespace
 
@@ -13,11 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from include.simulate.market import population as rules
+from include.simulate.market.crm import DECIDES_WEEKS, NEVER, contract_weeks
 from include.simulate.market.orders import labels, order_lines
 from include.simulate.market.scales import WEEKS, Scale, stream
-from include.simulate.market.truth import no_order_probability, week_of
+from include.simulate.market.truth import lapse_probability, no_order_probability, week_of
 
 Floats = NDArray[np.float32]
+Told = Callable[[SimpleNamespace, NDArray[np.int64]], Floats]
+"""What is told of imagined accounts, which stand for the real ones of these numbers."""
 BLOCK, AT_A_TIME, DRAWN = 1, 100, 200
 JITTER = 0.05
 """What a resampling moves the constants of a particle by, in standard deviations (Liu and West 2001)."""
@@ -25,6 +30,39 @@ JITTER = 0.05
 
 def no_order_from_records(scale: Scale, seed: int, cutoff: date, particles: int) -> Floats:
     """Return each account's probability of no order in the 90 days after `cutoff`, from its records up to it."""
+
+    def told(imagined: SimpleNamespace, whose: NDArray[np.int64]) -> Floats:
+        return no_order_probability(imagined, cutoff)
+
+    return _from_records(scale, seed, cutoff, particles, np.arange(scale.accounts), told)
+
+
+def lapse_from_records(scale: Scale, seed: int, cutoff: date, particles: int) -> Floats:
+    """Return each account's probability that its contract lapses in the window after `cutoff`; NaN where none is due.
+
+    Who has renewed before had not turned away by then: the draws that had are left out. Whether the next contract was sent
+    is on record, too, and not known to the filter: it is for renewals that are still to come.
+    """
+    accounts = rules.populate(scale, seed, BLOCK, 0, scale.accounts)
+    weeks = contract_weeks(accounts, seed, BLOCK)
+    renewed = np.where(
+        (weeks[:, 1:] < NEVER) & (weeks[:, 1:] <= week_of(cutoff)), weeks[:, 1:] - DECIDES_WEEKS, -1
+    )
+    stayed_until = renewed.max(axis=1)
+
+    def told(imagined: SimpleNamespace, whose: NDArray[np.int64]) -> Floats:
+        found = lapse_probability(imagined, weeks[whose], cutoff)
+        return np.where(imagined.turns > stayed_until[whose], found, np.nan)
+
+    due = np.flatnonzero(~np.isnan(lapse_probability(accounts, weeks, cutoff)))
+    found = np.full(scale.accounts, np.nan, np.float32)
+    found[due] = _from_records(scale, seed, cutoff, particles, due, told)
+    return found
+
+
+def _from_records(
+    scale: Scale, seed: int, cutoff: date, particles: int, who: NDArray[np.int64], told: Told
+) -> Floats:
     accounts = rules.populate(scale, seed, BLOCK, 0, scale.accounts)
     _, placed = order_lines(accounts, labels("C", accounts.number, 7), seed, BLOCK, 1)
     orders = np.zeros((scale.accounts, WEEKS), np.float32)
@@ -33,9 +71,9 @@ def no_order_from_records(scale: Scale, seed: int, cutoff: date, particles: int)
     sessions = stream(seed, BLOCK, 20).poisson(accounts.session_rate).astype(np.float32)
     random = np.random.default_rng(seed)
     found = []
-    for first in range(0, scale.accounts, AT_A_TIME):
-        some = np.arange(first, min(first + AT_A_TIME, scale.accounts))
-        found.append(_of_some(accounts, some, orders, sessions, scale, cutoff, particles, random))
+    for first in range(0, len(who), AT_A_TIME):
+        some = who[first : first + AT_A_TIME]
+        found.append(_of_some(accounts, some, orders, sessions, scale, cutoff, particles, random, told))
     return np.concatenate(found)
 
 
@@ -48,6 +86,7 @@ def _of_some(
     cutoff: date,
     particles: int,
     random: np.random.Generator,
+    told: Told,
 ) -> Floats:
     shape, now = (len(who), particles), week_of(cutoff)
     usual_orders, usual_sessions = rules._expected()
@@ -102,4 +141,6 @@ def _of_some(
         engagement=engagement, mean=mean, turns=turns, order_rate=rates, is_treated=accounts.is_treated[whose],
         has_trial=accounts.has_trial[whose], begins=accounts.begins[whose], converts=accounts.converts[whose],
     )  # fmt: skip
-    return no_order_probability(imagined, cutoff).reshape(len(who), DRAWN).mean(axis=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of who has no draw left: NaN, as it should be
+        return np.nanmean(told(imagined, whose).reshape(len(who), DRAWN), axis=1)

@@ -15,6 +15,16 @@ from ml.targets import MODELS
 from tests.conftest import Warehouse
 from tests.dbt.raw_rows import Event, Events, Line, Orders, Version, at, land_versions
 from tests.ml.chain import build_marts, fitted_on, scores_of, without_groups
+from tests.ml.contracts import (
+    as_sent_and_signed,
+    contracts,
+    events_of_contracts,
+    held_on,
+    is_due,
+    land_contracts,
+    lines_of_contracts,
+    overwritten_after,
+)
 from tests.ml.world import labelled, order_days
 
 DAY = date(2026, 3, 10)
@@ -44,7 +54,7 @@ def lines_up_to(day: date) -> list[Line]:
             Line(key, key, row.account_id, at(row.order_date), Decimal(str(row.amount)),
                  product_category=CATEGORIES[(number + place) % len(CATEGORIES)])
         )  # fmt: skip
-    return [line for line in lines if line.day <= day]
+    return [line for line in (*lines, *lines_of_contracts()) if line.day <= day]
 
 
 def noise_after(day: date) -> list[Line]:
@@ -130,6 +140,8 @@ def events() -> Events:
 def scored(module_warehouse: Warehouse, orders: Orders, events: Events) -> tuple[Warehouse, str]:
     """The chain's steps as of DAY, on what had happened by then."""
     orders.land(DAY, lines_up_to(DAY))
+    events.land(DAY, [event for event in events_of_contracts() if event.day <= DAY])
+    land_contracts(DAY, as_sent_and_signed(DAY))
     land_use_and_crm(events, DAY, date(2025, 1, 1), seed=1, uses=20)
     run_id = build_marts(DAY)
     assert len(settle_all(DAY)) == len(OF_ORDERS)
@@ -148,6 +160,7 @@ def test_dbt_makes_the_features_the_model_was_tried_on(scored: tuple[Warehouse, 
 
     with connect("scorer") as connection:
         found = training_frame(connection, CHURN, MONDAY, Policy(90, 90))
+    found = found[found["account_id"].str.startswith("A")].reset_index(drop=True)
     dates = sorted(found["as_of_date"].dt.date.unique())
     assert dates[-1] == date(2025, 11, 30)
     expected = labelled(order_days(), dates)
@@ -161,13 +174,68 @@ def test_dbt_makes_the_features_the_model_was_tried_on(scored: tuple[Warehouse, 
         np.testing.assert_allclose(found[name], expected[name], rtol=2e-3, atol=0.02, err_msg=name)
 
 
+def test_in_a_mixed_company_each_account_has_the_churn_of_its_own_form(scored: tuple[Warehouse, str]) -> None:
+    """Held and due are counted contract by contract; some that let theirs lapse order on, and some do not."""
+    warehouse, run_id = scored
+    held = held_on(DAY, contracts())
+    ordered = {
+        account
+        for (account,) in warehouse.rows(
+            "select distinct account_id from marts.account_features where as_of_date = %s", DAY
+        )
+    }
+
+    def told(model: str) -> set[str]:
+        rows = warehouse.rows(
+            "select account_id from ml.scores where run_id = %s and model = %s", run_id, model
+        )
+        return {account for (account,) in rows}
+
+    assert told("lapse") == {account for account, end in held.items() if is_due(end, DAY)}
+    assert told("churn") == ordered - set(held)
+    assert told("repurchase") == ordered
+    assert len(told("lapse")) > 20
+    assert len(set(held) - told("lapse")) > 5
+    assert len({account for account in told("churn") if account.startswith("K")}) > 20
+    (reasons,) = zip(
+        *warehouse.rows(
+            "select concat_ws('; ', reason_1, reason_2, reason_3) from ml.scores where model = 'lapse'"
+        ),
+        strict=True,
+    )
+    assert any("(accounts whose contract went on: " in told for told in reasons)
+    assert any("(accounts whose contract lapsed: " in told for told in reasons)
+
+
+def test_a_month_end_has_the_lapses_that_came_in_the_window_after_it(scored: tuple[Warehouse, str]) -> None:
+    """Counted day by day: the first of the 120 days after on which no contract, with its grace, holds the account."""
+    warehouse, _ = scored
+    known = contracts()
+    told = warehouse.rows(
+        "select as_of_date, account_id, has_lapsed from marts.lapse_outcomes where has_lapsed is not null and "
+        "extract(day from as_of_date + 1) = 1"
+    )
+    expected = {}
+    for day in {day for day, _, _ in told}:
+        for account in held_on(day, known):
+            own = [one for one in known if one.account_id == account]
+            ahead = (day + timedelta(days=step) for step in range(1, 121))
+            expected[day, account] = any(account not in held_on(each, own) for each in ahead)
+    assert {(day, account): has_lapsed for day, account, has_lapsed in told} == expected
+    assert 0.1 < np.mean(list(expected.values())) < 0.5
+    assert max(day for day, _ in expected) == date(2025, 10, 31)  # of the next one the window has not passed
+
+
 def test_noise_after_the_date_changes_no_frame_no_model_and_no_score(
     scored: tuple[Warehouse, str], orders: Orders, events: Events
 ) -> None:
-    """Orders, uses of the product, and every kind of CRM record that a feature is made of."""
+    """Orders, uses of the product, and every kind of record that a feature or a label is made of, contracts among them."""
     warehouse, run_id = scored
     features = "select * from marts.account_features where as_of_date <= %s order by as_of_date, account_id"
+    of_contracts = "select * from marts.lapse_features where as_of_date <= %s order by as_of_date, account_id"
+    labels = "select * from marts.lapse_outcomes where has_lapsed is not null order by as_of_date, account_id"
     known = warehouse.rows(features, DAY)
+    known_of_contracts, known_labels = warehouse.rows(of_contracts, DAY), warehouse.rows(labels)
     ((*told_of,),) = warehouse.rows(
         "select count(days_since_last_login), sum(core_feature_uses_90d), sum(tickets_90d), sum(contacts), "
         "count(nps_latest), sum(open_deals) from marts.account_features where as_of_date = %s",
@@ -180,11 +248,14 @@ def test_noise_after_the_date_changes_no_frame_no_model_and_no_score(
     }
     orders.land(LATER, noise_after(DAY))
     land_use_and_crm(events, LATER, DAY + timedelta(days=1), seed=2, uses=60)
+    land_contracts(LATER, overwritten_after(DAY))
     again = build_marts(DAY)
     assert warehouse.value(
         "select max(next_order_date) > %s from marts.account_next_orders", DAY
     )  # the noise is there
     assert warehouse.rows(features, DAY) == known
+    assert warehouse.rows(of_contracts, DAY) == known_of_contracts
+    assert warehouse.rows(labels) == known_labels
     for model in OF_ORDERS:
         after = fitted_on(BEGAN, model)
         assert after.model == before[model].model, (

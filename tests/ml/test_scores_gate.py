@@ -142,16 +142,21 @@ def test_a_shifted_distribution_of_scores_stops_the_gate_and_is_accepted_by_a_da
 
 def test_the_state_of_each_model_is_told_in_plain_words(trained: Warehouse, run_id: str) -> None:
     """Of the newest run by date: churn is scored, the others never were trained."""
-    churn, repurchase, *rest = watched()
+    of_model = {one["model"]: one for one in watched()}
+    churn = of_model["churn"]
     assert [row["reference"] for row in churn["drift"] if row["subject"] == "score"] == [
         "last_set",
         "training",
     ]
-    told = dict(line.split(": ", 1) for line in watch_lines([churn, repurchase, rest[-1]]))
+    told = dict(line.split(": ", 1) for line in watch_lines([*of_model.values()]))
     assert "shifted: the score lies otherwise than in training (PSI" in told["churn"]
     assert "not compared: no earlier set is published" in told["churn"]
     assert "what came true is not known yet" in told["churn"]
     assert "no model serves: no model is trained" in told["repurchase"]
+    assert (
+        "no model serves, the warning rules stand alone: too little history: 0 month-ends with 120 days"
+        in told["lapse"]
+    )
     assert (
         "no model serves, the rule of trials stands alone: too little history: 0 month-ends" in told["trial"]
     )

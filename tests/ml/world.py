@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from include.warehouse.connect import connect
-from ml.features import FEATURES, NAMES, TRIAL_NAMES
+from ml.features import FEATURES, LAPSE_NAMES, NAMES, TRIAL_NAMES
 
 FIRST = date(2025, 1, 1)
 LAST = date(2026, 6, 30)
@@ -27,6 +27,7 @@ POLICY = [
     ("offer_success_rate", 0.1),
     ("contact_cost", 2),
     ("trial_horizon_days", 90),
+    ("lapse_horizon_days", 120),
 ]
 HORIZONS = (30, 60, 90)
 
@@ -133,7 +134,8 @@ def make_marts(days: pd.DataFrame, dates: Iterable[date]) -> None:
     )
     with connect("transformer") as connection:
         connection.execute("drop view if exists marts.account_outcomes")
-        for table in ("account_features", "thresholds", "outcomes", "trial_features", "trial_outcomes"):
+        tables = ("account_features", "thresholds", "outcomes")
+        for table in (*tables, "trial_features", "trial_outcomes", "lapse_features", "lapse_outcomes"):
             connection.execute(f"drop table if exists marts.{table}")
         connection.execute(
             "create table marts.account_features (as_of_date date, account_id text, tenure_days integer, "
@@ -146,6 +148,15 @@ def make_marts(days: pd.DataFrame, dates: Iterable[date]) -> None:
         connection.execute(
             "create table marts.trial_outcomes (as_of_date date, account_id text, horizon_days integer, "
             "has_converted boolean)"
+        )
+        flags = {one.name for one in FEATURES if one.kind == "flag"}
+        kinds = (f"{name} {'boolean' if name in flags else 'numeric'}" for name in LAPSE_NAMES)
+        connection.execute(
+            f"create table marts.lapse_features (as_of_date date, account_id text, is_due boolean, {', '.join(kinds)})"
+        )
+        connection.execute(
+            "create table marts.lapse_outcomes (as_of_date date, account_id text, horizon_days integer, "
+            "has_lapsed boolean)"
         )
         connection.execute("create table marts.thresholds (name text, value numeric, effective_from date)")
         connection.execute(

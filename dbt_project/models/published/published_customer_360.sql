@@ -172,17 +172,49 @@ prospect_fit as (
 
 ),
 
+held_accounts as (
+
+    select * from {{ ref('lapse_features') }}
+    where as_of_date = {{ as_of_date() }}
+
+),
+
+-- Who pays by a contract churns when that lapses, who else has ordered when it orders no more (docs/decisions/0034).
+churn_forms as (
+
+    select
+        account_profiles.as_of_date,
+        account_profiles.account_id,
+        case when held_accounts.account_id is not null then 'lapse' else 'churn' end as form_model,
+        case
+            when held_accounts.account_id is not null then 'contract lapse'
+            when account_profiles.has_ordered then 'no order'
+            else 'nothing'
+        end as churn_definition,
+        case
+            when not held_accounts.is_due
+                then
+                    'its contract runs until ' || {{ as_text('held_accounts.contract_ends_on') }}
+                    || ' and cannot lapse in the next ' || held_accounts.lapse_horizon_days || ' days'
+            when held_accounts.account_id is null and not account_profiles.has_ordered
+                then 'it has not ordered: neither the model nor the rules speak of it'
+        end as no_model_reason
+    from account_profiles
+    left join held_accounts on account_profiles.account_id = held_accounts.account_id
+
+),
+
 churn_scores as (
 
     select * from {{ source('ml', 'scores') }}
-    where run_id = '{{ var("run_id") }}' and model = 'churn'
+    where run_id = '{{ var("run_id") }}' and model in ('churn', 'lapse')
 
 ),
 
 churn_runs as (
 
     select * from {{ source('ml', 'runs') }}
-    where run_id = '{{ var("run_id") }}' and model = 'churn'
+    where run_id = '{{ var("run_id") }}' and model in ('churn', 'lapse')
 
 ),
 
@@ -322,7 +354,7 @@ final as (
         end as churn_told_by,
         case
             when churn_scores.probability is not null then 'a model tells a probability, and its reasons'
-            when not account_profiles.has_ordered then 'it has not ordered: neither the model nor the rules speak of it'
+            when churn_forms.no_model_reason is not null then churn_forms.no_model_reason
             when churn_runs.status = 'scored' then 'it is not of the accounts that the model speaks of'
             else coalesce(churn_runs.reason, 'no model was asked in this run')
         end as churn_told_by_reason,
@@ -341,7 +373,8 @@ final as (
             when recommendation_runs.fit_id is not null
                 then 'nothing is left that could be recommended: it was bought since, or is no longer sold'
             else coalesce(recommendation_runs.reason, 'no recommendations were looked for in this run')
-        end as no_recommendation_reason
+        end as no_recommendation_reason,
+        churn_forms.churn_definition
     from account_profiles
     left join account_features on account_profiles.account_id = account_features.account_id
     left join account_rfm on account_profiles.account_id = account_rfm.account_id
@@ -363,12 +396,16 @@ final as (
     left join chains on account_profiles.account_id = chains.account_id
     left join contract_ends on account_profiles.account_id = contract_ends.account_id
     left join prospect_fit on account_profiles.account_id = prospect_fit.account_id
-    left join churn_scores on account_profiles.account_id = churn_scores.account_id
+    inner join churn_forms on account_profiles.account_id = churn_forms.account_id
+    left join churn_scores
+        on
+            account_profiles.account_id = churn_scores.account_id
+            and churn_forms.form_model = churn_scores.model
     left join account_warnings on account_profiles.account_id = account_warnings.account_id
     left join recommendation_runs on account_profiles.as_of_date = recommendation_runs.as_of_date
     left join accounts_with_recommendations
         on account_profiles.account_id = accounts_with_recommendations.account_id
-    left join churn_runs on account_profiles.as_of_date = churn_runs.as_of_date
+    left join churn_runs on churn_forms.form_model = churn_runs.model
     left join risk_bands
         on
             churn_scores.probability >= risk_bands.from_probability

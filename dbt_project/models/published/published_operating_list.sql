@@ -74,12 +74,22 @@ profile_rules as (
 
 ),
 
--- What is usual: the mean of those that the churn list is about.
+-- What is usual: the mean of those that the churn list is about, by what churn means for them.
 base_rates as (
 
-    select avg(churn_probability) as base_rate
+    select
+        churn_definition,
+        avg(churn_probability) as base_rate
     from customers
-    where not is_dormant
+    where not is_dormant or churn_definition = 'contract lapse'
+    group by churn_definition
+
+),
+
+lapse_features as (
+
+    select * from {{ ref('lapse_features') }}
+    where as_of_date = {{ as_of_date() }}
 
 ),
 
@@ -90,9 +100,16 @@ at_risk as (
         round(100 * customers.churn_probability, 1) || ' %, '
         || round(customers.churn_probability / nullif(base_rates.base_rate, 0), 1) || ' times the mean of '
         || round(100 * base_rates.base_rate, 1) || ' %' as risk_words,
-        greatest(customers.net_revenue_365d, 0) as revenue_at_stake
+        case customers.churn_definition
+            when 'contract lapse' then 'probability that its contract lapses'
+            else 'probability of no further order'
+        end as probability_words,
+        greatest(customers.net_revenue_365d, 0) as revenue_at_stake,
+        -- What a lapse ends is the contract; where its worth is not known, what was bought under it.
+        coalesce(lapse_features.yearly_contract_value, greatest(customers.net_revenue_365d, 0)) as worth
     from customers
-    cross join base_rates
+    inner join base_rates on customers.churn_definition = base_rates.churn_definition
+    left join lapse_features on customers.account_id = lapse_features.account_id
     where customers.churn_risk = 'high'
 
 ),
@@ -104,14 +121,15 @@ churn_risk_entries as (
         account_id,
         'account' as subject,
         account_id as subject_id,
-        'Probability of no further order: ' || risk_words || '. '
+        upper(substring(probability_words, 1, 1)) || substring(probability_words, 2) || ': ' || risk_words || '. '
         || coalesce(churn_reason_1, 'No reason is known') || '.' as reason,
-        churn_probability * revenue_at_stake as amount,
+        churn_probability * worth as amount,
         cast(null as date) as until_date,
         cast(null as numeric) as place_by
     from at_risk
     where
-        not is_dormant
+        -- Under a contract an account is a customer, though it has not ordered for long.
+        not is_dormant or churn_definition = 'contract lapse'
 
 ),
 
@@ -132,7 +150,7 @@ churn_rule_entries as (
     where
         churn_told_by = 'rules'
         and churn_warning_severity = 'high'
-        and not is_dormant
+        and (not is_dormant or churn_definition = 'contract lapse')
 
 ),
 
@@ -143,9 +161,9 @@ executive_visit_entries as (
         account_id,
         'account' as subject,
         account_id as subject_id,
-        'Tier ' || tier || ', value tier ' || coalesce(value_tier, 'not known') || ': probability of no further order '
-        || risk_words || '; of ' || revenue_at_stake || ' ' || currency || ' of net revenue in the last 365 days '
-        || round(churn_probability * revenue_at_stake, 2) || ' at stake. '
+        'Tier ' || tier || ', value tier ' || coalesce(value_tier, 'not known') || ': '
+        || probability_words || ' ' || risk_words || '; of ' || revenue_at_stake || ' ' || currency
+        || ' of net revenue in the last 365 days ' || round(churn_probability * revenue_at_stake, 2) || ' at stake. '
         || coalesce(churn_reason_1, 'No reason is known') || '.' as reason,
         revenue_at_stake as amount,
         cast(null as date) as until_date,
@@ -435,6 +453,10 @@ ranked as (
         case
             when entries.list = 'churn risk' and customers.churn_told_by = 'rules'
                 then 'net revenue of the last 365 days: no probability is told'
+            when entries.list = 'churn risk' and customers.churn_definition = 'contract lapse'
+                then
+                    'a year of its contract, where not known net revenue of the last 365 days, '
+                    || 'times the probability of a lapse'
             else operating_lists.amount_is
         end as amount_is,
         customers.currency,

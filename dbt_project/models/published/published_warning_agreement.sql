@@ -1,6 +1,11 @@
 {{ config(alias='warning_agreement') }}
 
 {%- set window_end = days_before('told_dates.told_on', '-told_dates.horizon_days') %}
+{#- Each form of churn with its model and the policy of its window. -#}
+{%- set forms = {
+    'no order': {'model': 'churn', 'horizon': 'churn_horizon_days'},
+    'contract lapse': {'model': 'lapse', 'horizon': 'lapse_horizon_days'},
+} %}
 
 with
 
@@ -18,19 +23,24 @@ risk_bands as (
 
 told_dates as (
 
+    {%- for definition, form in forms.items() %}
+    {% if not loop.first %}union all{% endif %}
     select
+        '{{ definition }}' as churn_definition,
         {{ as_of_date() }} as told_on,
         cast(value as integer) as horizon_days,
         false as is_known
     from thresholds
-    where name = 'churn_horizon_days'
+    where name = '{{ form.horizon }}'
     union all
     select
+        '{{ definition }}' as churn_definition,
         {{ days_before(month_start(days_before(as_of_date(), 'cast(value as integer) - 1')), 1) }} as told_on,
         cast(value as integer) as horizon_days,
         true as is_known
     from thresholds
-    where name = 'churn_horizon_days'
+    where name = '{{ form.horizon }}'
+    {%- endfor %}
 
 ),
 
@@ -38,11 +48,15 @@ told_dates as (
 scored_runs as (
 
     select
-        {{ as_of_date() }} as told_on,
+        churn_definition,
+        told_on,
         '{{ var("run_id") }}' as run_id
+    from told_dates
+    where not is_known
     union all
     select
-        history.as_of_date as told_on,
+        told_dates.churn_definition,
+        told_dates.told_on,
         history.run_id
     from {{ source('published', 'history_run') }} as history
     inner join told_dates on history.as_of_date = told_dates.told_on
@@ -53,6 +67,7 @@ scored_runs as (
 churn_scores as (
 
     select
+        scored_runs.churn_definition,
         scored_runs.told_on,
         scores.account_id,
         scores.probability,
@@ -61,7 +76,11 @@ churn_scores as (
     inner join {{ source('ml', 'scores') }} as scores
         on
             scored_runs.run_id = scores.run_id
-            and scores.model = 'churn'
+            and scores.model = case scored_runs.churn_definition
+                {%- for definition, form in forms.items() %}
+                when '{{ definition }}' then '{{ form.model }}'
+                {%- endfor %}
+            end
     inner join risk_bands
         on
             scores.probability >= risk_bands.from_probability
@@ -92,6 +111,7 @@ ordering_today as (
     cross join customers
     where
         told_dates.is_known
+        and told_dates.churn_definition = 'no order'
         and customers.valid_until_date is null
         and (
             select count(*) > 0
@@ -122,27 +142,45 @@ ordering_then as (
 
 ),
 
+-- Who paid by a contract on the day has churned when that lapsed, the others when they ordered no more.
 accounts as (
 
     select
         told_dates.told_on,
         told_dates.is_known,
         told_dates.horizon_days,
+        told_dates.churn_definition,
         account_warnings.account_id,
         coalesce(account_warnings.severity, 'unknown') as warning_severity,
         coalesce(churn_scores.risk, 'no score') as churn_risk,
         churn_scores.probability,
-        case when told_dates.is_known then ordering_then.account_id is null end as has_churned
+        case
+            when told_dates.is_known and held.account_id is null then ordering_then.account_id is null
+            when told_dates.is_known then lapse_outcomes.has_lapsed
+        end as has_churned
     from told_dates
     inner join {{ ref('account_warnings') }} as account_warnings on told_dates.told_on = account_warnings.as_of_date
+    left join {{ ref('lapse_features') }} as held
+        on
+            account_warnings.as_of_date = held.as_of_date
+            and account_warnings.account_id = held.account_id
+    left join {{ ref('lapse_outcomes') }} as lapse_outcomes
+        on
+            held.as_of_date = lapse_outcomes.as_of_date
+            and held.account_id = lapse_outcomes.account_id
+            and told_dates.horizon_days = lapse_outcomes.horizon_days
     left join churn_scores
         on
-            told_dates.told_on = churn_scores.told_on
+            told_dates.churn_definition = churn_scores.churn_definition
+            and told_dates.told_on = churn_scores.told_on
             and account_warnings.account_id = churn_scores.account_id
     left join ordering_then
         on
             told_dates.told_on = ordering_then.told_on
             and account_warnings.account_id = ordering_then.account_id
+    where
+        (told_dates.churn_definition = 'contract lapse' and held.is_due)
+        or (told_dates.churn_definition = 'no order' and held.account_id is null)
 
 ),
 
@@ -164,9 +202,10 @@ final as (
                     then cast(count(case when has_churned then 1 end) as numeric(18, 6)) / count(*)
             end as numeric(7, 6)
         ) as churn_rate,
-        case when not is_known then 'the window after told_on has not passed' end as no_churn_reason
+        case when not is_known then 'the window after told_on has not passed' end as no_churn_reason,
+        churn_definition
     from accounts
-    group by told_on, is_known, horizon_days, warning_severity, churn_risk
+    group by told_on, is_known, horizon_days, churn_definition, warning_severity, churn_risk
 
 )
 

@@ -53,6 +53,13 @@ NO_TAX_ID_RATE, NO_DOMAIN_RATE = 0.1, 0.4
 """Of customers: nobody wrote it into the ERP."""
 CONTRACT_SHARE = 0.3
 """Of accounts: those that buy under yearly contracts, the larger the likelier."""
+CONTRACT_YEARS, CONTRACT_WEEKS = 3, 52
+"""Contracts of an account at most, one after the other, and the weeks of each;"""
+CONTRACT_DAYS = 7 * CONTRACT_WEEKS
+DECIDES_WEEKS = 8
+"""so long before the end of one the account decides on the next: it lets it lapse where it has turned away by then."""
+NEVER = 10_000
+"""A week after any calendar."""
 SIGNING_HOURS = 72
 """Median wait for a signature; an unsigned contract waits still."""
 
@@ -221,18 +228,15 @@ def contracts(accounts: Population, seed: int, block: int) -> pa.Table:
     """Return yearly contracts, one row per contract sent.
 
     Columns: contract_id, crm_id, customer_no, value, sent_at, signed_at (null: waits), starts_on, ends_on.
-    A contract is renewed where the account has not turned away 8 weeks before its end.
+    A contract is renewed where the account has not turned away DECIDES_WEEKS before its end.
     """
     random = stream(seed, block, 33)
-    count = len(accounts.number)
-    holds = accounts.converts & (random.random(count) < np.minimum(0.95, CONTRACT_SHARE * accounts.size**0.5))
-    value = np.exp(0.4 * random.standard_normal(count)) * accounts.size * 2_400_000
-    first = np.where(accounts.begins > 0, accounts.begins, random.integers(0, 52, count) - 52)
+    holds, value, first = _contracted(accounts, random)
     parts = []
-    for year in range(3):
-        start = first + 52 * year
+    for year in range(CONTRACT_YEARS):
+        start = first + CONTRACT_WEEKS * year
         sent = start * 7 - 10
-        renews = holds & (sent < DAYS) & ((year == 0) | (accounts.turns > start - 8))
+        renews = holds & (sent < DAYS) & ((year == 0) | (accounts.turns > start - DECIDES_WEEKS))
         holds = renews
         whose = np.flatnonzero(renews)
         hours = SIGNING_HOURS * np.exp(0.9 * random.standard_normal(len(whose)))
@@ -250,13 +254,33 @@ def contracts(accounts: Population, seed: int, block: int) -> pa.Table:
                         instants(signed // 86_400, signed % 86_400), signed >= DAYS * 86_400
                     ),
                     "starts_on": instants(begins * 7, np.zeros(len(whose), dtype=np.int64)).cast(pa.date32()),
-                    "ends_on": instants(begins * 7 + 363, np.zeros(len(whose), dtype=np.int64)).cast(
-                        pa.date32()
-                    ),
+                    "ends_on": instants(
+                        begins * 7 + CONTRACT_DAYS - 1, np.zeros(len(whose), dtype=np.int64)
+                    ).cast(pa.date32()),
                 }
             )
         )
     return pa.concat_tables(parts)
+
+
+def _contracted(accounts: Population, random: np.random.Generator) -> tuple[NDArray[np.bool_], Floats, Ints]:
+    """Return who buys under contracts, what the first year of one is worth in fen, and the week the first began."""
+    count = len(accounts.number)
+    holds = accounts.converts & (random.random(count) < np.minimum(0.95, CONTRACT_SHARE * accounts.size**0.5))
+    value = np.exp(0.4 * random.standard_normal(count)) * accounts.size * 2_400_000
+    first = np.where(accounts.begins > 0, accounts.begins, random.integers(0, 52, count) - 52)
+    return holds, value, first
+
+
+def contract_weeks(accounts: Population, seed: int, block: int) -> Ints:
+    """Return by account and year the week in which a contract of `contracts` began; NEVER where there is none."""
+    holds, _, first = _contracted(accounts, stream(seed, block, 33))
+    weeks = []
+    for year in range(CONTRACT_YEARS):
+        start = first + CONTRACT_WEEKS * year
+        holds = holds & (start * 7 - 10 < DAYS) & ((year == 0) | (accounts.turns > start - DECIDES_WEEKS))
+        weeks.append(np.where(holds, start, NEVER))
+    return np.stack(weeks, axis=1)
 
 
 def tickets(accounts: Population, seed: int, block: int) -> pa.Table:

@@ -1,4 +1,4 @@
-"""What no system knows: how likely each account is to stop ordering, and to buy in a category new to it.
+"""What no system knows: how likely each account is to stop ordering, to let its contract lapse, to buy in a new category.
 
 Written apart and never loaded, so that models can be judged against the best that anyone could know. The
 probabilities know an account's hidden engagement and whether it has turned away; they do not know what will
@@ -10,6 +10,7 @@ from datetime import date, timedelta
 import numpy as np
 from numpy.typing import NDArray
 
+from include.simulate.market.crm import CONTRACT_DAYS, CONTRACT_WEEKS, DECIDES_WEEKS
 from include.simulate.market.population import (
     BURSTS,
     EXPERIMENT_ORDERS,
@@ -29,6 +30,8 @@ from include.simulate.market.population import (
 from include.simulate.market.scales import FIRST_DAY, WEEKS
 
 HORIZON_DAYS = 90
+LAPSE_DAYS, GRACE_DAYS = 120, 30
+"""Of lapses of contracts: the window, and what of it is the grace after a contract's end, as the policy has them."""
 WORKDAYS = 5
 
 
@@ -110,6 +113,26 @@ def upsell_probability(accounts: Population, as_of: date, no_order: Floats) -> N
     wishes = 1 - (1 - accounts.adoption) ** weeks
     new = accounts.adopts > week_of(as_of)
     return (wishes * new * (1 - no_order)[:, None]).astype(np.float32)
+
+
+def lapse_probability(accounts: Population, contract_weeks: NDArray[np.int64], as_of: date) -> Floats:
+    """Return for each account the probability that its contract lapses in the LAPSE_DAYS days after `as_of`.
+
+    `contract_weeks` are those in which contracts began, by account and year (crm.contract_weeks). NaN where none ends so
+    that its GRACE_DAYS are over in the window. An account lets it lapse where it has turned away DECIDES_WEEKS before the
+    end; of one that has not yet, the chance that it will is known. That a signature comes after the grace is left out: it
+    takes 39 days, of a median of 3.
+    """
+    now, day = week_of(as_of), (as_of - FIRST_DAY).days
+    over = contract_weeks * 7 + CONTRACT_DAYS + GRACE_DAYS  # the first day after the grace
+    account, year = np.nonzero((over > day) & (over <= day + LAPSE_DAYS))
+    decides = np.full(len(contract_weeks), -1)
+    decides[account] = contract_weeks[account, year] + CONTRACT_WEEKS - DECIDES_WEEKS
+    ahead = np.arange(1, LAPSE_DAYS // 7 + 1)
+    _, onset = _expected_path(accounts, now, ahead)
+    stays = np.where(now + ahead <= decides[:, None], 1 - onset, 1.0).prod(axis=1)
+    found = np.where(accounts.turns <= now, accounts.turns <= decides, 1 - stays)
+    return np.where(decides < 0, np.nan, found).astype(np.float32)
 
 
 def _buys_from(accounts: Population) -> NDArray[np.int64]:

@@ -115,7 +115,7 @@ def _block(
         files.add(f"crm/{name}", table)
     files.add("reference/customers", crm.customers(made, codes, seed, block))
     files.add("reference/experiment_assignments", crm.assignments(made, codes))
-    _truth(files, made, codes)
+    _truth(files, made, codes, crm.contract_weeks(made, seed, block))
     return order_number + len(placed.account), event_number + happened.num_rows
 
 
@@ -132,7 +132,9 @@ def _months(delivered: population.Ints) -> list[tuple[str, int, int]]:
     return found
 
 
-def _truth(files: Files, made: population.Population, codes: pa.Array) -> None:
+def _truth(
+    files: Files, made: population.Population, codes: pa.Array, contract_weeks: population.Ints
+) -> None:
     for as_of in month_ends():
         silent = truth.no_order_probability(made, as_of)
         week = truth.week_of(as_of)
@@ -146,6 +148,18 @@ def _truth(files: Files, made: population.Population, codes: pa.Array) -> None:
                     "no_order_90d": silent,
                     "engagement": made.engagement[:, week],
                     "has_turned_away": made.turns <= week,
+                }
+            ),
+        )
+        lapses = truth.lapse_probability(made, contract_weeks, as_of)
+        due = pa.array(np.flatnonzero(~np.isnan(lapses)))
+        files.add(
+            "truth/lapse",
+            pa.table(
+                {
+                    "account_no": codes.take(due),
+                    "as_of_date": day.take(due),
+                    "lapse_120d": pa.array(lapses).take(due),
                 }
             ),
         )

@@ -25,6 +25,7 @@
 -- depends_on: {{ ref('experiment_readouts') }}
 -- depends_on: {{ ref('purchase_paths') }}
 -- depends_on: {{ ref('trial_features') }}
+-- depends_on: {{ ref('lapse_features') }}
 
 with
 

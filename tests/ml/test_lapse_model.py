@@ -1,0 +1,74 @@
+"""The lapse model where little is known: few contracts give none, and only who is due is of its population."""
+
+from datetime import date
+
+import numpy as np
+import pytest
+
+from include.sources.loads import bind_company, landing
+from include.warehouse.connect import connect
+from ml.champion import settle
+from ml.copies import write_rows
+from ml.features import LAPSE_NAMES
+from ml.frames import features_on, labelled_frame
+from ml.score import score_accounts
+from ml.targets import CHURN, LAPSE, Policy
+from tests.conftest import Warehouse
+from tests.ml.world import FIRST, make_marts, month_ends, order_days
+
+DAY = date(2026, 3, 10)
+DUE, NOT_DUE = 18, 6
+POLICY = Policy(120, 90)
+
+
+@pytest.fixture(scope="module")
+def planted(module_warehouse: Warehouse) -> Warehouse:
+    """A company of 25 accounts that order; 24 of them are under a contract, of which 18 are due on every date."""
+    with landing("orders", "order_lines", DAY) as load:
+        bind_company(load.connection, "Test", "UTC", "CNY")
+    dates = [*month_ends(FIRST, date(2026, 2, 28)), DAY]
+    days = order_days(25)
+    make_marts(days, dates)
+    random, features, outcomes = np.random.default_rng(1), [], []
+    for day in dates:
+        for number, account in enumerate(sorted(days["account_id"].unique())[: DUE + NOT_DUE]):
+            values = dict.fromkeys(LAPSE_NAMES, 1) | {"has_renewal_sent": False, "has_decision_maker": False}
+            values["logins_90d"] = int(random.integers(0, 20))
+            features.append((day, account, number < DUE, *values.values()))
+            outcomes.append((day, account, 120, values["logins_90d"] < 5))
+    with connect("transformer") as connection:
+        columns = ("as_of_date", "account_id", "is_due", *LAPSE_NAMES)
+        write_rows(connection, "marts.lapse_features", columns, features)
+        write_rows(
+            connection,
+            "marts.lapse_outcomes",
+            ("as_of_date", "account_id", "horizon_days", "has_lapsed"),
+            outcomes,
+        )
+    return module_warehouse
+
+
+def test_few_contracts_are_too_little_history_and_no_model_is_fitted(planted: Warehouse) -> None:
+    assert settle("lapse", DAY) == []
+    found = score_accounts("lapse", DAY, "few")
+    assert found.status == "absent"
+    assert found.reason is not None
+    rows = 10 * DUE  # month-ends of January to October 2025
+    assert found.reason.startswith(
+        f"too little history: {rows} accounts × month-ends before {DAY}, of which "
+    )
+    assert (
+        "with the outcome (contract lapse in 120 days); 300 are needed, and 50 of each outcome"
+        in found.reason
+    )
+
+
+def test_the_two_models_of_churn_speak_of_no_account_both(planted: Warehouse) -> None:
+    with connect("scorer") as connection:
+        lapse, churn = (set(features_on(connection, one, [DAY])["account_id"]) for one in (LAPSE, CHURN))
+        known = {account for (account,) in planted.rows("select account_id from marts.account_features")}
+        labelled = labelled_frame(connection, LAPSE, [month_ends()[0]], POLICY)
+    assert len(lapse) == DUE
+    assert len(churn) == len(known) - DUE - NOT_DUE
+    assert not lapse & churn
+    assert set(labelled["happened"]) <= {0, 1}
