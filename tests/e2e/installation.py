@@ -51,7 +51,7 @@ class Installation:
             capture_output=True,
             text=True,
             check=False,
-            timeout=800,
+            timeout=400,
         )
 
     def summary(self, *arguments: str) -> dict:
