@@ -236,6 +236,8 @@ def test_a_sequence_of_every_step_ends_equal(ground: Published, tmp_path: Path) 
             ("refuse", [chance.randrange(ACCOUNTS)]),
             ("crash", (method, 1, chance.random() < 0.5)),
         ]
+    steps += [("fault", 0), ("refuse", []), ("sync", None), ("replay", None), ("sync", None)]
+    steps += [("publish", {2: {"tier": None, "next_action": ""}}), ("sync", None)]
     steps += [("remove", 3), ("edit", (1, "stratum_tier", "gold")), ("reconcile", True), ("restore", None)]
     steps += [("replay", None), ("rebuild", None), ("publish", {3: everyone[3]})]
     tell(ground, tmp_path, steps)
