@@ -15,7 +15,7 @@ from include.sources.record_contract import ENTITIES
 from tests.e2e.installation import Installation
 from tests.fixtures.market import write_slice
 
-CUSTOMERS = 60
+CUSTOMERS = 90
 PUBLISHED = ("customer_360", "tier_summary", "company_summary", "tier_migrations", "account_tiers")
 
 
@@ -94,23 +94,28 @@ def test_the_chain_ends_in_rows_the_crm_confirmed_and_the_numbers_add_up(
     assert (stratum.home / "data_docs" / "index.html").is_file()
 
 
-def test_every_account_that_has_ordered_is_scored_with_three_reasons(
-    stratum: Installation, first: dict
-) -> None:
+def test_every_account_of_a_model_is_scored_with_three_reasons(stratum: Installation, first: dict) -> None:
     assert first["scores"]["status"] == "scored"
-    assert first["scores"]["accounts"] == first["company"][0]["accounts_ordered"]
     scored = stratum.rows(
-        "select count(*), count(distinct churn_probability) from published.customer_360 where has_ordered "
-        "and churn_probability between 0 and 1 and least(churn_reason_1, churn_reason_2, churn_reason_3) > ''"
+        "select churn_definition, count(*), count(distinct churn_probability) from published.customer_360 "
+        "where churn_probability between 0 and 1 and least(churn_reason_1, churn_reason_2, churn_reason_3) > '' "
+        "group by 1"
     )
-    assert scored[0][0] == first["scores"]["accounts"]
-    assert scored[0][1] > 10, "the scores hardly differ"
+    lapse = next((each["accounts"] for each in first["other_scores"] if each["model"] == "lapse"), None)
+    wanted = {"no order": first["scores"]["accounts"]} | ({"contract lapse": lapse} if lapse else {})
+    assert {definition: accounts for definition, accounts, _ in scored} == wanted
+    ((differing,),) = stratum.rows("select count(distinct churn_probability) from published.customer_360")
+    assert differing > 10, "the scores hardly differ"
+    (meant,) = stratum.rows("select count(*) from published.customer_360 where churn_definition = 'no order'")
+    assert meant == (first["scores"]["accounts"],)
     worth = [float(row["churn_probability"]) * float(row["net_revenue_365d"]) for row in first["at_risk"]]
     assert len(worth) == 10
     assert worth == sorted(worth, reverse=True)
     told = dict(stratum.rows("select field, count(distinct record_id) from sync.deliveries group by 1"))
-    # Who is not in the CRM is held; every other account is told its reasons or that there are none.
-    assert told["stratum_churn_reason_1"] + first["syncs"][0]["held"] == first["scores"]["accounts"]
+    ((with_reasons,),) = stratum.rows(
+        "select count(*) from published.customer_360 where churn_reason_1 > '' and crm_record_id is not null"
+    )
+    assert told["stratum_churn_reason_1"] == with_reasons
     assert told["stratum_churn_told_by"] == first["syncs"][0]["sent"]
 
 

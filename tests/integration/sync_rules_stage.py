@@ -16,6 +16,7 @@ from include.sync.run import SyncResult, sync_crm
 from include.warehouse.connect import connect
 from tests.conftest import Warehouse
 from tests.integration.sandbox_fixture import Running, account, reach, record_id, running_sandbox
+from tests.integration.sync_proof import NO_BRAKES
 
 AS_OF = date(2026, 6, 30)
 COLUMNS = {
@@ -47,7 +48,9 @@ class Stage:
         return Sources.model_validate(
             {
                 "company": {"name": "Test", "timezone": "UTC", "currency": "CNY"},
-                "sync": {"crm": {"system": "hubspot", "make_fields": True} | self.mapping},
+                "sync": {
+                    "crm": {"system": "hubspot", "make_fields": True, "brakes": NO_BRAKES} | self.mapping
+                },
             }
         )
 

@@ -138,7 +138,7 @@ def test_every_expectation_of_the_published_suite_can_fail(warehouse: Warehouse,
         "delete from candidate.account_clusters where account_id = 'A00012'",
         "update candidate.account_clusters set run_id = 'other'",
         "update candidate.recommendations set place = 2, run_id = 'other'",
-        "update {customers} set no_recommendation_reason = null where account_id = 'A00013'",
+        "update {customers} set no_recommendation_reason = null, churn_definition = null where account_id = 'A00013'",
         "update candidate.freshness set lateness_days = -1, run_id = 'other'",
         "update candidate.model_status set status = 'absent', run_id = 'other'",
     ):

@@ -9,7 +9,6 @@ import pytest
 
 from include.errors import StratumError, TransientError
 from include.sources.config import Sources
-from include.sync.dry_run import FieldChange, RecordChange, plan_sync
 from include.sync.ledger import Ledger
 from include.sync.mapping import FieldRule
 from include.sync.run import (
@@ -22,10 +21,10 @@ from include.sync.run import (
 from include.warehouse.connect import connect
 from tests.conftest import Warehouse
 from tests.integration.sandbox_fixture import Running, account, reach, record_id, running_sandbox
+from tests.integration.sync_proof import NO_BRAKES
 
 AS_OF = date(2026, 6, 30)
 IN_CRM = 230  # three batches: 100, 100, 30
-NO_BRAKES = {"first_sync": False, "max_shrink": None, "max_tier_changes": None, "max_score_moves": None}
 FIELDS = {"stratum_tier": "tier", "stratum_revenue": "net_revenue_365d", "stratum_dormant": "is_dormant"}
 
 
@@ -448,20 +447,6 @@ def test_a_target_that_is_not_configured_is_said(stage: Stage) -> None:
     sources = stage.sources.model_copy(update={"sync": {}})
     with pytest.raises(StratumError, match="No sync target 'crm'"):
         sync_crm(sources, AS_OF, "crm")
-
-
-def test_a_dry_run_shows_old_and_new_and_calls_nobody(stage: Stage) -> None:
-    stage.sync()
-    calls = stage.crm.sandbox.calls.by_endpoint.total()
-    stage.publish(row(0, tier="S"), row(1), ("B1", None, "C", "1", True))
-    plan = plan_sync(stage.sources, AS_OF, "crm")
-    assert plan.records == [
-        RecordChange(
-            "A0000", record_id(0), False, [FieldChange("stratum_tier", "A", "S", "confirmed", "changed")]
-        )
-    ]
-    assert (plan.queried, plan.changes, plan.unchanged, plan.held) == (3, 1, 1, {"not_in_crm": 1})
-    assert stage.crm.sandbox.calls.by_endpoint.total() == calls
 
 
 def test_setup_makes_what_it_may_and_names_the_rest(stage: Stage) -> None:

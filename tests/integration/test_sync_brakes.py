@@ -27,9 +27,7 @@ def counted(stage: SyncStage) -> Counts:
     mapping = stage.sources.sync["crm"]
     with connect("syncer") as books:
         books.autocommit = True
-        return count(
-            books, mapping, make_plan(books, mapping.target, mapping.columns, f"run-{stage.run}", AS_OF)
-        )
+        return count(books, mapping, make_plan(books, mapping, f"run-{stage.run}", AS_OF))
 
 
 def test_the_first_sync_is_held_whole_and_calls_nobody(stage: SyncStage) -> None:
