@@ -8,12 +8,13 @@ from typing import Literal
 
 import psycopg
 
-from include.errors import StratumError, TransientError
+from include.errors import StratumError
 from include.sources.config import Sources
+from include.sync.asking import asking
 from include.sync.ledger import Ledger
 from include.sync.mapping import FieldRule, SyncMapping
 from include.sync.run import mapping_of
-from include.sync.target import NoAnswer, Refused, Target
+from include.sync.target import Target
 from include.sync.targets import open_target
 from include.warehouse.connect import connect
 
@@ -193,18 +194,8 @@ def _pages(ledger: Ledger, found: Reconciliation) -> Iterator[list[_Record]]:
 
 def read_back(target: Target, record_ids: list[str], fields: list[str]) -> dict[str, Told]:
     """Return record id → what the target holds, with errors for the user where it does not tell."""
-    try:
+    with asking(target, "what it holds", "Nothing was written."):
         return target.read(record_ids, fields)
-    except NoAnswer as error:
-        raise TransientError(
-            f"{target.name} does not tell what it holds ({error}). Nothing was written; try again later."
-        ) from error
-    except Refused as error:
-        kind = TransientError if error.is_temporary else StratumError
-        raise kind(
-            f"{target.name} does not let Stratum read what it holds ({error}). Check the connection, and what its "
-            "user may see. Nothing was written."
-        ) from error
 
 
 def _compare(
@@ -290,14 +281,14 @@ def _write(ledger: Ledger, found: Reconciliation) -> None:
 
 def _forget(cursor: psycopg.Cursor, target: str, reconciliation_id: int | None) -> None:
     cursor.execute(
-        "update sync.ledger set confirmed = ledger.confirmed - healed.fields, seen = null "
+        "update sync.ledger set confirmed = ledger.confirmed - healed.fields "
         "from (select record_id, array_agg(field) as fields from sync.drift "
         "where reconciliation_id = %s and done = 'healed' group by record_id) as healed "
         "where ledger.target = %s and ledger.record_id = healed.record_id",
         [reconciliation_id, target],
     )
     cursor.execute(
-        "update sync.ledger set confirmed = '{}', seen = null, gone_at = clock_timestamp() "
+        "update sync.ledger set confirmed = '{}', gone_at = clock_timestamp() "
         "where target = %s and record_id in "
         "(select record_id from sync.drift where reconciliation_id = %s and done = 'gone')",
         [target, reconciliation_id],

@@ -1,9 +1,9 @@
 """What the CRM holds decides: overwrite rules, and what may be cleared of accounts that are gone."""
 
-from include.errors import StratumError, TransientError
+from include.sync.asking import asking
 from include.sync.mapping import SyncMapping
 from include.sync.plan import Change, Plan
-from include.sync.target import NoAnswer, Refused, Target
+from include.sync.target import Target
 
 Shown = dict[str, str | None]
 """Field → the CRM's present value of one record."""
@@ -48,19 +48,8 @@ def present_values(target: Target, changes: list[Change]) -> dict[str, Shown]:
     if not changes:
         return {}
     fields = sorted({name for change in changes for name in change.values})
-    try:
+    with asking(target, "what it holds now, and what may be told depends on it", "Nothing was sent."):
         return target.read([change.record_id for change in changes], fields)
-    except NoAnswer as error:
-        raise TransientError(
-            f"{target.name} did not tell what it holds now ({error}), and what may be told depends on it. "
-            "Nothing was sent; sync again when it answers."
-        ) from error
-    except Refused as error:
-        kind = TransientError if error.is_temporary else StratumError
-        raise kind(
-            f"{target.name} did not let Stratum read what it holds now ({error}), and what may be told depends on "
-            "it. Nothing was sent; check what the connection's user may read."
-        ) from error
 
 
 def _barred(target: Target, change: Change, held: Shown, rules: dict[str, str]) -> list[str]:

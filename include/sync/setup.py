@@ -1,7 +1,8 @@
 """The fields a target must have before it can be told: which are missing, and making them."""
 
-from include.errors import StratumError, TransientError
-from include.sync.target import NoAnswer, Refused, Setup, Target
+from include.errors import StratumError
+from include.sync.asking import asking
+from include.sync.target import Setup, Target
 
 
 def set_up(target: Target, kinds: dict[str, str]) -> Setup:
@@ -28,15 +29,5 @@ def check_fields(target: Target, kinds: dict[str, str], make: bool) -> None:
 
 
 def _asked(target: Target, kinds: dict[str, str], make: bool) -> Setup:
-    try:
+    with asking(target, "which fields it has", "Nothing was sent."):
         return target.setup(kinds, make)
-    except NoAnswer as error:
-        raise TransientError(
-            f"{target.name} did not tell which fields it has ({error}). Is it up? Try again later."
-        ) from error
-    except Refused as error:
-        kind = TransientError if error.is_temporary else StratumError
-        raise kind(
-            f"{target.name} did not let Stratum read or make its fields ({error}). Check the connection, and what "
-            "its user may do."
-        ) from error

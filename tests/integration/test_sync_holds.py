@@ -9,8 +9,10 @@ import pytest
 from include.errors import StratumError
 from include.quality.gate import GateFailed, run_sync_gate
 from include.sync.holds import decide, newest_hold, read_hold
+from include.sync.ledger import Ledger
 from include.sync.run import raise_if_failed, tell
 from include.sync.switches import status_lines, status_of
+from include.warehouse.connect import connect
 from tests.conftest import Warehouse
 from tests.integration.sandbox_fixture import record_id
 from tests.integration.sync_stage import AS_OF, TARGET, SyncStage, sync_stage
@@ -156,6 +158,23 @@ def test_two_holds_of_a_target_never_wait_at_once(stage: SyncStage) -> None:
         stage.warehouse.rows(
             "insert into sync.holds (target, sync_id, run_id, as_of_date, fingerprint, to_send, reasons, expires_at) "
             "select target, sync_id, run_id, as_of_date, fingerprint, to_send, reasons, expires_at from sync.holds"
+        )
+
+
+def test_two_syncs_of_a_target_wait_for_each_other(stage: SyncStage) -> None:
+    with connect("syncer") as first, connect("syncer") as second:
+        first.autocommit = second.autocommit = True
+        Ledger(first, "hubspot:hubspot_default").lock()
+        second.execute("set lock_timeout = '200ms'")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            Ledger(second, "hubspot:hubspot_default").lock()
+
+
+def test_the_books_cannot_hold_numbers_that_do_not_add_up(stage: SyncStage) -> None:
+    with pytest.raises(psycopg.errors.CheckViolation):
+        stage.warehouse.rows(
+            "insert into sync.runs (target, as_of_date, run_id, status, queried, sent) "
+            "values ('t', '2026-06-30', 'r', 'finished', 2, 1)"
         )
 
 

@@ -245,7 +245,7 @@ def test_what_cannot_be_read_is_said_and_nothing_is_written(
     published: Published, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     published.crm.fault(unavailable=100)
-    with pytest.raises(TransientError, match="does not tell what it holds"):
+    with pytest.raises(TransientError, match="did not tell what it holds"):
         reconcile(published.sources, "crm", sleep=lambda _: None)
     published.crm.calm()
     monkeypatch.setattr("include.sync.targets.hubspot.HubSpotTarget.can_read", False)
