@@ -10,7 +10,7 @@ from tests.conftest import Warehouse
 from tests.dbt import profile_company
 from tests.dbt.profile_company import AS_OF, Company, ago
 
-pytestmark = pytest.mark.extended
+pytestmark = [pytest.mark.extended, pytest.mark.timeout(1800)]
 BEFORE_CRM = ago(850)
 
 
