@@ -87,7 +87,7 @@ def test_two_daily_runs_after_a_day_without_data_leave_what_one_full_rebuild_lea
 
 
 @pytest.mark.extended
-@pytest.mark.timeout(1800)  # eight builds: 140 s of two idle cores, several times that of busy ones
+@pytest.mark.timeout(1800)  # many builds: 140 s on idle cores, several times that on busy ones
 def test_five_daily_runs_over_a_month_end_leave_what_one_full_rebuild_leaves(
     cluster, without_data: str, tmp_path: Path
 ) -> None:
