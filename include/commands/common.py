@@ -16,6 +16,7 @@ import typer
 from include.dates import day_end
 from include.errors import StratumError
 from include.settings import SIMULATED_SOURCES, Settings, get_settings
+from include.sources.config import Sources
 
 SourcesFile = Annotated[
     Path | None,
@@ -137,6 +138,17 @@ def read_sources(settings: Settings, path: Path | None, need_files: bool = True)
 def last_sources(settings: Settings) -> Path:
     """Return the file that remembers the sources this home ran on last."""
     return settings.home / "sources.path"
+
+
+def reach_sandbox(sources: Sources) -> None:
+    """Make the sandbox's connection known to this process, where the sources use it; its own comes from the stack."""
+    from include.local.environment import SANDBOX_VARIABLE, sandbox_connection
+    from include.local.secrets import load_secrets
+    from include.local.stack import uses_sandbox
+
+    settings = get_settings()
+    if uses_sandbox(sources):
+        os.environ.setdefault(SANDBOX_VARIABLE, sandbox_connection(settings, load_secrets(settings.home)))
 
 
 @contextmanager

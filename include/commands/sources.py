@@ -1,12 +1,11 @@
 """`stratum sources`: what the sources that are configured have."""
 
 import json
-import os
 from dataclasses import asdict
 
 import typer
 
-from include.commands.common import AsJson, SourcesFile, read_sources, say
+from include.commands.common import AsJson, SourcesFile, reach_sandbox, read_sources, say
 from include.commands.identities import identities_app
 from include.settings import get_settings
 
@@ -19,15 +18,10 @@ sources_app.add_typer(identities_app, name="identities")
 @sources_app.command("check")
 def sources_check(sources: SourcesFile = None, as_json: AsJson = False) -> None:
     """Try each configured source and say what it has; exit code 1 where one fails. Nothing is loaded."""
-    from include.local.environment import SANDBOX_VARIABLE, sandbox_connection
-    from include.local.secrets import load_secrets
-    from include.local.stack import uses_sandbox
     from include.sources.survey import survey
 
-    settings = get_settings()
-    _, parsed = read_sources(settings, sources, need_files=False)
-    if uses_sandbox(parsed):
-        os.environ.setdefault(SANDBOX_VARIABLE, sandbox_connection(settings, load_secrets(settings.home)))
+    _, parsed = read_sources(get_settings(), sources, need_files=False)
+    reach_sandbox(parsed)
     found = []
     for seen in survey(parsed):
         found.append(seen)

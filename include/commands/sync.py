@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from include.commands.common import AsJson, SourcesFile, read_sources, say, warehouse
+from include.commands.common import AsJson, SourcesFile, reach_sandbox, read_sources, say, warehouse
 from include.errors import StratumError
 from include.settings import get_settings
 from include.sources.config import Sources
@@ -42,6 +42,7 @@ def sync_plan(
     from include.warehouse.publish import list_runs
 
     _, parsed = read_sources(get_settings(), sources)
+    reach_sandbox(parsed)
     with warehouse():
         current = next((run for run in list_runs() if run.is_current), None)
         if current is None:
@@ -102,6 +103,7 @@ def sync_setup(target: Target = None, sources: SourcesFile = None) -> None:
     from include.sync.run import set_up_target
 
     _, parsed = read_sources(get_settings(), sources)
+    reach_sandbox(parsed)
     name = _named(parsed, target)
     with warehouse():
         done = set_up_target(parsed, name)

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from include.commands.common import AsJson, SourcesFile, read_sources, say, say_aside, warehouse
+from include.commands.common import (
+    AsJson,
+    SourcesFile,
+    reach_sandbox,
+    read_sources,
+    say,
+    say_aside,
+    warehouse,
+)
 from include.commands.sync import Target, _named, sync_app
 from include.errors import StratumError
 from include.settings import get_settings
@@ -36,6 +44,7 @@ def sync_reconcile(
     if sample is not None and everything:
         raise StratumError("Give --sample or --all, not both.")
     _, parsed = read_sources(get_settings(), sources, need_files=False)
+    reach_sandbox(parsed)
     with warehouse(say_aside):
         found = reconcile(parsed, _named(parsed, target), sample=sample, everything=everything, heal=heal)
     if as_json:
@@ -106,6 +115,7 @@ def sync_rebuild(target: Target = None, sources: SourcesFile = None) -> None:
     from include.sync.books import rebuild
 
     _, parsed = read_sources(get_settings(), sources, need_files=False)
+    reach_sandbox(parsed)
     with warehouse(say_aside):
         done = rebuild(parsed, _named(parsed, target))
     say(
