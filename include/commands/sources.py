@@ -31,12 +31,12 @@ def sources_check(sources: SourcesFile = None, as_json: AsJson = False) -> None:
         if seen.fault is not None:
             say(f"FAIL  {where}: {seen.fault}")
             continue
-        parts = [f"{seen.rows:,} rows"]
+        parts = [] if seen.rows is None else [f"{seen.rows:,} rows"]
         if seen.newest:
             parts.append(f"newest {seen.newest}")
         if seen.not_mapped:
             parts.append(f"not mapped: {', '.join(seen.not_mapped)}")
-        say(f"OK    {where}: {'; '.join([*parts, *([seen.note] if seen.note else [])])}")
+        say(f"OK    {where}: {'; '.join([*parts, *([seen.note] if seen.note else [])]) or 'within reach'}")
     if as_json:
         say(json.dumps([asdict(seen) | {"is_reachable": seen.is_reachable} for seen in found]))
     elif not found:

@@ -157,6 +157,8 @@ def test_a_database_and_a_crm_say_what_they_have(company: Path, erp: Erp, hubspo
     assert (seen["crm", "tickets"]["rows"], seen["crm", "tickets"]["newest"]) == (1, "2025-06-01 09:00:00")
     assert (seen["crm", "deals"]["rows"], seen["crm", "deals"]["newest"]) == (0, None)
     assert seen["sync", "companies"]["note"] == "1 of 1 fields are made by the next sync"
+    said = CliRunner().invoke(app, ["sources", "check", "--sources", str(company / "sources.yml")]).stdout
+    assert "OK    sync.companies         hub: 1 of 1 fields are made by the next sync" in said
     assert hubspot.writes == 0
 
 
