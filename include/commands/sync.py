@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from include.commands.common import AsJson, SourcesFile, reach_sandbox, read_sources, say, warehouse
+from include.commands.common import (
+    AsJson,
+    SourcesFile,
+    reach_sandbox,
+    read_sources,
+    say,
+    say_aside,
+    warehouse,
+)
 from include.errors import StratumError
 from include.settings import get_settings
 from include.sources.config import Sources
@@ -43,11 +51,11 @@ def sync_plan(
 
     _, parsed = read_sources(get_settings(), sources)
     reach_sandbox(parsed)
-    with warehouse():
+    with warehouse(say_aside if as_json else say):
         current = next((run for run in list_runs() if run.is_current), None)
         if current is None:
             raise StratumError("Nothing is published yet. Run a date first: stratum run --as-of DATE")
-        done = plan_sync(parsed, current.as_of, _named(parsed, target), read, limit)
+        done = plan_sync(parsed, current.as_of, target_named(parsed, target), read, limit)
     if as_json:
         say(json.dumps(asdict(done), default=str, ensure_ascii=False))
         return
@@ -104,7 +112,7 @@ def sync_setup(target: Target = None, sources: SourcesFile = None) -> None:
 
     _, parsed = read_sources(get_settings(), sources)
     reach_sandbox(parsed)
-    name = _named(parsed, target)
+    name = target_named(parsed, target)
     with warehouse():
         done = set_up_target(parsed, name)
     for field in done.made:
@@ -133,11 +141,11 @@ def sync_replay(
 
     _, parsed = read_sources(get_settings(), sources)
     with warehouse():
-        rows = replay_dead_letters(parsed, _named(parsed, target), record)
+        rows = replay_dead_letters(parsed, target_named(parsed, target), record)
     say(f"{rows:,} dead letters will be sent again by the next sync.")
 
 
-def _named(sources: Sources, target: str | None) -> str:
+def target_named(sources: Sources, target: str | None) -> str:
     """Return the target that is meant. Raises StratumError where none or several could be."""
     if target is None and len(sources.sync) == 1:
         return next(iter(sources.sync))

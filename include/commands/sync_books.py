@@ -16,7 +16,7 @@ from include.commands.common import (
     say_aside,
     warehouse,
 )
-from include.commands.sync import Target, _named, sync_app
+from include.commands.sync import Target, sync_app, target_named
 from include.errors import StratumError
 from include.settings import get_settings
 
@@ -46,7 +46,9 @@ def sync_reconcile(
     _, parsed = read_sources(get_settings(), sources, need_files=False)
     reach_sandbox(parsed)
     with warehouse(say_aside):
-        found = reconcile(parsed, _named(parsed, target), sample=sample, everything=everything, heal=heal)
+        found = reconcile(
+            parsed, target_named(parsed, target), sample=sample, everything=everything, heal=heal
+        )
     if as_json:
         say(json.dumps(asdict(found)))
         return
@@ -84,7 +86,7 @@ def sync_backup(
 
     _, parsed = read_sources(get_settings(), sources, need_files=False)
     with warehouse(say_aside):
-        saved = backup(parsed, _named(parsed, target), file)
+        saved = backup(parsed, target_named(parsed, target), file)
     say(
         f"{file}: {saved.ledger:,} records of {saved.target}, {saved.failures:,} failures "
         f"({saved.dead_letters:,} dead letters)"
@@ -102,7 +104,7 @@ def sync_restore(
     from include.sync.books import restore
 
     _, parsed = read_sources(get_settings(), sources, need_files=False)
-    name = _named(parsed, target)
+    name = target_named(parsed, target)
     with warehouse(say_aside):
         saved = restore(parsed, name, file, force)
     say(f"{saved.target}: {saved.ledger:,} records and {saved.failures:,} failures restored.")
@@ -117,7 +119,7 @@ def sync_rebuild(target: Target = None, sources: SourcesFile = None) -> None:
     _, parsed = read_sources(get_settings(), sources, need_files=False)
     reach_sandbox(parsed)
     with warehouse(say_aside):
-        done = rebuild(parsed, _named(parsed, target))
+        done = rebuild(parsed, target_named(parsed, target))
     say(
         f"{done.target}: {done.known:,} records known = {done.equal:,} hold what is published + {done.differing:,} "
         f"differ + {done.gone:,} are not in the CRM"

@@ -17,7 +17,7 @@ from include.commands.common import (
     warehouse,
 )
 from include.commands.run import use_sources
-from include.commands.sync import Target, _named, sync_app
+from include.commands.sync import Target, sync_app, target_named
 from include.errors import StratumError
 from include.settings import get_settings
 
@@ -117,7 +117,7 @@ def _name(parsed: Any, target: str | None) -> str:
     """Return the target's name in the books. Raises StratumError where sync.yml has none of that name."""
     from include.sync.run import mapping_of
 
-    return mapping_of(parsed, _named(parsed, target)).target
+    return mapping_of(parsed, target_named(parsed, target)).target
 
 
 def _held(parsed: Any, target: str | None, hold_id: int | None) -> int:

@@ -6,8 +6,8 @@ from datetime import date
 
 from include.sources.config import Sources
 from include.sync.mapping import SyncMapping
+from include.sync.overwrite import Shown, apply_overwrite_rules, present_values
 from include.sync.plan import Change, Plan, make_plan
-from include.sync.respect import Shown, present_values, respect
 from include.sync.run import mapping_of, published_run
 from include.sync.target import Target
 from include.sync.targets import open_target
@@ -85,7 +85,7 @@ def plan_sync(sources: Sources, as_of: date, name: str, read: bool = False, limi
         if not read:
             return _dry_run(plan, mapping, None, limit)
         with open_target(mapping, "syncer") as target:
-            respect(target, plan, mapping)
+            apply_overwrite_rules(target, plan, mapping)
             return _dry_run(plan, mapping, target, limit)
 
 

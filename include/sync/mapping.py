@@ -70,9 +70,7 @@ class SyncMapping(Section):
     make_fields: bool = False
     """Let a sync make the fields it lacks, where the API allows; else only `stratum sync setup` does."""
     create: bool = False
-    """Make records of accounts the CRM does not have, found by `create_key`; else they are held as not_in_crm."""
-    create_key: str | None = None
-    """The CRM's unique field (Salesforce: External ID) that takes the account_id of records that are made."""
+    """Not possible yet: true is refused, and accounts the CRM does not have are held as not_in_crm."""
     consent: str | None = None
     """A boolean column: accounts of which it is not true are held as no_consent."""
     removal: Literal["keep", "clear"] = "keep"
@@ -100,6 +98,14 @@ class SyncMapping(Section):
         if self.create:
             raise ValueError(
                 "create: true is not possible yet: accounts without a record are held as not_in_crm"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _tells_an_object_it_can(self) -> "SyncMapping":
+        if self.system in ("hubspot", "bottlecrm") and self.object != OBJECTS[self.system]:
+            raise ValueError(
+                f"object {self.object} of {self.system} cannot be told, only {OBJECTS[self.system]}: leave it out"
             )
         return self
 

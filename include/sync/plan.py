@@ -172,7 +172,7 @@ def make_plan(connection: psycopg.Connection, mapping: SyncMapping, run_id: str,
     """Compare published.customer_360 with the ledger of the mapping's target, by its rules.
 
     An account whose CRM record is of another system is not in this one; to a webhook an account's record is itself.
-    Rules that depend on what the CRM holds are not yet applied: see `respect`.
+    Rules that depend on what the CRM holds are not yet applied: see include/sync/overwrite.py.
 
     Raises StratumError where a column is not there or of a type that cannot be told, or where another run was
     published meanwhile. Rows come in the order of account_id.

@@ -15,8 +15,8 @@ from include.sync.engine import Engine
 from include.sync.holds import OPEN, Hold, hold_of
 from include.sync.ledger import Ledger
 from include.sync.mapping import SyncMapping
+from include.sync.overwrite import apply_overwrite_rules
 from include.sync.plan import HOLD_REASONS, kinds_of, make_plan
-from include.sync.respect import respect
 from include.sync.setup import check_fields, set_up
 from include.sync.target import Setup
 from include.sync.targets import open_target
@@ -124,7 +124,7 @@ def _sync(ledger: Ledger, mapping: SyncMapping, engine: Engine) -> tuple[str, st
         return "held", str(hold), hold
     if plan.changes:
         check_fields(engine.target, plan.kinds, mapping.make_fields)
-    respect(engine.target, plan, mapping)
+    apply_overwrite_rules(engine.target, plan, mapping)
     ledger.note_plan(plan)
     engine.send(plan.changes)
     return ("failed" if engine.stopped else "finished"), engine.stopped, None

@@ -22,6 +22,8 @@ AS_OF = date(2026, 6, 30)
 FIELDS = {"stratum_tier": "tier", "stratum_next_action": "next_action", "stratum_revenue": "net_revenue_365d"}
 COLUMNS = tuple(FIELDS.values())
 TARGET = "hubspot:hubspot_default"
+TOLD = 24
+"""Accounts of `published` (conftest.py), all of them told."""
 NO_BRAKES = {"first_sync": False, "max_shrink": None, "max_tier_changes": None, "max_score_moves": None}
 Values = dict[str, str | None]
 

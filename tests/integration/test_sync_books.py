@@ -2,8 +2,7 @@
 
 import gzip
 import json
-import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -15,36 +14,14 @@ from include.errors import StratumError
 from include.sync.books import backup, rebuild, restore
 from include.sync.ledger import Ledger
 from include.sync.run import replay_dead_letters, sync_crm
-from include.warehouse.embedded import Cluster
 from tests.integration.sync_proof import (
     AS_OF,
     FIELDS,
     TARGET,
+    TOLD,
     Published,
-    change_some,
     power_cut,
-    proving_ground,
 )
-
-ACCOUNTS = 24
-
-
-@pytest.fixture(scope="module")
-def ground(
-    cluster: Cluster, bare_template: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Published]:
-    folder = tmp_path_factory.mktemp("crm")
-    with proving_ground("hubspot", cluster, bare_template, folder, ACCOUNTS) as published:
-        yield published
-
-
-@pytest.fixture
-def published(ground: Published) -> Published:
-    """All accounts told: tier A, revenue 1, no next action."""
-    ground.reset()
-    change_some(ground, random.Random(1), 0.0, ACCOUNTS)
-    assert ground.sync().sent == ACCOUNTS
-    return ground
 
 
 def state(published: Published) -> tuple[list[tuple], list[tuple]]:
@@ -73,7 +50,7 @@ def saved(published: Published, tmp_path: Path) -> Path:
     )
     file = tmp_path / "books.jsonl.gz"
     done = backup(published.sources, "crm", file)
-    assert (done.ledger, done.failures, done.dead_letters, done.is_off) == (ACCOUNTS, 1, 1, True)
+    assert (done.ledger, done.failures, done.dead_letters, done.is_off) == (TOLD, 1, 1, True)
     return file
 
 
@@ -83,7 +60,7 @@ def test_what_a_backup_holds_is_restored_and_restoring_twice_changes_nothing(
     before = state(published)
     lose(published)
     done = restore(published.sources, "crm", saved)
-    assert (done.ledger, done.failures, done.dead_letters, done.is_off) == (ACCOUNTS, 1, 1, True)
+    assert (done.ledger, done.failures, done.dead_letters, done.is_off) == (TOLD, 1, 1, True)
     assert state(published) == before
     assert restore(published.sources, "crm", saved) == done
     assert state(published) == before
@@ -98,7 +75,7 @@ def test_equal_books_make_equal_files_with_nothing_secret(published: Published, 
     assert again.read_bytes() == saved.read_bytes()
     lines = gzip.decompress(saved.read_bytes()).decode().splitlines()
     assert json.loads(lines[0]).keys() == {"format", "version", "target", "newest"}
-    assert len(lines) == 1 + ACCOUNTS + 1 + 1 + 1
+    assert len(lines) == 1 + TOLD + 1 + 1 + 1
     assert "sandbox-test-token" not in "\n".join(lines)
     assert list(saved.parent.glob(".*")) == []
 
@@ -184,13 +161,13 @@ def test_a_lost_ledger_is_rebuilt_without_a_single_write(published: Published) -
     lose(published)
     writes = len(published.crm.applied())
     done = rebuild(published.sources, "crm", sleep=lambda _: None)
-    assert (done.known, done.equal, done.differing, done.gone) == (ACCOUNTS, ACCOUNTS, 0, 0)
+    assert (done.known, done.equal, done.differing, done.gone) == (TOLD, TOLD, 0, 0)
     assert dict(published.warehouse.rows("select record_id, confirmed from sync.ledger")) == told
     assert published.warehouse.rows("select distinct proof, sync_id from sync.ledger") == [
         ("read_back", None)
     ]
     result = published.sync()
-    assert (result.sent, result.unchanged, result.calls) == (0, ACCOUNTS, 0)
+    assert (result.sent, result.unchanged, result.calls) == (0, TOLD, 0)
     assert len(published.crm.applied()) == writes
 
 
@@ -203,7 +180,7 @@ def test_after_a_rebuild_exactly_what_differs_is_sent(published: Published) -> N
     published.crm.edit(4, {"stratum_tier": "gold"})
     writes = len(published.crm.applied())
     done = rebuild(published.sources, "crm", sleep=lambda _: None)
-    assert (done.equal, done.differing) == (ACCOUNTS - 3, 3)
+    assert (done.equal, done.differing) == (TOLD - 3, 3)
     assert published.sync().sent == 3
     assert [each.values for each in published.crm.applied()[writes:]] == [
         {"stratum_tier": "S"},
@@ -227,7 +204,7 @@ def test_a_rebuild_takes_nobody_elses_value_for_ours(published: Published) -> No
 def test_a_ledger_that_is_there_is_not_rebuilt_and_a_broken_rebuild_leaves_none(
     published: Published, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(StratumError, match=f"has a ledger of {ACCOUNTS} records"):
+    with pytest.raises(StratumError, match=f"has a ledger of {TOLD} records"):
         rebuild(published.sources, "crm")
     lose(published)
     monkeypatch.setattr("include.sync.books.READ_AT_ONCE", 10)
@@ -243,7 +220,7 @@ def test_a_ledger_that_is_there_is_not_rebuilt_and_a_broken_rebuild_leaves_none(
         with pytest.raises(RuntimeError, match="power cut"):
             rebuild(published.sources, "crm", sleep=lambda _: None)
     assert published.warehouse.value("select count(*) from sync.ledger") == 0
-    assert rebuild(published.sources, "crm", sleep=lambda _: None).equal == ACCOUNTS
+    assert rebuild(published.sources, "crm", sleep=lambda _: None).equal == TOLD
 
 
 def test_a_replayed_dead_letter_of_a_backup_is_sent(published: Published, saved: Path) -> None:
@@ -271,17 +248,15 @@ def test_the_commands_say_what_was_found_and_done(
     published.crm.edit(3, {"stratum_tier": "S"})
     said = stratum("reconcile", "--all")
     assert f"A0003  record {published.crm.record_id(3)}  stratum_tier: told A, holds S" in said
-    assert (
-        f"{ACCOUNTS} records read = {ACCOUNTS - 1} equal + 1 drifted + 0 gone, by the policy report" in said
-    )
+    assert f"{TOLD} records read = {TOLD - 1} equal + 1 drifted + 0 gone, by the policy report" in said
     assert "The next sync tells 1 records again." in stratum("reconcile", "--heal")
     assert json.loads(stratum("reconcile", "crm", "--sample", "3", "--json"))["records_read"] == 3
     with pytest.raises(StratumError, match="not both"):
         stratum("reconcile", "--sample", "3", "--all")
     published.sync()
     file = str(tmp_path / "books.gz")
-    assert f"{ACCOUNTS} records of {TARGET}, 0 failures (0 dead letters)" in stratum("backup", "--file", file)
+    assert f"{TOLD} records of {TARGET}, 0 failures (0 dead letters)" in stratum("backup", "--file", file)
     lose(published)
-    assert f"{ACCOUNTS} records and 0 failures restored" in stratum("restore", "--file", file)
+    assert f"{TOLD} records and 0 failures restored" in stratum("restore", "--file", file)
     lose(published)
-    assert f"{ACCOUNTS} records known = {ACCOUNTS} hold what is published + 0 differ" in stratum("rebuild")
+    assert f"{TOLD} records known = {TOLD} hold what is published + 0 differ" in stratum("rebuild")

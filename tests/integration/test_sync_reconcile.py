@@ -1,7 +1,5 @@
 """Reading back what the CRM holds, against the sandbox's HTTP server and a CRM that drops a field."""
 
-import random
-from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import psycopg
@@ -14,36 +12,14 @@ from include.sync.reconcile import Reconciliation, reconcile, reconcile_ledger
 from include.sync.run import mapping_of
 from include.sync.target import same_text
 from include.warehouse.connect import connect
-from include.warehouse.embedded import Cluster
 from tests.integration.sync_proof import (
     FIELDS,
     TARGET,
+    TOLD,
     Published,
     assert_books_add_up,
-    change_some,
     power_cut,
-    proving_ground,
 )
-
-ACCOUNTS = 24
-
-
-@pytest.fixture(scope="module")
-def ground(
-    cluster: Cluster, bare_template: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Published]:
-    folder = tmp_path_factory.mktemp("crm")
-    with proving_ground("hubspot", cluster, bare_template, folder, ACCOUNTS) as published:
-        yield published
-
-
-@pytest.fixture
-def published(ground: Published) -> Published:
-    """All accounts told: tier A, revenue 1, no next action."""
-    ground.reset()
-    change_some(ground, random.Random(1), 0.0, ACCOUNTS)
-    assert ground.sync().sent == ACCOUNTS
-    return ground
 
 
 def read(published: Published, rules: dict | None = None, **options: object) -> Reconciliation:
@@ -74,7 +50,7 @@ def read(published: Published, rules: dict | None = None, **options: object) -> 
 
 def test_a_crm_that_nobody_edited_holds_what_it_confirmed(published: Published) -> None:
     found = read(published)
-    assert (found.records_read, found.equal, found.drifted, found.gone) == (ACCOUNTS, ACCOUNTS, 0, 0)
+    assert (found.records_read, found.equal, found.drifted, found.gone) == (TOLD, TOLD, 0, 0)
     assert found.drift == []
     assert found.calls == 1
 
@@ -84,7 +60,7 @@ def test_an_edit_in_the_crm_is_listed_and_left_by_the_policy_report(published: P
     found = read(published)
     (drift,) = found.drift
     assert (found.equal, found.drifted, drift.account_id, drift.field) == (
-        ACCOUNTS - 1,
+        TOLD - 1,
         1,
         "A0003",
         "stratum_tier",
@@ -109,13 +85,13 @@ def test_heal_lets_the_next_sync_send_what_drifted_and_nothing_else(published: P
         {"stratum_revenue": "1"},
     ]
     assert published.differing() == {}
-    assert read(published).equal == ACCOUNTS
+    assert read(published).equal == TOLD
     assert_books_add_up(published.warehouse)
 
 
 def test_a_number_the_crm_writes_in_another_way_is_no_drift(published: Published) -> None:
     published.crm.edit(3, {"stratum_revenue": "1.00"})
-    assert read(published).equal == ACCOUNTS
+    assert read(published).equal == TOLD
 
 
 def test_heal_does_not_touch_what_an_overwrite_rule_protects(published: Published) -> None:
@@ -127,7 +103,7 @@ def test_heal_does_not_touch_what_an_overwrite_rule_protects(published: Publishe
 
 
 def test_a_sample_is_the_same_until_the_next_sync_and_then_another(published: Published) -> None:
-    for index in range(ACCOUNTS):
+    for index in range(TOLD):
         published.crm.edit(index, {"stratum_tier": "S"})
     drawn = [[each.record_id for each in read(published, sample=6).drift] for _ in range(2)]
     assert len(drawn[0]) == 6
@@ -135,7 +111,7 @@ def test_a_sample_is_the_same_until_the_next_sync_and_then_another(published: Pu
     published.sync()
     assert [each.record_id for each in read(published, sample=6).drift] != drawn[0]
     assert read(published, {"reconcile": {"sample": 5}}).records_read == 5
-    assert read(published, {"reconcile": {"sample": 5}}, everything=True).records_read == ACCOUNTS
+    assert read(published, {"reconcile": {"sample": 5}}, everything=True).records_read == TOLD
 
 
 def test_a_record_that_is_gone_is_forgotten_and_told_anew_when_it_is_back(published: Published) -> None:
@@ -143,7 +119,7 @@ def test_a_record_that_is_gone_is_forgotten_and_told_anew_when_it_is_back(publis
     store = published.crm.store  # type: ignore[attr-defined]
     store.archive(gone, datetime(2026, 7, 1, tzinfo=UTC))
     found = read(published)
-    assert (found.equal, found.gone) == (ACCOUNTS - 1, 1)
+    assert (found.equal, found.gone) == (TOLD - 1, 1)
     assert {(each.field, each.confirmed, each.done) for each in found.drift} == {
         ("stratum_tier", "A", "gone"),
         ("stratum_revenue", "1", "gone"),
@@ -151,7 +127,7 @@ def test_a_record_that_is_gone_is_forgotten_and_told_anew_when_it_is_back(publis
     assert published.warehouse.rows("select record_id from sync.ledger where gone_at is not null") == [
         (gone,)
     ]
-    assert read(published).records_read == ACCOUNTS - 1
+    assert read(published).records_read == TOLD - 1
     store.restore(gone)
     published.crm.edit(7, {"stratum_tier": "", "stratum_revenue": ""})
     assert published.sync().sent == 1
@@ -170,10 +146,10 @@ def test_a_crm_without_any_of_the_records_is_another_one_and_forgets_nothing(pub
         def read(self, record_ids: list[str], fields: list[str]) -> dict[str, dict[str, str | None]]:
             return {}
 
-    with pytest.raises(StratumError, match=f"has none of the {ACCOUNTS} records"), books() as ledger:
+    with pytest.raises(StratumError, match=f"has none of the {TOLD} records"), books() as ledger:
         reconcile_ledger(ledger, mapping_of(published.sources, "crm"), Empty(published), None)
     assert published.warehouse.value("select count(*) from sync.reconciliations") == 0
-    assert read(published).equal == ACCOUNTS
+    assert read(published).equal == TOLD
 
 
 class Dropping:
@@ -217,13 +193,13 @@ def test_a_field_the_crm_drops_is_found_told_once_more_and_then_said_to_be_lost(
             return reconcile_ledger(ledger, mapping, Dropping(published), None, heal)  # type: ignore[arg-type]
 
     first = drop()
-    assert (first.drifted, first.healed, first.not_kept) == (ACCOUNTS, ACCOUNTS, [])
+    assert (first.drifted, first.healed, first.not_kept) == (TOLD, TOLD, [])
     assert {each.field for each in first.drift} == {"stratum_tier"}
-    assert published.sync().sent == ACCOUNTS
+    assert published.sync().sent == TOLD
     again = drop()
-    assert (again.drifted, again.healed, again.not_kept) == (ACCOUNTS, 0, ["stratum_tier"])
+    assert (again.drifted, again.healed, again.not_kept) == (TOLD, 0, ["stratum_tier"])
     assert published.sync().sent == 0
-    assert drop(heal=True).healed == ACCOUNTS
+    assert drop(heal=True).healed == TOLD
 
 
 def test_a_record_without_an_answer_is_left_to_the_next_sync(
@@ -236,9 +212,9 @@ def test_a_record_without_an_answer_is_left_to_the_next_sync(
         with pytest.raises(RuntimeError, match="power cut"):
             published.sync()
     found = read(published)
-    assert (found.records_read, found.equal, found.unresolved) == (ACCOUNTS - 1, ACCOUNTS - 1, 1)
+    assert (found.records_read, found.equal, found.unresolved) == (TOLD - 1, TOLD - 1, 1)
     assert published.sync().failed == 0
-    assert read(published).equal == ACCOUNTS
+    assert read(published).equal == TOLD
 
 
 def test_what_cannot_be_read_is_said_and_nothing_is_written(

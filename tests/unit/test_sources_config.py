@@ -172,7 +172,7 @@ WRONG_SYNC = {
         "sync.crm.brakes.max_tier_changes: Input should be less than or equal to 1, but it is 20",
     ),
     "records that are to be made": (
-        "crm: {system: hubspot, fields: {a: tier}, create: true, create_key: account_id}",
+        "crm: {system: hubspot, fields: {a: tier}, create: true}",
         "create: true is not possible yet",
     ),
     "a rule that needs reading, of a target that cannot be read": (
@@ -182,6 +182,10 @@ WRONG_SYNC = {
     "a rule that clears what it may not overwrite": (
         "crm: {system: hubspot, fields: {a: {column: tier, when_null: clear, overwrite: if_empty}}}",
         "when_null: clear needs overwrite: if_ours or always",
+    ),
+    "an object that the system's target does not tell": (
+        "crm: {system: hubspot, object: contacts, fields: {a: tier}}",
+        "object contacts of hubspot cannot be told, only companies",
     ),
     "no mapping": ("- crm", "must be a mapping of targets"),
 }

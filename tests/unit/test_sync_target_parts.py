@@ -6,10 +6,12 @@ import json
 
 import pytest
 
+from include.connections import ApiConnection
+from include.sync.limits import Alone
 from include.sync.target import NoAnswer, Row
 from include.sync.targets.salesforce import json_value, read_results
 from include.sync.targets.salesforce_bulk import as_csv
-from include.sync.targets.webhook import _parsed, as_body, batch_key, read_answer, signature
+from include.sync.targets.webhook import WebhookTarget, _parsed, as_body, batch_key, read_answer, signature
 
 
 def rows(*keys: str) -> list[Row]:
@@ -20,6 +22,14 @@ def test_the_signature_is_the_one_the_contract_documents() -> None:
     assert signature(b"secret", "1800000000", b'{"a":1}') == (
         "sha256=440dfbb83aabca24d9e5027629cfd81cb45254690f8d410bb28f1cc17c990dbc"
     )
+
+
+def test_an_address_that_opens_by_itself_is_not_told_on() -> None:
+    target = WebhookTarget(
+        ApiConnection("w", "https://hooks.example.com/s3cret?t=x", "key"), "accounts", Alone()
+    )
+    assert target.name == "the webhook at hooks.example.com"
+    target.close()
 
 
 def test_a_batch_has_the_same_key_and_body_whenever_and_in_whatever_order_it_is_sent() -> None:

@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -47,7 +48,8 @@ class WebhookTarget:
                 f"The connection '{connection.conn_id}' has no host: put the address there that takes the rows."
             )
         self.url = connection.host
-        self.name = f"the webhook at {self.url}"
+        # No more of the address: its path and query are often what opens it.
+        self.name = f"the webhook at {urlsplit(self.url).hostname}"
         self.object_name = object_name
         self.calls = 0
         self._secret = connection.token.encode()

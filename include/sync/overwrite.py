@@ -9,7 +9,7 @@ Shown = dict[str, str | None]
 """Field → the CRM's present value of one record."""
 
 
-def respect(target: Target, plan: Plan, mapping: SyncMapping) -> None:
+def apply_overwrite_rules(target: Target, plan: Plan, mapping: SyncMapping) -> None:
     """Take out of the plan what may not be overwritten; a row of which nothing is left is held, with its reason.
 
     - `if_empty`: only an empty field is written. `if_ours`: only one that holds what it confirmed to us, or is empty and
