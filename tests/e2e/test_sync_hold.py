@@ -58,12 +58,24 @@ class Company:
     def state(self, run_id: str) -> str:
         return self.stratum.api().run("sync_crm", run_id)["state"]
 
-    def question(self) -> dict[str, Any]:
-        """Wait until a task asks, and return what it asks."""
+    def question(self, run_id: str) -> dict[str, Any]:
+        """Wait until a task asks and its worker is gone, as a person would who reads first; return what it asks.
+
+        Airflow loses an answer that comes before its scheduler saw the worker end: it takes the task for killed, and
+        asks again in the next try.
+        """
         api = self.stratum.api()
         assert wait_until(lambda: bool(api.questions("sync_crm")), 300)
         (question,) = api.questions("sync_crm")
+        assert question["task_instance"]["dag_run_id"] == run_id
+        assert wait_until(lambda: self.worker_ended(run_id), 300)
         return question
+
+    def worker_ended(self, run_id: str) -> bool:
+        """Return whether the scheduler's log says that the worker of a run's sync has ended."""
+        task = f"TaskInstanceKey(dag_id='sync_crm', task_id='sync', run_id='{run_id}'"
+        ended = f"executor event with state success for task instance {task}"
+        return ended in (self.stratum.home / "run" / "scheduler.log").read_text()
 
     def holds(self) -> list[tuple[str, str | None]]:
         """Status and answerer of each hold, the oldest first."""
@@ -121,7 +133,7 @@ def test_a_held_sync_waits_for_a_person_and_goes_on_or_fails(company: Company) -
     # The command line answers the task that waits, and it goes on.
     company.configure(crm=TOLD | {"fields": TIER | {"stratum_b": "tier"}})
     waits = company.start_sync()
-    assert company.question()["task_instance"]["rendered_map_index"] == "crm"
+    assert company.question(waits)["task_instance"]["rendered_map_index"] == "crm"
     approved = stratum.run("sync", "approve", "crm", "--reason", "looked at the plan")
     assert approved.returncode == 0, approved.stderr
     assert company.state(waits) == "success"
@@ -135,7 +147,7 @@ def test_a_held_sync_waits_for_a_person_and_goes_on_or_fails(company: Company) -
     stratum.rows("delete from sync.ledger")
     company.configure(crm=TOLD | {"fields": TIER | {"stratum_c": "tier"}})
     waits = company.start_sync()
-    question = company.question()
+    question = company.question(waits)
     instance = question["task_instance"]
     stratum.api().answer(
         "sync_crm", waits, instance["task_id"], instance["map_index"], question["options"][0]
