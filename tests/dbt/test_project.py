@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from include.dbt import DBT_PROJECT, build, invoke, lay_ground
+from include.dbt import DBT_PROJECT, build, invoke, lay_ground, parsed_project, profile_environment
 from include.errors import StratumError
 from include.warehouse.connect import connect
 from tests.conftest import Warehouse
@@ -306,6 +306,15 @@ def test_the_kept_parse_holds_no_variable_of_a_run(built: Warehouse, monkeypatch
     parsed = kept.read_bytes()
     assert b"int_account_days" in parsed
     assert [name for name, value in sentinels.items() if value.encode() in parsed] == []
+
+
+def test_no_model_is_ephemeral(built: Warehouse) -> None:
+    """One build after another is given the same parsed project, in which dbt would keep its SQL of the first date."""
+    with profile_environment(built.owner_url):
+        nodes = parsed_project().nodes.values()
+    kinds = {node.config.materialized for node in nodes if node.resource_type == "model"}
+    assert {"view", "table", "incremental"} <= kinds
+    assert "ephemeral" not in kinds
 
 
 def test_keys_that_are_not_tested_every_day_are_enforced_by_a_unique_index(built: Warehouse) -> None:
