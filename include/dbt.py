@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,10 @@ def build(
         _expect_dates_due(as_of)
         # Of the marts only FEATURES obeys it: the others hold the dates as they were built.
         full_refresh = full_refresh or _made_otherwise((FEATURES,), features_definition())
-    nodes = [f"{model},{path}" for model in only for path in LAYERS[layer]] or LAYERS[layer]
+    # What a model stands on may be of other layers. dbt takes a tenth of a second for each layer it is held against.
+    nodes = [
+        f"{model},{path}" if model.startswith("+") else model for model in only for path in LAYERS[layer]
+    ] or LAYERS[layer]
     results += _build_nodes(nodes, as_of, run_id, full_refresh=full_refresh)
     return results
 
@@ -295,13 +299,11 @@ def parsed_project() -> Any:
     """
     from dbt.cli.main import dbtRunner
     from dbt.contracts.graph.manifest import Manifest
-    from dbt.parser.manifest import extended_mashumaro_encoder, extended_mashumuro_decoder
+    from dbt.parser.manifest import extended_mashumaro_encoder
 
     kept = manifest_path(os.environ["STRATUM_DBT_DATABASE"])
     if kept.exists():
-        manifest = Manifest.from_msgpack(kept.read_bytes(), decoder=extended_mashumuro_decoder)
-        manifest.build_flat_graph()
-        return manifest
+        return _read_manifest(kept)
     parsed = dbtRunner().invoke(["parse", *_options(), "--no-write-json"])
     if not isinstance(parsed.result, Manifest):
         raise StratumError(f"The dbt project cannot be read: {_first_line(str(parsed.exception))}")
@@ -311,6 +313,21 @@ def parsed_project() -> Any:
         half_written.write(parsed.result.to_msgpack(extended_mashumaro_encoder))
     Path(half_written.name).rename(kept)
     return parsed.result
+
+
+@lru_cache(maxsize=1)
+def _read_manifest(kept: Path) -> Any:
+    """Return the parsed project that is kept there; its name says what it was parsed from, so it never changes.
+
+    Reading takes half a second. One command after another may be given the same one, as dbt's documentation has it:
+    each compiles anew what it runs (but for ephemeral models, of which there are none: tests/dbt holds us to that).
+    """
+    from dbt.contracts.graph.manifest import Manifest
+    from dbt.parser.manifest import extended_mashumuro_decoder
+
+    manifest = Manifest.from_msgpack(kept.read_bytes(), decoder=extended_mashumuro_decoder)
+    manifest.build_flat_graph()
+    return manifest
 
 
 def manifest_path(database: str) -> Path:

@@ -22,6 +22,7 @@ from great_expectations.data_context.types.resource_identifiers import Validatio
 from great_expectations.expectations.metadata_types import FailureSeverity
 from great_expectations.render.renderer.site_builder import DefaultSiteIndexBuilder
 from great_expectations.render.view import DefaultJinjaPageView
+from jinja2.bccache import Bucket, BytecodeCache
 
 SITE = "stratum"
 # A gate's results stay in audit.checks for ever; the site holds those of the newest runs, so that writing it
@@ -96,8 +97,33 @@ def _own(name: str) -> dict[str, str]:
     return {"module_name": __name__, "class_name": name}
 
 
+class CompiledTemplates(BytecodeCache):
+    """Great Expectations' templates as compiled once: each of its views would compile them all anew."""
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        self.code: dict[str, bytes] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        """Hand over a template that was compiled before; the bucket itself sees whether its text has changed."""
+        if bucket.key in self.code:
+            bucket.bytecode_from_string(self.code[bucket.key])
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        """Keep a template that was compiled."""
+        self.code[bucket.key] = bucket.bytecode_to_string()
+
+
+COMPILED = CompiledTemplates()
+
+
 class PageView(DefaultJinjaPageView):
     """A page of a suite or of a result, whole in one file."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        """Take what Great Expectations makes a view with."""
+        super().__init__(*arguments, **named)
+        self.env.bytecode_cache = COMPILED
 
     def render(self, document: Any, template: str | None = None, **kwargs: Any) -> str:
         """Return the page's HTML with its style inside and nothing fetched from elsewhere."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -61,7 +62,7 @@ def load_suite(gate: str, values: Mapping[str, Any], folder: Path = EXPECTATIONS
     path = folder / f"{gate}.yml"
     if gate not in GATES or not path.is_file():
         raise StratumError(f"There is no gate '{gate}': the gates are {', '.join(GATES)} ({folder}).")
-    document = yaml.safe_load(path.read_text())
+    document = _read(path.read_text())
     entries = [one for entry in document["tables"] for one in _by_model(entry)]
     in_force = limits(values["as_of"], folder / "limits.csv")
     known = {**values, **{f"limit_{name}": value for name, value in in_force.items()}}
@@ -81,6 +82,12 @@ def load_suite(gate: str, values: Mapping[str, Any], folder: Path = EXPECTATIONS
         for entry in entries
     )
     return GateSuite(gate, document["role"], tables)
+
+
+@lru_cache
+def _read(text: str) -> Any:
+    """Return a suite as it is written, to be looked at only: the same text is read once."""
+    return yaml.safe_load(text)
 
 
 def _by_model(entry: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ through): no sub-select, no aggregate or window, no function that reads files, t
 
 import json
 from collections.abc import Collection, Iterable, Iterator
+from functools import cached_property
 from typing import Any
 
 import duckdb
@@ -57,13 +58,21 @@ class Guard:
         self._known = {column.lower() for column in self._columns}
         self._binary = {column.lower() for column in binary}
         self._origin = origin
-        self._functions: dict[str, list[tuple[str, str | None, str | None, list[str]]]] = {}
-        rows = engine.execute(
+
+    @cached_property
+    def _functions(self) -> dict[str, list[tuple[str, str | None, str | None, list[str]]]]:
+        """Kind, stability, and of a macro definition and parameters, of the engine's functions by name.
+
+        They are thousands: who calls none does not ask for them.
+        """
+        functions: dict[str, list[tuple[str, str | None, str | None, list[str]]]] = {}
+        rows = self._engine.execute(
             "select lower(function_name), function_type, stability, macro_definition, parameters "
             "from duckdb_functions() where schema_name = 'main'"
         ).fetchall()
         for name, *about in rows:
-            self._functions.setdefault(name, []).append(tuple(about))
+            functions.setdefault(name, []).append(tuple(about))
+        return functions
 
     def check(self, place: str, text: str, boolean: bool = False) -> set[str]:
         """Return the columns that `text` names, in small letters, where it may be evaluated per row.

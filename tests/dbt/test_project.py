@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from include.dbt import DBT_PROJECT, build, invoke, lay_ground
+from include.dbt import DBT_PROJECT, build, invoke, lay_ground, parsed_project, profile_environment
 from include.errors import StratumError
 from include.warehouse.connect import connect
 from tests.conftest import Warehouse
@@ -16,6 +16,7 @@ from tests.dbt.raw_rows import Line, Orders, at, land_company
 from tests.fixtures.candidates import COLUMNS as CONTRACTS
 
 AS_OF = date(2026, 6, 30)
+TOLD_OF_CHURN = ("published_customer_360", "published_operating_list", "published_lists")
 MODELS = sorted((DBT_PROJECT / "models").rglob("*.sql"))
 
 
@@ -210,7 +211,7 @@ def test_where_no_model_serves_the_warning_rules_do_and_say_so_on_every_surface(
             "values ('run-rules', 'churn', %s, 'absent', 'too few month-ends', 0)",
             [AS_OF],
         )
-    build("published", AS_OF, "run-rules")
+    build("published", AS_OF, "run-rules", only=TOLD_OF_CHURN)
     assert built.rows(
         "select account_id, churn_told_by, churn_warning_severity, churn_warnings_count, churn_warnings, "
         "churn_warnings_unknown, churn_told_by_reason, churn_probability, churn_risk "
@@ -245,10 +246,10 @@ def test_where_no_model_serves_the_warning_rules_do_and_say_so_on_every_surface(
         "select list_rows, amount::float, amount_is from candidate.lists where list = 'churn risk'"
     ) == [(1, 10.0, told)]
     built.rows("update marts.account_warnings set severity = 'medium'")
-    build("published", AS_OF, "run-rules")
+    build("published", AS_OF, "run-rules", only=TOLD_OF_CHURN)
     assert not built.value("select count(*) from candidate.operating_list where list = 'churn risk'")
     built.rows("update marts.account_warnings set severity = null, warnings = null, rules_warning = null")
-    build("published", AS_OF, "run-1")
+    build("published", AS_OF, "run-1", only=TOLD_OF_CHURN)
     assert built.rows(
         "select account_id, churn_told_by, churn_told_by_reason from candidate.customer_360 "
         "where has_ordered order by 1"
@@ -306,6 +307,15 @@ def test_the_kept_parse_holds_no_variable_of_a_run(built: Warehouse, monkeypatch
     parsed = kept.read_bytes()
     assert b"int_account_days" in parsed
     assert [name for name, value in sentinels.items() if value.encode() in parsed] == []
+
+
+def test_no_model_is_ephemeral(built: Warehouse) -> None:
+    """One build after another is given the same parsed project, in which dbt would keep its SQL of the first date."""
+    with profile_environment(built.owner_url):
+        nodes = parsed_project().nodes.values()
+    kinds = {node.config.materialized for node in nodes if node.resource_type == "model"}
+    assert {"view", "table", "incremental"} <= kinds
+    assert "ephemeral" not in kinds
 
 
 def test_keys_that_are_not_tested_every_day_are_enforced_by_a_unique_index(built: Warehouse) -> None:
