@@ -94,16 +94,15 @@ class Facts:
         return [(0.0, 0.0), *sorted(found)] if found else []
 
 
-def write_cards(model_ids: Iterable[str], folder: Path) -> list[Path]:
-    """Write the card of each model, `MODEL_ID.html`, and its plots beside it; return the pages."""
-    pages = []
-    for model_id in model_ids:
-        with connect("scorer") as connection:
-            facts = facts_of(connection, model_id)
-        page = folder / f"{model_id}.html"
-        write(facts, page)
-        pages.append(page)
-    return pages
+def write_missing_cards(folder: Path) -> list[Path]:
+    """Write the card of each model that has none, `MODEL_ID.html`, and its plots beside it; return the pages.
+
+    So a training that was cut off after a model was kept leaves none without its card for good.
+    """
+    with connect("scorer") as connection:
+        found = registry.all_models(connection)
+    pages = {model.model_id: folder / f"{model.model_id}.html" for model in found}
+    return [write_card(model_id, page) for model_id, page in pages.items() if not page.exists()]
 
 
 def write_card(model_id: str, page: Path) -> Path:

@@ -5,7 +5,7 @@ from datetime import date
 from pathlib import Path
 
 from include.errors import StratumError
-from ml.card import write_cards
+from ml.card import write_missing_cards
 from ml.champion import settle_all
 from ml.cluster_card import write_cluster_cards
 from ml.cluster_runs import fit_clusters_if_due
@@ -24,10 +24,10 @@ def fit_all_due(as_of: date, cards: Path) -> list[str]:
     trained: list[str] = []
     try:
         trained = settle_all(as_of)
-        write_cards(trained, cards)
     except StratumError as error:
         log.warning("%s", error)
         failure = error
+    write_missing_cards(cards)
     write_cluster_cards(fit_clusters_if_due(as_of), cards)
     fit_recommendations_if_due(as_of)
     if failure is not None:

@@ -69,9 +69,11 @@ def running(settings: Settings, sources: Any, tell: Say) -> Iterator[Any]:
         # A second Ctrl-C must not leave half of the processes behind.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        if stack.started or stack.started_postgres:
+        if stack.may_stop():
             with phase("stop", tell):
                 stack.down_started()
+        elif stack.started:
+            tell("Airflow stays up: another command is at work here, and the last one stops it.")
 
 
 def assert_over(as_of: date, timezone: str) -> None:
@@ -91,8 +93,8 @@ def cut_off(stack: Any, as_of: date, tell: Say) -> bool:
     from include.local.chain import cancel_chain
     from include.warehouse.lock import fail_run
 
-    if not stack.started:
-        tell(f"The chain of {as_of} goes on in Airflow, which was up before.")
+    if not stack.started or stack.is_shared():
+        tell(f"The chain of {as_of} goes on in Airflow, which was up before or is used by another command.")
         return False
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave half of it undone
     tell(f"Interrupted: ending the chain of {as_of} ...")

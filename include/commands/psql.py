@@ -14,7 +14,9 @@ from include.warehouse.connect import ROLES, printable, role_url
 
 def psql(
     role: Annotated[str, typer.Option(help=f"One of {', '.join(ROLES)}.")] = "bi_reader",
-    command: Annotated[str | None, typer.Option("-c", help="Run this and leave.")] = None,
+    command: Annotated[
+        list[str] | None, typer.Option("-c", help="Run this and leave; may be given again.")
+    ] = None,
 ) -> None:
     """Open psql on the warehouse, starting the embedded PostgreSQL for as long as it lasts."""
     from include.local.stack import Stack
@@ -30,7 +32,11 @@ def psql(
             "PGPASSFILE": str(settings.home / "pgpass"),
             "PGOPTIONS": "-c search_path=published,public",
         }
-        arguments = ["psql", printable(role_url(role)), *(["-c", command] if command else [])]
+        arguments = [
+            "psql",
+            printable(role_url(role)),
+            *(word for each in command or [] for word in ("-c", each)),
+        ]
         done = subprocess.run(arguments, env=environment, check=False)
     except FileNotFoundError as error:
         raise StratumError("psql is not installed: install the PostgreSQL client tools.") from error

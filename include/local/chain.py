@@ -61,6 +61,7 @@ def run_chain(
     its key. `check` is called every few seconds and raises where Airflow is no longer whole. Returns the runs
     by DAG. Raises StratumError with the failed task's own line.
     """
+    wait_for_earlier(api, as_of, say, check)
     follow = Follow({dag_id: {run["dag_run_id"] for run in api.runs(dag_id, as_of)} for dag_id in CHAIN})
     for dag_id in INGESTS:
         api.trigger(dag_id, as_of)
@@ -86,6 +87,36 @@ def run_chain(
             announced_at = time.monotonic()
         time.sleep(POLL_S)
     raise StratumError(f"The chain of {as_of} did not end within {CHAIN_TIMEOUT_S} s; see Airflow's UI.")
+
+
+def wait_for_earlier(
+    api: AirflowApi, as_of: date, say: Callable[[str], None], check: Callable[[], object]
+) -> None:
+    """Wait until no chain of the date is at work in Airflow; two at once would take each other's build lock.
+
+    Such a chain may be another command's, or one that was cut off and went on when Airflow came up again. A sync that
+    waits for an answer is none. `check` is as in `run_chain`. Raises StratumError where it does not end in time.
+    """
+    if not _at_work(api, as_of):
+        return
+    say(f"Airflow is at work on {as_of} already: waiting until that chain has ended ...")
+    deadline = time.monotonic() + CHAIN_TIMEOUT_S
+    worked_at = time.monotonic()
+    while time.monotonic() - worked_at < LOST_AFTER_S:  # the next DAG begins a moment after the one before
+        if time.monotonic() > deadline:
+            raise StratumError(
+                f"An earlier chain of {as_of} did not end within {CHAIN_TIMEOUT_S} s; see Airflow's UI."
+            )
+        time.sleep(POLL_S)
+        check()
+        if _at_work(api, as_of):
+            worked_at = time.monotonic()
+
+
+def _at_work(api: AirflowApi, as_of: date) -> bool:
+    return any(
+        run["state"] not in ENDED for dag_id in CHAIN if dag_id != SYNC for run in api.runs(dag_id, as_of)
+    )
 
 
 def cancel_chain(api: AirflowApi, as_of: date) -> None:

@@ -211,11 +211,11 @@ def sources(read_sources: Callable[[], Sources]) -> str:
 @contextmanager
 def _warehouse(stack: Stack) -> Iterator[Finding]:
     """Have the server up and the roles' URLs known, without migrating; yields how that went."""
-    started = False
     try:
+        started = False
         if condition.postgres(stack) == "down":
             _check_data(stack.cluster)
-            started = embedded.start(stack.cluster)
+            started = stack.start_server()
         _know_roles(stack)
         with open_connection(stack.owner_url, "stratum doctor") as connection:
             server = connection.info.server_version // 10000
@@ -223,8 +223,7 @@ def _warehouse(stack: Stack) -> Iterator[Finding]:
     except StratumError as error:
         yield Finding("warehouse", FAIL, str(error))
     finally:
-        if started:
-            embedded.stop(stack.cluster)
+        stack.down_started()
 
 
 def _check_data(cluster: embedded.Cluster) -> None:

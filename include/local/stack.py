@@ -16,6 +16,7 @@ from include.local.environment import (
     airflow_home,
     sandbox_command,
 )
+from include.local.in_use import InUse
 from include.local.preparation import (
     POOLS,
     WAREHOUSE_DATABASE,
@@ -36,7 +37,8 @@ from include.warehouse import embedded
 from include.warehouse.connect import OWNER, ROLES, open_connection, variable, with_database
 from include.warehouse.migrate import migrate
 
-START_TIMEOUT_S = 120
+START_TIMEOUT_S = 300
+"""Long, for a part that dies is seen at once: this is for machines that are slow."""
 LOCAL_PARTS = ("api-server", "scheduler", "dag-processor")
 
 
@@ -56,6 +58,7 @@ class Stack:
         run = settings.home / "run"
         self.sandbox = Process("sandbox", run, sandbox_command(settings))
         self.airflow = [Process(part, run, airflow_command(part)) for part in LOCAL_PARTS]
+        self.in_use = InUse(run)
         self.started: list[Process] = []
         self.started_postgres = False
 
@@ -88,6 +91,7 @@ class Stack:
             self._attach()
             return
         assert_room(self.settings.home)
+        self.in_use.enter()
         self._check_ports(sources)
         self._check_schedule()
         self.start_warehouse()
@@ -97,12 +101,17 @@ class Stack:
             self._start(self.sandbox, self.sandbox_environment())
         missing = [process for process in self.airflow if not process.find()]
         if missing:
+            if missing == self.airflow:
+                self.in_use.keep(False)  # that mark is of an Airflow that went down with its machine
             self._migrate_airflow()
             for process in missing:
                 self._start(process, self.environment)
         api = self.api()
         if not wait_until(lambda: self.check_alive() and api.healthy(), START_TIMEOUT_S):
-            raise StratumError(f"Airflow did not come up within {START_TIMEOUT_S} s: {self._dead_or_log()}")
+            raise StratumError(
+                f"Airflow did not come up within {START_TIMEOUT_S} s: {self._silent(api)}. Give the command again, it may "
+                "need longer on a busy machine"
+            )
         self._wait_for_dags(api)
         for name, description in POOLS.items():
             api.set_pool(name, 1, description)
@@ -115,10 +124,24 @@ class Stack:
         if self.settings.airflow_url:
             self._use(read_role_urls(self.settings.home))
             return
+        self.start_server()
         self._migrate_warehouse()
+
+    def start_server(self) -> bool:
+        """Start the embedded PostgreSQL if it is ours and down; tell whether this call did it."""
+        self.in_use.enter()
+        if self.settings.warehouse_url:
+            open_connection(self.settings.warehouse_url, "stratum stack").close()
+        if self.settings.postgres_url:
+            return False
+        if embedded.start(self.cluster):
+            self.started_postgres = True
+            return True
+        return False
 
     def prepare(self, chosen: Path, sources: Sources) -> None:
         """Make and migrate both databases, then set pools and sources: all that must be before the parts run."""
+        self.start_server()
         self._migrate_warehouse()
         self._migrate_airflow()
         log = airflow_home(self.settings) / "prepare.log"
@@ -145,12 +168,36 @@ class Stack:
         stop(self.started[::-1])
         self.started.clear()
 
+    def may_stop(self) -> bool:
+        """Tell whether something is to be stopped now: what this object started, or what another left for the last.
+
+        What was started to stay stays. Where other commands are at work, they get what this one started.
+        """
+        started = bool(self.started or self.started_postgres)
+        if not self.in_use.is_alone():
+            if started:
+                self.in_use.leave_to_others()
+            return False
+        return not self.in_use.stays and (started or self.in_use.was_left)
+
     def down_started(self) -> None:
-        """Stop what this object started, and nothing else."""
-        self.stop_started_processes()
-        if self.started_postgres:
-            embedded.stop(self.cluster)
-            self.started_postgres = False
+        """Stop what this object started, and what others left for the last one; see `may_stop`."""
+        if self.may_stop():
+            if self.in_use.was_left:
+                self._stop_all()
+            else:
+                self.stop_started_processes()
+                if self.started_postgres:
+                    embedded.stop(self.cluster)
+        self.started.clear()
+        self.started_postgres = False
+        self.in_use.leave()
+
+    def is_shared(self) -> bool:
+        """Tell whether another command is at work here right now."""
+        alone = self.in_use.is_alone()
+        self.in_use.share()
+        return not alone
 
     def down(self) -> None:
         """Stop everything of this STRATUM_HOME, whoever started it. Raises StratumError where others run Airflow."""
@@ -158,13 +205,15 @@ class Stack:
             raise StratumError(
                 f"Others run Airflow at {self.airflow_url}. Stop it there: docker compose down"
             )
+        self._stop_all()
+
+    def _stop_all(self) -> None:
         stop([*self.airflow, self.sandbox])
         embedded.stop(self.cluster)
+        self.in_use.forget()
 
     def _check_ports(self, sources: Sources) -> None:
-        """Find a taken port before anything is started."""
-        if not self.settings.postgres_url and not embedded.is_running(self.cluster):
-            embedded.assert_port_free(self.settings.postgres_port, "PostgreSQL", "STRATUM_POSTGRES_PORT")
+        """Find a taken port before anything is started; PostgreSQL, the first, looks at its own."""
         if not self.airflow[0].find():
             embedded.assert_port_free(self.settings.airflow_port, "Airflow", "STRATUM_AIRFLOW_PORT")
         if uses_sandbox(sources) and not self.sandbox.find():
@@ -195,10 +244,6 @@ class Stack:
 
     def _migrate_warehouse(self) -> None:
         """Make both databases, on a server that is up, and bring the warehouse to its newest schema."""
-        if self.settings.warehouse_url:
-            open_connection(self.settings.warehouse_url, "stratum stack").close()
-        if not self.settings.postgres_url and embedded.start(self.cluster):
-            self.started_postgres = True
         with alone(self.server_url):
             create_databases(self.server_url, self.secrets)
             role_urls = migrate(self.owner_url, {role: self.secrets[f"role_{role}"] for role in ROLES})
@@ -240,6 +285,14 @@ class Stack:
     def _dead_or_log(self) -> str:
         process = next(iter(self._dead()), self.airflow[0])
         return f"see {process.log}, which ends: {process.tail()}"
+
+    def _silent(self, api: AirflowApi) -> str:
+        """Say which part does not answer, and what its log ends with."""
+        healthy = {
+            name.replace("_", "-") for name, part in api.health().items() if part["status"] == "healthy"
+        }
+        process = next((each for each in self.airflow[1:] if each.name not in healthy), self.airflow[0])
+        return f"its {process.name} does not answer; see {process.log}, which ends: {process.tail()}"
 
     def _wait_for_dags(self, api: AirflowApi) -> None:
         wanted = {path.stem for path in (PROJECT_DIR / "dags").glob("*.py")}

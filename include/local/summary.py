@@ -19,7 +19,7 @@ AT_RISK = 10
 MOST_AT_RISK = (
     "select account_id, account_name, tier, churn_probability, "
     "greatest(net_revenue_365d, 0) as net_revenue_365d, currency, days_since_last_order, "
-    "churn_reason_1, churn_reason_2, churn_reason_3, next_action, "
+    "churn_definition, churn_reason_1, churn_reason_2, churn_reason_3, next_action, "
     "(parameters ->> 'active_days')::int as active_days "
     "from published.customer_360 inner join ml.models on churn_model_id = model_id "
     "where run_id = %s and days_since_last_order < (parameters ->> 'active_days')::int "
@@ -231,11 +231,12 @@ def _score_lines(summary: dict[str, Any]) -> list[str]:
     if scores is None or scores["status"] == "absent":
         why = scores["reason"] if scores else "the run was scored by no model"
         return [*shown, f"  absent: {why}", *_other_score_lines(summary)]
-    shown.append(f"  {scores['accounts']:,} accounts scored by {scores['model_id']}")
+    shown.append(f"  {_told(scores)}")
     if summary["at_risk"]:
         days = summary["at_risk"][0]["active_days"]
         shown.append(
-            f"  Of those that bought in the last {days} days, the most at risk (probability × net revenue of 365 days):"
+            f"  Of those that bought in the last {days} days, under contract or not, the most at risk "
+            "(probability × net revenue of 365 days):"
         )
     for account in summary["at_risk"]:
         name = (
@@ -243,10 +244,16 @@ def _score_lines(summary: dict[str, Any]) -> list[str]:
             if account["account_name"]
             else account["account_id"]
         )
+        risk = (
+            "whose contract may lapse"
+            if account["churn_definition"] == "contract lapse"
+            else "who may not order again"
+        )
         at_risk = account["churn_probability"] * account["net_revenue_365d"]
         shown.append(
             f"  {at_risk:>14,.2f} {account['currency']} = {account['churn_probability']:.1%} of "
-            f"{account['net_revenue_365d']:,.2f}  tier {account['tier']}  {name}: {account['next_action']}"
+            f"{account['net_revenue_365d']:,.2f}  tier {account['tier']}  {name}, {risk}: "
+            f"{account['next_action']}"
         )
         shown += [f"            {account[f'churn_reason_{place}']}" for place in (1, 2, 3)]
     return shown + _other_score_lines(summary)
@@ -255,11 +262,11 @@ def _score_lines(summary: dict[str, Any]) -> list[str]:
 def _other_score_lines(summary: dict[str, Any]) -> list[str]:
     shown = []
     for scores in summary["other_scores"]:
-        absent = scores["status"] == "absent"
-        told = (
-            f"absent: {scores['reason']}"
-            if absent
-            else f"{scores['accounts']:,} accounts scored by {scores['model_id']}"
-        )
-        shown += ["", scores["model"].capitalize(), f"  {scores['definition']}: {told}"]
+        shown += ["", scores["model"].capitalize(), f"  {scores['definition']}: {_told(scores)}"]
     return shown
+
+
+def _told(scores: dict[str, Any]) -> str:
+    if scores["status"] == "absent":
+        return f"absent: {scores['reason']}"
+    return f"{scores['accounts']:,} accounts scored by {scores['model_id']}"

@@ -160,14 +160,18 @@ def load_sources(path: Path) -> Sources:
     document = _read_yaml(path, "sources file")
     if not isinstance(document, dict):
         raise StratumError(f"The sources file {path} must be a mapping with the key 'company'.")
+    sync_file = path
     if "sync" in document:
-        document["sync"] = _sync_document(document["sync"], path)
+        sync_file, document["sync"] = _sync_document(document["sync"], path)
     document = _expanded(document, path)
     _anchor(document, path.resolve().parent)
     try:
         return Sources.model_validate(document)
     except ValidationError as error:
-        raise StratumError(f"{path}: {_fault(error.errors()[0])}") from error
+        fault = error.errors()[0]
+        if fault["loc"][:1] == ("sync",):
+            raise StratumError(f"{sync_file}: {_fault(fault, inside=1)}") from error
+        raise StratumError(f"{path}: {_fault(fault)}") from error
 
 
 def _read_yaml(path: Path, what: str) -> Any:
@@ -181,8 +185,8 @@ def _read_yaml(path: Path, what: str) -> Any:
         raise StratumError(f"The {what} {path} is not valid YAML: {_one_line(str(error))}") from error
 
 
-def _sync_document(named: Any, path: Path) -> Any:
-    """Return what the sync.yml holds that a sources.yml names, from the folder of the latter."""
+def _sync_document(named: Any, path: Path) -> tuple[Path, dict[str, Any]]:
+    """Return the sync.yml that a sources.yml names, from the folder of the latter, and what it holds."""
     if not isinstance(named, str):
         raise StratumError(
             f"{path}: sync names the file that says what each target is told, such as sync: sync.yml."
@@ -191,7 +195,7 @@ def _sync_document(named: Any, path: Path) -> Any:
     document = _read_yaml(file, "sync file")
     if not isinstance(document, dict):
         raise StratumError(f"The sync file {file} must be a mapping of targets.")
-    return document
+    return file, document
 
 
 def _expanded(value: Any, path: Path) -> Any:
@@ -220,8 +224,9 @@ def _anchor(document: dict[str, Any], folder: Path) -> None:
             given["file"] = str(folder / Path(given["file"]).expanduser())
 
 
-def _fault(error: ErrorDetails) -> str:
-    place = ".".join(str(part) for part in error["loc"] if part not in (FILE_KIND, DATABASE_KIND))
+def _fault(error: ErrorDetails, inside: int = 0) -> str:
+    """Say what is wrong where; the place leaves out its first parts, `inside` of them, which stand for a whole file."""
+    place = ".".join(str(part) for part in error["loc"][inside:] if part not in (FILE_KIND, DATABASE_KIND))
     if error["type"] == "extra_forbidden":
         return f"the key '{place}' is not known. Is it a typo, or one level too deep or too high?"
     if error["type"] == "missing":

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
+from difflib import get_close_matches
 from typing import Generic, TypeVar
 
 import psycopg
@@ -254,9 +255,11 @@ def _types_of(connection: psycopg.Connection, mapping: SyncMapping) -> dict[str,
     types = {column.name: column.type_code for column in described}
     wanted = set(mapping.columns.values())
     if missing := sorted({*wanted, *([mapping.consent] if mapping.consent else [])} - types.keys()):
+        near = [*dict.fromkeys(name for column in missing for name in get_close_matches(column, types, 2))]
         raise StratumError(
-            f"sync.yml names {', '.join(missing)}, which published.customer_360 does not "
-            f"have. Its columns: {', '.join(types)}."
+            f"sync.yml names {', '.join(missing)}, which published.customer_360 does not have"
+            + (f". Is {' or '.join(near)} meant?" if near else ".")
+            + " Its columns: stratum psql -c '\\d customer_360'"
         )
     if odd := sorted(column for column in wanted if types[column] not in KINDS):
         raise StratumError(

@@ -1,11 +1,14 @@
 """Start and stop the embedded PostgreSQL: a cluster under STRATUM_HOME that listens on loopback only."""
 
+import fcntl
 import importlib.util
 import os
 import pwd
 import shutil
 import socket
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -179,6 +182,19 @@ def start(cluster: Cluster) -> bool:
     server does not answer within 60 seconds.
     """
     cluster.data.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(cluster):
+        return _start(cluster)
+
+
+@contextmanager
+def _alone(cluster: Cluster) -> Iterator[None]:
+    """Start or stop the server as the only one: half started, it would look like another's on its port."""
+    with (cluster.data.parent / "server.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _start(cluster: Cluster) -> bool:
     if not (cluster.data / "PG_VERSION").exists():
         _initialise(cluster)
     if is_running(cluster):
@@ -204,6 +220,13 @@ def start(cluster: Cluster) -> bool:
 
 def stop(cluster: Cluster) -> None:
     """Stop the cluster's server at once, rolling back open transactions; no-op where it is down."""
+    if not cluster.data.parent.exists():
+        return
+    with _alone(cluster):
+        _stop(cluster)
+
+
+def _stop(cluster: Cluster) -> None:
     if not is_running(cluster):
         return
     done = _run(cluster, "pg_ctl", "stop", "-w", f"-t{START_TIMEOUT_S}", "-mfast", f"-D{cluster.data}")

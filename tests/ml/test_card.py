@@ -1,8 +1,10 @@
 """A model card tells every figure the warehouse keeps, points nowhere else, and its plots draw its tables' numbers."""
 
 import re
+from contextlib import nullcontext
 from datetime import date, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -254,3 +256,16 @@ def test_perfect_and_useless_probabilities_have_the_log_loss_error_and_gain_they
     assert log_loss(np.full(100, 0.5), happened, once(100))[0] == pytest.approx(np.log(2))
     assert ece(1)(np.full(100, 0.8), happened, once(100))[0] == pytest.approx(0.3)
     assert gain(0.5)(happened, happened, once(100))[0] == pytest.approx(1)
+
+
+def test_a_model_whose_training_was_cut_off_before_its_card_gets_it_with_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = [SimpleNamespace(model_id=name) for name in ("churn_a", "churn_b")]
+    monkeypatch.setattr(card, "connect", lambda role: nullcontext())
+    monkeypatch.setattr(card.registry, "all_models", lambda connection: known)
+    monkeypatch.setattr(card, "write_card", lambda model_id, page: page.write_text(model_id) and page)
+    (tmp_path / "churn_a.html").write_text("as it was")
+    assert card.write_missing_cards(tmp_path) == [tmp_path / "churn_b.html"]
+    assert (tmp_path / "churn_a.html").read_text() == "as it was"
+    assert card.write_missing_cards(tmp_path) == []

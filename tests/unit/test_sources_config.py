@@ -152,9 +152,9 @@ def test_what_is_wrong_is_said_in_one_line_that_names_the_file(tmp_path: Path, t
 WRONG_SYNC = {
     "a system that is not known": (
         "crm: {system: fax, fields: {a: tier}}",
-        "sync.crm.system: Input should be 'hubspot', 'salesforce', 'bottlecrm' or 'webhook', but it is 'fax'",
+        "crm.system: Input should be 'hubspot', 'salesforce', 'bottlecrm' or 'webhook', but it is 'fax'",
     ),
-    "no system": ("crm: {fields: {a: tier}}", "'sync.crm.system' is missing"),
+    "no system": ("crm: {fields: {a: tier}}", "'crm.system' is missing"),
     "a sync to another system than is pulled": (
         "crm: {system: salesforce, fields: {a: tier}}",
         "the system of crm is salesforce and crm.system hubspot",
@@ -165,11 +165,11 @@ WRONG_SYNC = {
     ),
     "a rule that is not known": (
         "crm: {system: hubspot, fields: {a: {column: tier, nulls: keep}}}",
-        "'sync.crm.fields.a.nulls' is not known",
+        "'crm.fields.a.nulls' is not known",
     ),
     "a share above one": (
         "crm: {system: hubspot, fields: {a: tier}, brakes: {max_tier_changes: 20}}",
-        "sync.crm.brakes.max_tier_changes: Input should be less than or equal to 1, but it is 20",
+        "crm.brakes.max_tier_changes: Input should be less than or equal to 1, but it is 20",
     ),
     "records that are to be made": (
         "crm: {system: hubspot, fields: {a: tier}, create: true}",
@@ -196,6 +196,7 @@ def test_what_is_wrong_in_a_sync_file_is_said_in_one_line(tmp_path: Path, text: 
     (tmp_path / "sync.yml").write_text(text)
     with pytest.raises(StratumError) as fault:
         load(tmp_path, "company: {name: x}\ncrm: {system: hubspot}\nsync: sync.yml")
+    assert str(fault.value).removeprefix("The sync file ").startswith(str(tmp_path / "sync.yml"))
     assert said in str(fault.value)
     assert "\n" not in str(fault.value)
 
