@@ -20,7 +20,7 @@ from psycopg.types.json import Jsonb
 
 from include.errors import StratumError
 from include.sources.config import Sources
-from include.sync.creation import found_by_key, with_records
+from include.sync.creation import can_find, found_by_key, with_records
 from include.sync.ledger import Ledger
 from include.sync.mapping import FieldRule, SyncMapping
 from include.sync.plan import Change, make_plan
@@ -295,7 +295,8 @@ def _rebuild(books: psycopg.Connection, mapping: SyncMapping, target: Target) ->
     # Without a ledger the plan is all there is to tell, in the very words a sync would use.
     plan = make_plan(books, mapping, *published)
     calls, known, equal, gone = target.calls, 0, 0, 0
-    changes = (change for change in plan.changes if change.record_id)
+    finds = plan.creations > 0 and can_find(target, mapping)
+    changes = (change for change in plan.changes if finds or not change.by_key)
     with books.transaction():  # whole, or not there
         while asked := list(islice(changes, READ_AT_ONCE)):
             found = found_by_key(target, asked)

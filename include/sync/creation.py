@@ -7,6 +7,7 @@ from include.sync.asking import asking
 from include.sync.ledger import Ledger
 from include.sync.mapping import SyncMapping
 from include.sync.plan import Change, Plan, make_plan
+from include.sync.setup import lacking_fields
 from include.sync.target import Target
 
 ASKED_AT_ONCE = 5_000
@@ -31,6 +32,15 @@ def adopt_found(ledger: Ledger, mapping: SyncMapping, target: Target, plan: Plan
     for account_id, record_id in taken.items():
         plan.hold_creation(account_id, "key_is_taken", f"record {record_id} is another account's")
     return plan
+
+
+def can_find(target: Target, mapping: SyncMapping) -> bool:
+    """Tell whether the target can be asked by the key of `mapping`: no record bears one that is yet to be set up.
+
+    Raises StratumError or TransientError where it does not tell.
+    """
+    key = mapping.external_key
+    return key is not None and not lacking_fields(target, {key: "string"})
 
 
 def found_by_key(target: Target, changes: list[Change]) -> dict[str, str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import date
 
 from include.sources.config import Sources
-from include.sync.creation import found_by_key, with_records
+from include.sync.creation import can_find, found_by_key, with_records
 from include.sync.mapping import SyncMapping
 from include.sync.overwrite import Shown, apply_overwrite_rules, present_values
 from include.sync.plan import Change, Plan, make_plan
@@ -114,9 +114,10 @@ def _dry_run(plan: Plan, mapping: SyncMapping, target: Target | None, limit: int
         cannot_know=_cannot_know(mapping, target, plan.creations),
     )
     counts: Counter[tuple[str, str]] = Counter()
+    finds = asked is not None and plan.creations > 0 and can_find(asked, mapping)
     for some in plan.changes.chunks():
         changes = [change for _, change in some]
-        if asked and (found := found_by_key(asked, changes)):
+        if asked and finds and (found := found_by_key(asked, changes)):
             # A sync would find them too, and tell them as any other record.
             changes = with_records(changes, found, mapping)
             done.creations -= len(found)

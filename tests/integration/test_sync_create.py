@@ -1,6 +1,7 @@
 """Records that a sync makes, by key: never a second one, whatever breaks; counted in the target's own record."""
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -290,6 +291,30 @@ def test_a_pull_that_names_another_record_is_told_for_that_row_and_nothing_is_wr
     stage.publish(3, crm_record_id={n: stage.record_of(n) for n in range(3)}, tier="S")
     assert (stage.sync().sent, stage.total()) == (1, total)
     stage.assert_one_record_each(3, "S")
+
+
+def test_a_disagreement_ends_when_the_record_we_made_is_gone(stage_of: Callable[[str], CreateStage]) -> None:
+    stage = stage_of("hubspot")
+    other = stage.other_record()
+    stage.publish(1)
+    stage.sync()
+    made = stage.record_of(0)
+    stage.publish(1, crm_record_id=other)
+    assert stage.sync().reasons == {"record_disagrees": 1}
+    # As the runbook says: merged into the one that the pull names, and read back.
+    stage.place.running.sandbox.store.merge(other, made, datetime(2026, 7, 1, tzinfo=UTC))
+    found = reconcile(stage.sources, "crm", everything=True)
+    assert found.gone == 1
+    assert (stage.sync().sent, stage.shown(other)) == (1, "A")
+    assert stage.record_of(0) == other
+
+
+def test_a_dry_run_before_the_key_is_made_finds_nothing(stage_of: Callable[[str], CreateStage]) -> None:
+    stage = stage_of("hubspot")
+    stage.mapping["external_key"] = "stratum_not_made_yet"
+    stage.publish(2)
+    known = stage.plan(read=True)
+    assert (known.changes, known.creations) == (2, 2)
 
 
 @MAKES
