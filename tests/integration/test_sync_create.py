@@ -18,9 +18,11 @@ from include.sync.holds import decide
 from include.sync.ledger import Ledger
 from include.sync.reconcile import reconcile
 from include.sync.run import replay_dead_letters, set_up_target
+from include.sync.target import Answer
 from include.sync.targets import webhook
 from include.sync.targets.hubspot import HubSpotTarget
 from include.sync.targets.salesforce import SalesforceTarget
+from include.sync.targets.salesforce_bulk import BulkJobs
 from include.warehouse import embedded
 from tests.conftest import Warehouse, fresh_warehouse
 from tests.integration.create_stage import CREATED_BY, CreateStage, crash_in, prepare
@@ -200,6 +202,35 @@ def test_a_crash_before_or_after_the_write_makes_no_second_record(
     assert result.sent == 5 - landed
     assert stage.total() == before + 5
     stage.assert_one_record_each(5)
+
+
+@PROVES
+def test_a_write_that_lands_after_it_was_asked_for_makes_no_second_record(
+    stage_of: Callable[[str], CreateStage], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Each read by key comes too early to see what was written, so every row is sent a second time."""
+    stage = stage_of(kind)
+    stage.publish(5)
+    before = stage.total()
+    for target in (HubSpotTarget, SalesforceTarget):
+        monkeypatch.setattr(target, "find", lambda self, keys: {})
+    # A job tells of its rows; but for seven days only.
+    monkeypatch.setattr(BulkJobs, "settle", lambda self, rows, job_id: (Answer(), rows))
+    stage.place.faults(**FAULTS["connection cut after the write"][kind])
+    first = stage.sync()
+    with crash_in(monkeypatch, Ledger, "confirm"):
+        stage.forget()
+        stage.sync()
+    second = stage.sync()
+    assert second.failed == 0
+    assert (first.sent, first.failed) == (5, 0)
+    assert stage.total() == before + 5
+    stage.assert_one_record_each(5)
+    assert all(len(stage.place.written(record)) > 1 for record in _ids(stage))
+
+
+def _ids(stage: CreateStage) -> list[str]:
+    return [record_id for ((record_id, _),) in stage.records().values()]
 
 
 @PROVES
