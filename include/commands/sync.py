@@ -27,6 +27,7 @@ KIND_WORDS = {
     "changed": "changed",
     "cleared": "cleared",
     "same": "there already",
+    "create": "in a new record",
 }
 Target = Annotated[
     str | None, typer.Argument(help="A target of sync.yml; may be left out where it is the only one.")
@@ -70,7 +71,8 @@ def dry_run_lines(done: "DryRun") -> list[str]:
         told = ", ".join(_field_words(each) for each in record.fields)
         note = "  account gone or without consent" if record.is_removal else ""
         note += "" if record.is_there else "  the CRM has no such record"
-        lines.append(f"{record.account_id}  record {record.record_id}{note}  {told}")
+        place = "new record" if record.is_creation else f"record {record.record_id}"
+        lines.append(f"{record.account_id}  {place}{note}  {told}")
     if done.changes > len(done.records):
         lines.append(f"... and {done.changes - len(done.records):,} more records")
     for name, kinds in done.kinds.items():
@@ -80,6 +82,8 @@ def dry_run_lines(done: "DryRun") -> list[str]:
         f"{done.queried:,} queried = {done.changes:,} to send + {done.unchanged:,} unchanged + "
         f"{sum(done.held.values()):,} held" + (f" ({held})" if held else "")
     )
+    if done.creations:
+        lines.append(f"{done.creations:,} of them make a record: the CRM has none of the account.")
     if done.removals:
         lines.append(
             f"{done.removals:,} of them clear what was told of accounts that are gone or without consent."
@@ -97,6 +101,8 @@ def dry_run_lines(done: "DryRun") -> list[str]:
 
 
 def _field_words(change: "FieldChange") -> str:
+    if change.kind == "create":
+        return f"{change.name}: {change.new}"
     known = change.old or "(empty)"
     old = "(cannot know)" if change.known == "no" else known
     new = "(empty)" if change.new is None else change.new
@@ -119,9 +125,8 @@ def sync_setup(target: Target = None, sources: SourcesFile = None) -> None:
         say(f"made        {field}")
     for field, how in done.by_hand.items():
         say(f"not made    {field}: {how}")
-    say(
-        f"{name}: {len(done.made)} of {len(parsed.sync[name].fields)} fields made, {len(done.by_hand)} to be made by hand"
-    )
+    told = parsed.sync[name].columns | parsed.sync[name].columns_at_creation
+    say(f"{name}: {len(done.made)} of {len(told)} fields made, {len(done.by_hand)} to be made by hand")
     if done.by_hand:
         raise StratumError(
             "Make these fields in the CRM, or take them out of sync.yml, then run setup again."

@@ -22,6 +22,7 @@ from include.sandbox.objects import (
     BATCH_LIMIT,
     GONE,
     archive,
+    check_unique,
     cut_off,
     inputs_of,
     kind_of,
@@ -79,6 +80,7 @@ class Sandbox:
                 Route("/sandbox/calls", self._guarded(show_calls, counted=False)),
                 Route("/sandbox/writes", self._guarded(show_writes, counted=False)),
                 Route(f"{objects}/batch/update", self._guarded(update_batch), methods=["POST"]),
+                Route(f"{objects}/batch/upsert", self._guarded(upsert_batch), methods=["POST"]),
                 Route(records, self._guarded(list_records)),
                 Route(f"{records}/search", self._guarded(search, reads=True), methods=["POST"]),
                 Route(f"{records}/batch/read", self._guarded(read_batch, reads=True), methods=["POST"]),
@@ -187,19 +189,9 @@ def show_writes(sandbox: Sandbox, request: Request, body: Any) -> Response:
 def update_batch(sandbox: Sandbox, request: Request, body: Any) -> Response:
     """Update companies by record id: 200, 207 with the refused rows, or 400 for the whole batch."""
     started = datetime.now(UTC)
-    sandbox.calls.writes += 1
-    faults = sandbox.faults
     inputs = inputs_of(body, BATCH_LIMIT)
-    if faults.take("server_error"):
-        raise Failure(faults.server_error_status, "UNKNOWN", "Bad gateway")
-    if any(each["id"] in faults.reject_batch_ids for each in inputs):
-        reason = "One or more rows of the batch are not valid"
-        raise Failure(faults.reject_batch_status, "VALIDATION_ERROR", reason)
-    if faults.take("drop_before"):
-        return cut_off()
-    _check_names(sandbox.store, inputs)
-    if faults.take("empty_complete"):
-        return batch([], [], started)
+    if (spoiled := _struck_before(sandbox, inputs, started)) is not None:
+        return spoiled
     changes: list[tuple[str, dict[str, str]]] = []
     errors: list[dict[str, Any]] = []
     for each in inputs:
@@ -210,7 +202,56 @@ def update_batch(sandbox: Sandbox, request: Request, body: Any) -> Response:
     sandbox.store.update(changes, started)
     traces = {each["id"]: each.get("objectWriteTraceId") for each in inputs}
     sandbox.store.log_writes([(each, traces[each], values) for each, values in changes], started)
-    return _struck(faults, batch(_results(sandbox.store, traces, changes), errors, started))
+    return _struck(sandbox.faults, batch(_results(sandbox.store, traces, changes), errors, started))
+
+
+def upsert_batch(sandbox: Sandbox, request: Request, body: Any) -> Response:
+    """Update companies by a property of unique values, or make them: 200, 207 with the refused rows, or 400 for all.
+
+    https://developers.hubspot.com/docs/api-reference/crm-companies-v3/batch/upsert. A new company needs a name or a domain.
+    """
+    started = datetime.now(UTC)
+    store = sandbox.store
+    inputs = inputs_of(body, BATCH_LIMIT)
+    for each in inputs:
+        check_unique(store.properties(), each.get("idProperty"))
+    if (spoiled := _struck_before(sandbox, inputs, started)) is not None:
+        return spoiled
+    results: list[dict[str, Any]] = []
+    errors: list[dict[str, Any]] = []
+    for each in inputs:
+        key, trace = each["idProperty"], each.get("objectWriteTraceId")
+        values = {key: each["id"]} | {k: str(v) for k, v in (each.get("properties") or {}).items()}
+        found = store.holders(key, each["id"])
+        context = {"objectWriteTraceId": [trace]} if trace else {"ids": [each["id"]]}
+        error = _refusal(sandbox, each["id"], found[0] if found else None, values, context)
+        if error is None and not (found or values.get("name") or values.get("domain")):
+            error = row_error("VALIDATION_ERROR", "A company needs a name or a domain", context)
+        if error:
+            errors.append(error)
+            continue
+        if found:
+            store.update([(found[0], values)], started)
+        record_id = found[0] if found else store.create(values, started)
+        store.log_writes([(record_id, trace, values)], started)
+        shown = record(store.find(record_id), list(values)) | {"new": not found}  # type: ignore[arg-type]
+        results.append(shown | ({"objectWriteTraceId": trace} if trace else {}))
+    return _struck(sandbox.faults, batch(results, errors, started))
+
+
+def _struck_before(sandbox: Sandbox, inputs: list[dict[str, Any]], started: datetime) -> Response | None:
+    """Return what the client gets of a batch that is not carried out, None where it is; refuse one that may not be."""
+    faults = sandbox.faults
+    sandbox.calls.writes += 1
+    if faults.take("server_error"):
+        raise Failure(faults.server_error_status, "UNKNOWN", "Bad gateway")
+    if any(each["id"] in faults.reject_batch_ids for each in inputs):
+        reason = "One or more rows of the batch are not valid"
+        raise Failure(faults.reject_batch_status, "VALIDATION_ERROR", reason)
+    if faults.take("drop_before"):
+        return cut_off()
+    _check_names(sandbox.store, inputs)
+    return batch([], [], started) if faults.take("empty_complete") else None
 
 
 def _struck(faults: Faults, answer: Response) -> Response:
@@ -255,10 +296,22 @@ def _row_error(sandbox: Sandbox, each: dict[str, Any]) -> dict[str, Any] | None:
     context = {"objectWriteTraceId": [trace]} if trace else {"ids": [each["id"]]}
     if sandbox.store.find(each["id"]) is None:
         return row_error("OBJECT_NOT_FOUND", GONE, {**context, "ids": [each["id"]]})
-    if each["id"] in sandbox.faults.refuse_ids:
+    return _refusal(sandbox, each["id"], each["id"], each.get("properties") or {}, context)
+
+
+def _refusal(
+    sandbox: Sandbox, named: str, record_id: str | None, values: dict[str, Any], context: dict[str, list[str]]
+) -> dict[str, Any] | None:
+    """Return why values are refused, else None; `record_id` is that of a record which is there."""
+    if named in sandbox.faults.refuse_ids:
         return row_error("VALIDATION_ERROR", "The record is locked by a workflow", context)
     known = sandbox.store.properties()
-    for name, value in (each.get("properties") or {}).items():
+    for name, value in values.items():
+        is_unique = known[name].get("hasUniqueValue") and value
+        others = sandbox.store.holders(name, str(value)) if is_unique else []
+        if set(others) - {record_id}:
+            message = f"Cannot set PropertyValueCoordinates: {others[0]} already has that value of {name}."
+            return row_error("CONFLICTING_UNIQUE_VALUE", message, context)
         if known[name]["type"] == "number" and not _is_number(str(value)):
             message = invalid_property(name, "INVALID_INTEGER", f"{value} was not a valid number.")
             return row_error("VALIDATION_ERROR", message, context)

@@ -141,19 +141,23 @@ def inputs_of(body: Any, most: int) -> list[dict[str, Any]]:
 
 
 def read_batch(sandbox: "Sandbox", request: Request, body: Any) -> Response:
-    """Answer records by id, with their history on request; the unknown and the archived ones share one error entry.
+    """Answer records by id or by a unique property, with their history on request; those not there share an error.
 
     https://developers.hubspot.com/docs/api-reference/crm-objects-v3/guide: a batch holds 100 ids, with histories 50.
     """
     started = datetime.now(UTC)
     kind = kind_of(sandbox, request)
     given = body if isinstance(body, dict) else {}
+    key = given.get("idProperty")
+    if key is not None:
+        check_unique(sandbox.store.properties() if kind == COMPANIES else {}, key)
     historic = list(given.get("propertiesWithHistory") or [])
     wanted = [*(given.get("properties") or []), *historic]
     rows: dict[int, Any] = {}
     missing: list[str] = []
     for each in inputs_of(body, HISTORY_PAGE_LIMIT if historic else BATCH_LIMIT):
-        row = sandbox.store.find(each["id"], kind, _is_archived(request))
+        named = sandbox.store.holders(key, each["id"], kind) if key is not None else [each["id"]]
+        row = sandbox.store.find(named[0], kind, _is_archived(request)) if named else None
         if row is None:
             missing.append(each["id"])
         else:
@@ -162,6 +166,12 @@ def read_batch(sandbox: "Sandbox", request: Request, body: Any) -> Response:
     found = [record(row, wanted, histories.get(number)) for number, row in rows.items()]
     errors = [row_error("OBJECT_NOT_FOUND", GONE, {"ids": missing})] if missing else []
     return batch(found, errors, started)
+
+
+def check_unique(properties: dict[str, dict[str, Any]], name: Any) -> None:
+    """Refuse a batch that names records by a property that is not of unique values."""
+    if not (properties.get(str(name)) or {}).get("hasUniqueValue"):
+        raise Failure(400, "VALIDATION_ERROR", f"idProperty {name} is not a property of unique values")
 
 
 def read_links(sandbox: "Sandbox", request: Request, body: Any) -> Response:

@@ -284,8 +284,30 @@ class Store:
                 )
                 self._written[row["id"]] = time.monotonic()
 
+    def holders(self, name: str, value: str, kind: str = COMPANIES) -> list[str]:
+        """Return the ids of the records, archived ones aside, whose property has a value, whatever its case."""
+        rows = self.db.execute(
+            "select id from records where kind = ? and archived_at is null "
+            "and lower(json_extract(properties, ?)) = ? order by id",
+            [kind, f'$."{name}"', value.lower()],
+        )
+        return [str(row["id"]) for row in rows]
+
+    def create(self, values: dict[str, str], now: datetime, kind: str = COMPANIES) -> str:
+        """Make a record and return its id."""
+        with self.db:
+            record_id = str(self._next_id(kind))
+            fixed = {"createdate": stamp(now), "hs_lastmodifieddate": stamp(now), "hs_object_id": record_id}
+            self.db.execute(
+                "insert into records (id, kind, created_at, updated_at, properties) values (?, ?, ?, ?, ?)",
+                [record_id, kind, stamp(now), stamp(now), json.dumps(values | fixed)],
+            )
+            self._remember(record_id, values, stamp(now))
+            self._written[int(record_id)] = time.monotonic()
+            return record_id
+
     def log_writes(self, rows: list[tuple[str, str | None, dict[str, str]]], now: datetime) -> None:
-        """Write down rows that a batch update applied: record id as it was sent, objectWriteTraceId, values."""
+        """Write down rows that a batch applied: record id as it was sent or made, objectWriteTraceId, values."""
         with self.db:
             self.db.executemany(
                 "insert into writes (at, record_id, trace, written) values (?, ?, ?, ?)",

@@ -42,6 +42,7 @@ FILE_KIND, DATABASE_KIND = "<file>", "<database>"
 CRM_FIELD = r"^[A-Za-z][A-Za-z0-9_]*$"
 ACCOUNT_NUMBER_FIELDS = {"salesforce": "AccountNumber", "bottlecrm": "account_number"}
 """Where the account number is unless the sources say otherwise; HubSpot's is a property of a fixed name."""
+HUBSPOT_ACCOUNT_NUMBER = "account_number"
 
 
 Records: Any = records_model(Section, RecordFile, Columns)
@@ -144,6 +145,14 @@ class Sources(Section):
                     f"the system of {name} is {mapping.system} and crm.system {crm.system}: the record ids that are "
                     "told come from the CRM that is pulled. Leave it out, or pull the same system"
                 )
+            if crm and mapping.create and mapping.system == crm.system:
+                number = crm.account_number_field or HUBSPOT_ACCOUNT_NUMBER
+                told = mapping.columns | mapping.columns_at_creation
+                if told.get(number) != "account_id":
+                    raise ValueError(
+                        f"{name} makes records without {number}, by which the next pull knows whose they are: add "
+                        f"{number}: account_id to its create_fields, or make it the external_key"
+                    )
         targets = [mapping.target for mapping in sync.values()]
         if doubled := next((target for target in targets if targets.count(target) > 1), None):
             raise ValueError(f"two targets are {doubled}: their books would be one. Give each a connection")

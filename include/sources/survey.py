@@ -263,14 +263,13 @@ def _target(mapping: SyncMapping) -> Callable[[str, str, str], Seen]:
     def look(source: str, entity: str, place: str) -> Seen:
         # The columns' types stand in the warehouse; whether a field is there can be told without them.
         with open_target(mapping, None) as target:
-            lacking = lacking_fields(target, dict.fromkeys(mapping.fields, "string"))
+            told = mapping.columns | mapping.columns_at_creation
+            lacking = lacking_fields(target, dict.fromkeys(told, "string"))
         if lacking and not mapping.make_fields:
             raise StratumError(
                 f"{target.name} has no field {', '.join(lacking)}: run `stratum sync setup`, or take it out of sync.yml."
             )
-        note = (
-            f"{len(lacking)} of {len(mapping.fields)} fields are made by the next sync" if lacking else None
-        )
+        note = f"{len(lacking)} of {len(told)} fields are made by the next sync" if lacking else None
         return Seen(source, entity, place, note=note)
 
     return look

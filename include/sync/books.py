@@ -20,6 +20,7 @@ from psycopg.types.json import Jsonb
 
 from include.errors import StratumError
 from include.sources.config import Sources
+from include.sync.creation import can_find, found_by_key, with_records
 from include.sync.ledger import Ledger
 from include.sync.mapping import FieldRule, SyncMapping
 from include.sync.plan import Change, make_plan
@@ -32,11 +33,13 @@ from include.warehouse.connect import connect
 FORMAT = "stratum sync books"
 VERSION = 1
 READ_AT_ONCE = 5_000
+SINCE_LATER = {"awaits_pull": False}
+"""What a backup of an earlier Stratum does not have."""
 DAMAGES = (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError)
 """What reading a file raises that is not a whole backup."""
 # Table → the columns a backup keeps; docs/contracts/sync.md has the format.
 TABLES = {
-    "ledger": ("record_id", "account_id", "confirmed", "confirmed_at", "proof", "gone_at"),
+    "ledger": ("record_id", "account_id", "confirmed", "confirmed_at", "proof", "gone_at", "awaits_pull"),
     "failures": (
         "record_id",
         "account_id",
@@ -54,7 +57,7 @@ OF_THE_LEDGER = """
     select record_id, account_id, confirmed - array(
         select jsonb_object_keys(payload) from sync.attempts
         where attempts.target = ledger.target and attempts.record_id = ledger.record_id and status = 'open'
-    ) as confirmed, confirmed_at, proof, gone_at
+    ) as confirmed, confirmed_at, proof, gone_at, awaits_pull
     from sync.ledger where target = %s order by record_id
 """
 NEWEST = """
@@ -198,7 +201,8 @@ def _restore(books: psycopg.Connection, target: str, path: Path, lines: gzip.Gzi
             digest.update(text)
             counts[line["table"]] += 1
             dead += line.get("dead_at") is not None
-            rows[line["table"]].append([target, *(_value(line[name]) for name in TABLES[line["table"]])])
+            columns = TABLES[line["table"]]
+            rows[line["table"]].append([target, *(_value((SINCE_LATER | line)[name]) for name in columns)])
         _insert(books, rows)
         if "end" in line:
             break
@@ -291,28 +295,39 @@ def _rebuild(books: psycopg.Connection, mapping: SyncMapping, target: Target) ->
     # Without a ledger the plan is all there is to tell, in the very words a sync would use.
     plan = make_plan(books, mapping, *published)
     calls, known, equal, gone = target.calls, 0, 0, 0
-    changes = (change for change in plan.changes if change.record_id)
+    finds = plan.creations > 0 and can_find(target, mapping)
+    changes = (change for change in plan.changes if finds or not change.by_key)
     with books.transaction():  # whole, or not there
-        while page := list(islice(changes, READ_AT_ONCE)):
+        while asked := list(islice(changes, READ_AT_ONCE)):
+            found = found_by_key(target, asked)
+            page = [each for each in asked if not each.by_key or each.account_id in found]
+            page = with_records(page, found, mapping)
             shown = read_back(target, [change.record_id for change in page], list(mapping.fields))
-            found = [(change, shown[change.record_id]) for change in page if change.record_id in shown]
-            rows = [(change, _known(mapping.fields, change.values, now, target)) for change, now in found]
+            there = [(change, shown[change.record_id]) for change in page if change.record_id in shown]
+            rows = [(change, _known(mapping.fields, change.values, now, target)) for change, now in there]
             known += len(page)
-            gone += len(page) - len(found)
+            gone += len(page) - len(there)
             equal += sum(confirmed == change.values for change, confirmed in rows)
-            _remember(books, mapping.target, rows)
+            _remember(books, mapping.target, rows, found)
         assert_not_all_gone(target, known, gone)
     return Rebuilt(mapping.target, known, equal, known - equal - gone, gone, target.calls - calls)
 
 
 def _remember(
-    books: psycopg.Connection, target: str, rows: list[tuple[Change, dict[str, str | None]]]
+    books: psycopg.Connection,
+    target: str,
+    rows: list[tuple[Change, dict[str, str | None]]],
+    by_key: dict[str, str],
 ) -> None:
+    """Write rows; `by_key` are the accounts whose record is known by their key alone."""
     with books.cursor() as cursor:
         cursor.executemany(
-            "insert into sync.ledger (target, record_id, account_id, confirmed, sync_id, proof) "
-            "values (%s, %s, %s, %s, null, 'read_back')",
-            [(target, change.record_id, change.account_id, Jsonb(confirmed)) for change, confirmed in rows],
+            "insert into sync.ledger (target, record_id, account_id, confirmed, sync_id, proof, awaits_pull) "
+            "values (%s, %s, %s, %s, null, 'read_back', %s) on conflict (target, record_id) do nothing",
+            [
+                (target, change.record_id, change.account_id, Jsonb(confirmed), change.account_id in by_key)
+                for change, confirmed in rows
+            ],
         )
 
 

@@ -24,6 +24,8 @@ class Counts:
     to_send: int
     is_first: bool
     """Nothing was ever confirmed by the target."""
+    to_create: int = 0
+    """Of those to send, records that would be made."""
     tiers_told: int = 0
     tiers_changed: int = 0
     scores_told: int = 0
@@ -42,7 +44,13 @@ class Reason:
 
 def reasons_to_hold(brakes: Brakes, counts: Counts) -> list[Reason]:
     """Return why a sync must not go on without a person; empty where it may. A share equal to its limit passes."""
-    found = [_source(brakes, counts), _first(brakes, counts), _tiers(brakes, counts), _scores(brakes, counts)]
+    found = [
+        _source(brakes, counts),
+        _first(brakes, counts),
+        _tiers(brakes, counts),
+        _scores(brakes, counts),
+        _creations(brakes, counts),
+    ]
     return [reason for reason in found if reason]
 
 
@@ -109,6 +117,18 @@ def _scores(brakes: Brakes, counts: Counts) -> Reason | None:
     )
 
 
+def _creations(brakes: Brakes, counts: Counts) -> Reason | None:
+    if brakes.max_creations is None or counts.to_create <= brakes.max_creations:
+        return None
+    return Reason(
+        "creations",
+        counts.to_create,
+        brakes.max_creations,
+        f"{counts.to_create:,} records would be created, the limit is {brakes.max_creations:,} (max_creations): see which "
+        "with `stratum sync plan`, then approve or reject",
+    )
+
+
 def count(connection: psycopg.Connection, mapping: SyncMapping, plan: Plan) -> Counts:
     """Return what the brakes look at, of the published set against what the target confirmed.
 
@@ -139,7 +159,7 @@ def count(connection: psycopg.Connection, mapping: SyncMapping, plan: Plan) -> C
         {"target": mapping.target, "step": Decimal(str(mapping.brakes.score_step)), "number": NUMBER},
     ).fetchone()
     before, is_first, *numbers = row  # type: ignore[misc]  # an aggregate has one row
-    return Counts(plan.published, before, len(plan.changes), is_first, *numbers)
+    return Counts(plan.published, before, len(plan.changes), is_first, plan.creations, *numbers)
 
 
 def _field(mapping: SyncMapping, which: str) -> str | None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import date
 
 from include.sources.config import Sources
+from include.sync.creation import can_find, found_by_key, with_records
 from include.sync.mapping import SyncMapping
 from include.sync.overwrite import Shown, apply_overwrite_rules, present_values
 from include.sync.plan import Change, Plan, make_plan
@@ -19,7 +20,8 @@ class FieldChange:
     """One field of one record: `old` is what the CRM holds (`known` is 'read') or what it last confirmed ('confirmed').
 
     With `known` 'no' nobody can say what is there: the field was never told, and the CRM was not read.
-    `kind` is first (never told), changed, cleared, or same (the CRM already holds the new value).
+    `kind` is first (never told), changed, cleared, same (the CRM already holds the new value), or create (the record is
+    to be made: there is no old value).
     """
 
     name: str
@@ -33,13 +35,17 @@ class FieldChange:
 
 @dataclass(frozen=True)
 class RecordChange:
-    """One record of the dry run; `is_there` is false where the CRM was read and has no such record."""
+    """One record of the dry run; `is_there` is false where the CRM was read and has no such record.
+
+    One that is to be made has no record_id: `new:` and the account's id stand for it.
+    """
 
     account_id: str
     record_id: str
     is_removal: bool
     fields: list[FieldChange]
     is_there: bool = True
+    is_creation: bool = False
 
 
 @dataclass
@@ -56,6 +62,8 @@ class DryRun:
     """Reason → rows."""
     removals: int
     """Of the changes, those that clear what was told of accounts that are gone or withdrew their consent."""
+    creations: int
+    """Of the changes, records that would be made."""
     unresolved: int
     """Records with an attempt that has no answer yet: a sync reads them back first, and plans then."""
     was_read: bool
@@ -100,14 +108,21 @@ def _dry_run(plan: Plan, mapping: SyncMapping, target: Target | None, limit: int
         unchanged=plan.unchanged,
         held=dict(plan.held_reasons),
         removals=plan.removals,
+        creations=plan.creations,
         unresolved=plan.unresolved,
         was_read=asked is not None,
-        cannot_know=_cannot_know(mapping, target),
+        cannot_know=_cannot_know(mapping, target, plan.creations),
     )
     counts: Counter[tuple[str, str]] = Counter()
+    finds = asked is not None and plan.creations > 0 and can_find(asked, mapping)
     for some in plan.changes.chunks():
-        shown = present_values(asked, [change for _, change in some]) if asked else {}
-        for _, change in some:
+        changes = [change for _, change in some]
+        if asked and finds and (found := found_by_key(asked, changes)):
+            # A sync would find them too, and tell them as any other record.
+            changes = with_records(changes, found, mapping)
+            done.creations -= len(found)
+        shown = present_values(asked, [each for each in changes if not each.by_key]) if asked else {}
+        for change in changes:
             record = _record(asked, change, shown.get(change.record_id))
             counts.update((each.name, each.kind) for each in record.fields)
             done.drifted += sum(each.has_drifted for each in record.fields)
@@ -119,13 +134,15 @@ def _dry_run(plan: Plan, mapping: SyncMapping, target: Target | None, limit: int
     return done
 
 
-def _cannot_know(mapping: SyncMapping, target: Target | None) -> list[str]:
+def _cannot_know(mapping: SyncMapping, target: Target | None, creations: int) -> list[str]:
     if target is not None and target.can_read:
         return []
     guarded = [name for name, rule in mapping.fields.items() if rule.overwrite != "always"]
     unknown = [
         "what the CRM holds now: fields never told have no old value, and an edit made there is not seen"
     ]
+    if creations and target is None and mapping.system != "webhook":
+        unknown.append("whether the CRM has a record that bears the key of an account to be created")
     if guarded:
         unknown.append(f"whether {', '.join(guarded)} may be overwritten: that depends on what the CRM holds")
     if mapping.removal == "clear" and (target is None or target.can_read):
@@ -134,6 +151,9 @@ def _cannot_know(mapping: SyncMapping, target: Target | None) -> list[str]:
 
 
 def _record(target: Target | None, change: Change, shown: Shown | None) -> RecordChange:
+    if change.by_key:
+        made = [FieldChange(name, None, new, "no", "create") for name, new in change.values.items()]
+        return RecordChange(change.account_id, change.record_id, False, made, is_creation=True)
     fields = [_field(target, name, new, change, shown) for name, new in change.values.items()]
     is_there = target is None or shown is not None
     return RecordChange(change.account_id, change.record_id, change.is_removal, fields, is_there)

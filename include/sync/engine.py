@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby, islice
+from operator import attrgetter
 from typing import TypeVar
 
 from include.errors import TransientError
@@ -57,7 +58,7 @@ class Engine:
     def send(self, changes: Rows[Change] | list[Change]) -> None:
         """Send all changes in batches, holding one in memory; afterwards each is confirmed, failed or held in the books."""
         size = self.target.batch_size(len(changes))
-        for some in _batches(changes, size):
+        for some in _batches_of_a_kind(changes, size):
             if self.stopped:
                 self.ledger.fail(some, "not_sent", self.stopped)
             elif switched_off := self.ledger.switched_off():
@@ -92,7 +93,11 @@ class Engine:
 
     def _book(self, answer: Answer, by_key: dict[str, Attempt], is_own: bool) -> None:
         """Write what the CRM confirmed and what it refused."""
-        self.ledger.confirm([by_key[row.key] for row in answer.confirmed], answer.proof, is_own)
+        if answer.records:
+            _refuse_doubled_records(answer)
+        self.ledger.confirm(
+            [by_key[row.key] for row in answer.confirmed], answer.proof, is_own, answer.records
+        )
         self._confirmed += len(answer.confirmed)
         self.ledger.refuse(
             [(by_key[row.key], "refused", reason) for row, reason in answer.refused], self.max_tries, is_own
@@ -148,15 +153,40 @@ class Engine:
         return [attempt.change for attempt in lost]
 
 
+def _refuse_doubled_records(answer: Answer) -> None:
+    """Refuse rows that the CRM says are of the record of another row: keys that it takes for one."""
+    owners: dict[str, Row] = {}
+    for row in answer.confirmed:
+        if record_id := answer.records.get(row.key):
+            owner = owners.setdefault(record_id, row)
+            if owner is not row:
+                answer.refused.append((row, f"the CRM takes its key for that of {owner.account_id}"))
+    refused = {row.key for row, _ in answer.refused}
+    answer.confirmed = [row for row in answer.confirmed if row.key not in refused]
+    answer.records = {key: record for key, record in answer.records.items() if key not in refused}
+
+
 def _rows(attempts: list[Attempt]) -> list[Row]:
     return [
-        Row(str(each.attempt_id), each.change.account_id, each.change.record_id, each.change.values)
+        Row(
+            str(each.attempt_id),
+            each.change.account_id,
+            each.change.record_id,
+            each.change.values,
+            each.change.by_key,
+        )
         for each in attempts
     ]
 
 
 def _by_key(attempts: list[Attempt]) -> dict[str, Attempt]:
     return {str(attempt.attempt_id): attempt for attempt in attempts}
+
+
+def _batches_of_a_kind(changes: Iterable[Change], size: int) -> Iterator[list[Change]]:
+    """Yield batches that update records, then those that make them: they are other calls."""
+    for _, of_a_kind in groupby(changes, attrgetter("by_key")):
+        yield from _batches(of_a_kind, size)
 
 
 def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

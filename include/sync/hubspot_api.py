@@ -15,8 +15,10 @@ from hubspot.crm.associations.v4 import BatchInputPublicFetchAssociationsBatchRe
 from hubspot.crm.associations.v4 import PublicFetchAssociationsBatchRequest as LinksOf
 from hubspot.crm.associations.v4.exceptions import ApiException as AssociationsError
 from hubspot.crm.companies import BatchInputSimplePublicObjectBatchInput as UpdateBatch
+from hubspot.crm.companies import BatchInputSimplePublicObjectBatchInputUpsert as UpsertBatch
 from hubspot.crm.companies import BatchReadInputSimplePublicObjectId as ReadBatch
 from hubspot.crm.companies import SimplePublicObjectBatchInput as UpdateInput
+from hubspot.crm.companies import SimplePublicObjectBatchInputUpsert as UpsertInput
 from hubspot.crm.companies import SimplePublicObjectId as RecordId
 from hubspot.crm.companies.exceptions import ApiException as CompaniesError
 from hubspot.crm.objects import BatchReadInputSimplePublicObjectId as ReadObjects
@@ -231,9 +233,35 @@ class HubSpotApi:
         ]
         return self._call(self._batch.update, UpdateBatch(inputs=inputs), repeatable=False)
 
-    def properties(self) -> dict[str, str]:
-        """Return the name → type of every property companies have."""
-        return {each["name"]: each["type"] for each in self.definitions("companies")}
+    def upsert(self, rows: list[Row], key: str) -> dict[str, Any]:
+        """Update up to 100 companies by a unique property, or make them; HubSpot's JSON. Raises as `update`."""
+        inputs = [
+            UpsertInput(
+                id=row.account_id, id_property=key, properties=_texts(row), object_write_trace_id=row.key
+            )
+            for row in rows
+        ]
+        return self._call(self._batch.upsert, UpsertBatch(inputs=inputs), repeatable=False)
+
+    def find(self, values: list[str], key: str) -> dict[str, str]:
+        """Return value → record id of the companies that hold up to 100 values of a unique property."""
+        body = self._call(
+            self._batch.read,
+            ReadBatch(
+                inputs=[RecordId(id=each) for each in values],
+                id_property=key,
+                properties=[key],
+                properties_with_history=[],
+            ),
+        )
+        # Whether HubSpot minds the case of unique values it does not say: an id in another case is no other one.
+        asked = {each.casefold(): each for each in values}
+        held = {str(each["properties"][key]).casefold(): each["id"] for each in body["results"]}
+        return {asked[each]: record_id for each, record_id in held.items() if each in asked}
+
+    def properties(self) -> dict[str, dict[str, Any]]:
+        """Return the name → definition of every property companies have."""
+        return {each["name"]: each for each in self.definitions("companies")}
 
     def definitions(self, kind: str) -> list[dict[str, Any]]:
         """Return the property definitions of an object type as HubSpot's JSON."""

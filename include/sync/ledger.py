@@ -3,7 +3,7 @@
 import json
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 import psycopg
@@ -61,7 +61,8 @@ class Ledger:
         """Write the plan's counts and held rows; what is to be sent counts as failed until it is confirmed.
 
         The plan is in a table of the ledger's own connection. Rows found to be as confirmed are remembered as such, and
-        what the CRM no longer holds of an account that is gone is forgotten.
+        what the CRM no longer holds of an account that is gone is forgotten. A record that we made, and that a pull has
+        brought as its account's own since, is one like any other from now on.
         """
         with self.connection.transaction():
             self.connection.execute(
@@ -96,6 +97,37 @@ class Ledger:
                 "and ledger.target = %s and ledger.record_id = row.record_id",
                 [self.target],
             )
+            self.connection.execute(
+                "update sync.ledger set awaits_pull = false from published.customer_360 as account "
+                "where target = %s and awaits_pull and account.account_id = ledger.account_id "
+                "and account.crm_system = split_part(target, ':', 1) and account.crm_record_id = ledger.record_id",
+                [self.target],
+            )
+
+    def note_found(self, found: dict[str, str]) -> dict[str, str]:
+        """Note the records that bear the key of an account of which the books know none: account → record id.
+
+        Returns those that are another account's, by the books or by what is published: they are not noted.
+        """
+        taken: dict[str, str] = dict(
+            self.connection.execute(
+                "select account_id, record_id from unnest(%(accounts)s::text[], %(records)s::text[]) "
+                "as found (account_id, record_id) where exists ("
+                "select from sync.ledger where target = %(target)s and ledger.record_id = found.record_id "
+                "and ledger.account_id <> found.account_id) or exists ("
+                "select from published.customer_360 as other where other.crm_record_id = found.record_id "
+                "and other.crm_system = split_part(%(target)s, ':', 1) and other.account_id <> found.account_id)",
+                {"accounts": list(found), "records": list(found.values()), "target": self.target},
+            ).fetchall()
+        )
+        ours = [(account, record) for account, record in found.items() if account not in taken]
+        with self.connection.transaction(), self.connection.cursor() as cursor:
+            cursor.executemany(
+                "insert into sync.ledger (target, record_id, account_id, confirmed, proof, awaits_pull) "
+                "values (%s, %s, %s, '{}', 'read_back', true)",
+                [(self.target, record, account) for account, record in ours],
+            )
+        return taken
 
     def close_run(self, status: str, calls: int, failure: str | None = None) -> None:
         """End the books of the sync."""
@@ -109,10 +141,10 @@ class Ledger:
         """Note, before the call, what is about to be sent."""
         attempts = [Attempt(uuid.uuid4(), change) for change in changes]
         self.connection.execute(
-            "insert into sync.attempts (attempt_id, sync_id, target, record_id, account_id, payload) "
-            "select attempt_id, %s, %s, record_id, account_id, payload::jsonb "
-            "from unnest(%s::uuid[], %s::text[], %s::text[], %s::text[]) "
-            "as told (attempt_id, record_id, account_id, payload)",
+            "insert into sync.attempts (attempt_id, sync_id, target, record_id, account_id, payload, by_key) "
+            "select attempt_id, %s, %s, record_id, account_id, payload::jsonb, by_key "
+            "from unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::boolean[]) "
+            "as told (attempt_id, record_id, account_id, payload, by_key)",
             [
                 self.sync_id,
                 self.target,
@@ -120,6 +152,7 @@ class Ledger:
                 [change.record_id for change in changes],
                 [change.account_id for change in changes],
                 [json.dumps(change.values) for change in changes],
+                [change.by_key for change in changes],
             ],
         )
         return attempts
@@ -139,45 +172,76 @@ class Ledger:
         ).fetchone()
         return row[0] if row else None
 
-    def confirm(self, attempts: list[Attempt], proof: str, is_own: bool = True) -> None:
+    def confirm(
+        self, attempts: list[Attempt], proof: str, is_own: bool = True, records: dict[str, str] | None = None
+    ) -> None:
         """Write what the CRM holds now. `proof` is 'answer' or 'read_back'.
 
-        `is_own` tells attempts of this sync, whose rows become `sent`, from those a crash left behind.
+        `is_own` tells attempts of this sync, whose rows become `sent`, from those a crash left behind. `records` names
+        the records of those that were told by key: attempt → record id.
         """
         if not attempts:
             return
         with self.connection.transaction(), self.connection.cursor() as cursor:
-            self._settle(attempts, "confirmed" if proof == "answer" else "landed", None)
-            self._write_ledger(cursor, [attempt.change for attempt in attempts], proof)
-            self._write_deliveries(cursor, attempts, proof)
             cursor.execute(
                 "delete from sync.failures where target = %s and record_id = any(%s)",
                 [self.target, [attempt.change.record_id for attempt in attempts]],
             )
+            attempts = self._name_records(cursor, attempts, records or {})
+            self._settle(attempts, "confirmed" if proof == "answer" else "landed", None)
+            self._write_ledger(
+                cursor, [(each.change, str(each.attempt_id) in (records or {})) for each in attempts], proof
+            )
+            self._write_deliveries(cursor, attempts, proof)
             if is_own:
                 cursor.execute(
                     "update sync.runs set sent = sent + %s, failed = failed - %s where sync_id = %s",
                     [len(attempts), len(attempts), self.sync_id],
                 )
 
-    def _write_ledger(self, cursor: psycopg.Cursor, changes: list[Change], proof: str) -> None:
+    def _name_records(
+        self, cursor: psycopg.Cursor, attempts: list[Attempt], records: dict[str, str]
+    ) -> list[Attempt]:
+        """Give the attempts that were told by key the id of the record they made or found."""
+        if not records:
+            return attempts
         cursor.execute(
-            "insert into sync.ledger as held (target, record_id, account_id, confirmed, sync_id, seen, proof) "
-            "select %s, record_id, account_id, confirmed::jsonb, %s, seen, %s "
-            "from unnest(%s::text[], %s::text[], %s::text[], %s::bigint[]) "
-            "as told (record_id, account_id, confirmed, seen) "
+            "update sync.attempts set record_id = made.record_id "
+            "from unnest(%s::uuid[], %s::text[]) as made (attempt_id, record_id) "
+            "where attempts.attempt_id = made.attempt_id",
+            [list(records), list(records.values())],
+        )
+        return [
+            replace(
+                each,
+                change=replace(
+                    each.change, record_id=records.get(str(each.attempt_id), each.change.record_id)
+                ),
+            )
+            for each in attempts
+        ]
+
+    def _write_ledger(self, cursor: psycopg.Cursor, changes: list[tuple[Change, bool]], proof: str) -> None:
+        """Write changes, each with whether the account's record was learnt by telling it."""
+        cursor.execute(
+            "insert into sync.ledger as held "
+            "(target, record_id, account_id, confirmed, sync_id, seen, proof, awaits_pull) "
+            "select %s, record_id, account_id, confirmed::jsonb, %s, seen, %s, awaits_pull "
+            "from unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], %s::boolean[]) "
+            "as told (record_id, account_id, confirmed, seen, awaits_pull) "
             "on conflict (target, record_id) do update set "
             "account_id = excluded.account_id, confirmed = held.confirmed || excluded.confirmed, "
             "confirmed_at = clock_timestamp(), sync_id = excluded.sync_id, seen = excluded.seen, "
-            "proof = excluded.proof, gone_at = null",
+            "proof = excluded.proof, gone_at = null, awaits_pull = held.awaits_pull or excluded.awaits_pull",
             [
                 self.target,
                 self.sync_id,
                 proof,
-                [change.record_id for change in changes],
-                [change.account_id for change in changes],
-                [json.dumps(change.values) for change in changes],
-                [change.fingerprint for change in changes],
+                [change.record_id for change, _ in changes],
+                [change.account_id for change, _ in changes],
+                [json.dumps(change.values) for change, _ in changes],
+                [change.fingerprint for change, _ in changes],
+                [is_new for _, is_new in changes],
             ],
         )
 
@@ -260,7 +324,7 @@ class Ledger:
     def open_attempts(self) -> list[Attempt]:
         """Return attempts without an answer, job by job and oldest first, with what the ledger held before them."""
         rows = self.connection.execute(
-            "select attempt_id, attempt.account_id, record_id, payload, job_id, coalesce(confirmed, '{}') "
+            "select attempt_id, attempt.account_id, record_id, payload, job_id, by_key, coalesce(confirmed, '{}') "
             "from sync.attempts as attempt left join sync.ledger using (target, record_id) "
             "where target = %s and status = 'open' order by job_id nulls first, attempted_at, attempt_id",
             [self.target],
@@ -268,10 +332,16 @@ class Ledger:
         return [
             Attempt(
                 attempt_id,
-                Change(account_id, record_id, payload, {k: v for k, v in held.items() if k in payload}),
+                Change(
+                    account_id,
+                    record_id,
+                    payload,
+                    {k: v for k, v in held.items() if k in payload},
+                    by_key=by_key,
+                ),
                 job_id,
             )
-            for attempt_id, account_id, record_id, payload, job_id, held in rows
+            for attempt_id, account_id, record_id, payload, job_id, by_key, held in rows
         ]
 
     def counts(self) -> tuple[int, int, int, int, int]:

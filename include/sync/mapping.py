@@ -10,6 +10,10 @@ SYSTEMS = ("hubspot", "salesforce", "bottlecrm", "webhook")
 # The object type that holds the accounts, where the mapping names none.
 OBJECTS = {"hubspot": "companies", "salesforce": "Account", "bottlecrm": "accounts", "webhook": "accounts"}
 
+# https://developers.hubspot.com/docs/api-reference/crm-companies-v3/guide: at least one of the two.
+NEEDED_AT_CREATION = {("hubspot", "companies"): ("name", "domain"), ("salesforce", "Account"): ("Name",)}
+"""System and object type → fields of which a new record needs one."""
+
 
 class FieldRule(Section):
     """One field of the CRM: the column of published.customer_360 it is told, and by which rules."""
@@ -46,6 +50,8 @@ class Brakes(Section):
     tier_column: str = "tier"
     score_column: str = "churn_probability"
     score_step: float = Field(0.1, gt=0)
+    max_creations: int | None = Field(50, ge=0)
+    """Records that one sync would make, where `create` is true."""
     expire_hours: float = Field(24, gt=0)
     """Hours after which a hold that nobody answered is refused."""
 
@@ -70,7 +76,11 @@ class SyncMapping(Section):
     make_fields: bool = False
     """Let a sync make the fields it lacks, where the API allows; else only `stratum sync setup` does."""
     create: bool = False
-    """Not possible yet: true is refused, and accounts the CRM does not have are held as not_in_crm."""
+    """Make the record of an account the CRM does not have, by `external_key`; else it is held as not_in_crm."""
+    external_key: str | None = Field(None, min_length=1)
+    """The CRM's field that holds the account's id in the records we make, and that is unique there."""
+    create_fields: dict[str, str] = Field(default_factory=dict)
+    """Field of the CRM → column: told when a record is made and never again; each must have a value for that."""
     consent: str | None = None
     """A boolean column: accounts of which it is not true are held as no_consent."""
     removal: Literal["keep", "clear"] = "keep"
@@ -94,10 +104,39 @@ class SyncMapping(Section):
         return {name: {"column": rule} if isinstance(rule, str) else rule for name, rule in given.items()}
 
     @model_validator(mode="after")
-    def _makes_no_records_yet(self) -> "SyncMapping":
-        if self.create:
+    def _makes_records_that_it_finds_again(self) -> "SyncMapping":
+        if not self.create:
+            if self.external_key or self.create_fields:
+                raise ValueError(
+                    "external_key and create_fields are of create: true: leave them out, or set it"
+                )
+            return self
+        if self.system == "bottlecrm":
             raise ValueError(
-                "create: true is not possible yet: accounts without a record are held as not_in_crm"
+                "create: true is not possible with bottlecrm: its API makes accounts by no unique key, so that a try "
+                "whose answer is lost could make a second one. Make them there by hand, or tell a webhook that does"
+            )
+        if self.system == "webhook":
+            if self.external_key or self.create_fields:
+                raise ValueError(
+                    "a webhook's rows bear their account_id, and all fields: leave external_key and create_fields out"
+                )
+            return self
+        if self.external_key is None:
+            raise ValueError(
+                "create: true needs external_key, the CRM's field that is unique there and holds the account's id: "
+                "without one a second try could make a second record"
+            )
+        if doubled := sorted({self.external_key, *self.create_fields} & self.fields.keys()):
+            raise ValueError(f"{doubled[0]} is among fields, which are told again: name it once")
+        if self.external_key in self.create_fields:
+            raise ValueError(f"{self.external_key} is the external_key: take it out of create_fields")
+        told = {*self.fields, *self.create_fields}
+        needed = NEEDED_AT_CREATION.get((self.system, self.object), ())
+        if needed and told.isdisjoint(needed):
+            raise ValueError(
+                f"a record of {self.object} cannot be made without {' or '.join(needed)}: say in create_fields which "
+                "column it is told"
             )
         return self
 
@@ -128,3 +167,9 @@ class SyncMapping(Section):
     def columns(self) -> dict[str, str]:
         """Field of the CRM → column."""
         return {name: rule.column for name, rule in self.fields.items()}
+
+    @property
+    def columns_at_creation(self) -> dict[str, str]:
+        """Field of the CRM → column, of what only a new record is told: its key, and `create_fields`."""
+        key = {self.external_key: "account_id"} if self.external_key else {}
+        return key | self.create_fields

@@ -27,7 +27,9 @@ def apply_overwrite_rules(target: Target, plan: Plan, mapping: SyncMapping) -> N
         return
     for some in plan.changes.chunks():
         asked = [
-            (number, change) for number, change in some if change.is_removal or rules.keys() & change.values
+            (number, change)
+            for number, change in some
+            if change.is_removal or (rules.keys() & change.values and not change.by_key)
         ]
         shown = present_values(target, [change for _, change in asked])
         for number, change in asked:

@@ -31,15 +31,19 @@ HOLD_REASONS = (
     "not_ours",
     "not_empty",
     "record_is_gone",
+    "create_field_is_null",
+    "record_disagrees",
+    "key_is_taken",
 )
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class Change:
-    """One CRM record to update: field → new value (None clears it), and field → what the CRM last confirmed.
+    """One CRM record to update or to make: field → new value (None clears it), and field → what the CRM last confirmed.
 
-    A field missing in `old` was never told by us: what the CRM holds there is not known.
+    A field missing in `old` was never told by us: what the CRM holds there is not known. The `record_id` of one that is
+    to be made stands for it in the books until the CRM has named it (`new:` and the account's id).
     """
 
     account_id: str
@@ -50,6 +54,8 @@ class Change:
     """Of the published row, to be kept once the CRM confirmed `values`; None where more is wanted than is sent."""
     is_removal: bool = False
     """Whether the account is gone, or withdrew its consent: what we wrote is cleared."""
+    by_key: bool = False
+    """Whether the CRM has no record of the account that we know of: it is made by the account's key."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +126,7 @@ class Plan:
     @property
     def changes(self) -> Rows[Change]:
         """The rows to send."""
-        columns = "account_id, record_id, changes, confirmed, fingerprint, is_removal"
+        columns = "account_id, record_id, changes, confirmed, fingerprint, is_removal, by_key"
         return Rows(self.connection, "change", columns, _change)
 
     @property
@@ -142,6 +148,14 @@ class Plan:
         return row[0] if row else 0
 
     @property
+    def creations(self) -> int:
+        """Of the changes, those that make a record."""
+        row = self.connection.execute(
+            "select count(*) from pg_temp.planned where state = 'change' and by_key"
+        ).fetchone()
+        return row[0] if row else 0
+
+    @property
     def held_reasons(self) -> Counter[str]:
         """Held rows by reason."""
         return Counter(
@@ -150,6 +164,14 @@ class Plan:
                     "select reason, count(*) from pg_temp.planned where state = 'held' group by 1 order by 1"
                 ).fetchall()
             )
+        )
+
+    def hold_creation(self, account_id: str, reason: str, detail: str) -> None:
+        """Hold the change that would make the record of an account."""
+        self.connection.execute(
+            "update pg_temp.planned set state = 'held', reason = %s, detail = %s "
+            "where state = 'change' and by_key and account_id = %s",
+            [reason, detail, account_id],
         )
 
     def leave_out(self, number: int, change: Change, fields: list[str], reason: str) -> None:
@@ -186,7 +208,10 @@ def make_plan(connection: psycopg.Connection, mapping: SyncMapping, run_id: str,
         seed = _seed(mapping, types)
         connection.execute("drop table if exists pg_temp.suspects, pg_temp.planned")
         published, has_doubled = _count_accounts(connection)
+        # The statistics may know of no record that awaits a pull, right after thousands were made.
+        connection.execute("set local enable_nestloop = off")
         connection.execute(suspects(mapping, types, seed, has_doubled))
+        connection.execute("set local enable_nestloop to default")
         connection.execute("analyze pg_temp.suspects")
         # Who shares a record with a suspect may be none itself: the ledger knows both.
         if named := connection.execute(PARTNERS, {"target": mapping.target}).fetchall():
@@ -195,7 +220,7 @@ def make_plan(connection: psycopg.Connection, mapping: SyncMapping, run_id: str,
                 suspects(mapping, types, seed, has_doubled, partners=True),
                 {"accounts": list(accounts), "records": list(records)},
             )
-        connection.execute(planned(mapping), {"target": mapping.target})
+        connection.execute(planned(mapping), {"target": mapping.target, "creates": mapping.create})
         connection.execute("drop table pg_temp.suspects")
         connection.execute("create unique index on pg_temp.planned (state, number)")
         gone = connection.execute("select count(*) from pg_temp.planned where is_gone").fetchone()
@@ -203,8 +228,8 @@ def make_plan(connection: psycopg.Connection, mapping: SyncMapping, run_id: str,
             "select count(distinct record_id) from sync.attempts where target = %s and status = 'open'",
             [mapping.target],
         ).fetchone()
-    kinds = {name: KINDS[types[column]][0] for name, column in mapping.columns.items()}
-    return Plan(connection, run_id, as_of, kinds, published, published + gone[0], unresolved[0])  # type: ignore[index]
+    queried = published + gone[0]  # type: ignore[index]
+    return Plan(connection, run_id, as_of, _kinds(mapping, types), published, queried, unresolved[0])  # type: ignore[index]
 
 
 def _change(
@@ -214,9 +239,10 @@ def _change(
     confirmed: dict[str, str | None],
     fingerprint: int | None,
     is_removal: bool,
+    by_key: bool,
 ) -> Change:
     old = {name: confirmed[name] for name in values if name in confirmed}
-    return Change(account_id, record_id, values, old, fingerprint, is_removal)
+    return Change(account_id, record_id, values, old, fingerprint, is_removal, by_key)
 
 
 def _check_pointer(connection: psycopg.Connection, run_id: str) -> None:
@@ -245,15 +271,19 @@ def kinds_of(connection: psycopg.Connection, mapping: SyncMapping) -> dict[str, 
 
     Raises StratumError where a column is not there or of a type that cannot be told.
     """
-    types = _types_of(connection, mapping)
-    return {name: KINDS[types[column]][0] for name, column in mapping.columns.items()}
+    return _kinds(mapping, _types_of(connection, mapping))
+
+
+def _kinds(mapping: SyncMapping, types: dict[str, int]) -> dict[str, str]:
+    columns = mapping.columns | mapping.columns_at_creation
+    return {name: KINDS[types[column]][0] for name, column in columns.items()}
 
 
 def _types_of(connection: psycopg.Connection, mapping: SyncMapping) -> dict[str, int]:
     """Return the type id of each column the mapping names. Raises StratumError as `kinds_of` does."""
     described = connection.execute("select * from published.customer_360 limit 0").description or []
     types = {column.name: column.type_code for column in described}
-    wanted = set(mapping.columns.values())
+    wanted = {*mapping.columns.values(), *mapping.columns_at_creation.values()}
     if missing := sorted({*wanted, *([mapping.consent] if mapping.consent else [])} - types.keys()):
         near = [*dict.fromkeys(name for column in missing for name in get_close_matches(column, types, 2))]
         raise StratumError(

@@ -29,10 +29,17 @@ TEXTS = {
     "date": "case when isfinite({column}) then to_char({column}, 'YYYY-MM-DD') end",
     "number": "substring(trim_scale({column}::text::numeric)::text from '^[-0-9.]+$')",
 }
+NEW = "new:"
+"""What the books call a record that the CRM has not named yet, followed by the account's id."""
 SUSPECTS = """
-with account as (
+with made as (
+    -- Records that we made by key, and no pull has shown yet; there are few.
+    select account_id, record_id from sync.ledger where target = {target} and awaits_pull and gone_at is null
+),
+account as (
     select {keys}, {consent} as has_consent{columns}
     from published.customer_360 as customer
+    left join made on made.account_id = customer.account_id
 ),
 told as (
     -- Nothing else of the ledger: the hash table is as narrow as can be.
@@ -44,14 +51,21 @@ select
     account.has_consent,
     -- No account is published under this record.
     account.record_id is null and told.record_id is not null as is_gone,
+    -- No record of any CRM is known to be the account's.
+    account.account_id is not null and account.record_id is null and account.has_no_record as has_no_record,
+    case when account.made_record_id <> account.record_id then account.made_record_id end as disagreeing,
     {fingerprint} as fingerprint,
-    {texts} as texts
+    {texts} as texts,
+    {creation_texts} as creation_texts
 from account
 {join} join told on told.record_id = account.record_id
 """
 # What was told is the ledger's when the fingerprint is, and then nothing is to be done.
 DIFFERENT = """
-where (told.seen = {fingerprint} and account.has_consent{single}) is not true
+where (
+    told.seen = {fingerprint} and account.has_consent
+    and (account.made_record_id <> account.record_id) is not true{single}
+) is not true
 """
 DOUBLED = """
     and account.account_id not in (
@@ -91,32 +105,49 @@ judged as (
             when is_gone then null
             when counted.account_id is null then 'key_is_null'
             when same_account > 1 then 'key_is_doubled'
-            when counted.record_id is null then 'not_in_crm'
-            when same_record > 1 then 'record_is_doubled'
+            when counted.record_id is null and not (%(creates)s and has_no_record) then 'not_in_crm'
+            -- It had a record, which left the CRM: a person's doing, which is not undone.
+            when counted.record_id is null and exists (
+                select from sync.ledger as former
+                where former.target = %(target)s and former.account_id = counted.account_id
+            ) then 'record_is_gone'
+            when counted.record_id is null and creation_texts <> jsonb_strip_nulls(creation_texts)
+                then 'create_field_is_null'
+            when counted.record_id is not null and same_record > 1 then 'record_is_doubled'
+            when disagreeing is not null then 'record_disagrees'
         end as fault,
+        coalesce(counted.record_id, '{new}' || counted.account_id) as told_record_id,
+        {by_key} as is_unknown,
         failure.dead_at is not null as is_dead
     from counted
     left join sync.ledger as ledger on ledger.target = %(target)s and ledger.record_id = counted.record_id
-    left join sync.failures as failure on failure.target = %(target)s and failure.record_id = counted.record_id
+    left join sync.failures as failure on failure.target = %(target)s
+        and failure.record_id = coalesce(counted.record_id, '{new}' || counted.account_id)
+    -- A record that we made is not gone because the pull names another one for its account.
+    where not (is_gone and ledger.awaits_pull and exists (
+        select from published.customer_360 as customer where customer.account_id = ledger.account_id
+    ))
 ),
 decided as (
     select *,
         -- What we wrote is cleared of the accounts that are gone or withdrew their consent.
         {clears} and fault is null and (is_gone or not has_consent) and told <> '{{}}' as is_removal,
-        fault is null and not is_gone and not has_consent as is_refused
+        fault is null and not is_gone and not has_consent as is_refused,
+        fault is null and is_unknown as by_key
     from judged
 ),
 resolved as (
     select *,
         case
             when is_removal then (select jsonb_object_agg(name, null) from jsonb_object_keys(told) as name)
+            when by_key and not is_refused then changed || coalesce(creation_texts, '{{}}')
             when fault is null and not is_refused then changed
             else '{{}}'
         end as changes
     from decided
 )
 select
-    row_number() over (order by account_id, record_id) as number,
+    row_number() over (order by by_key, account_id, record_id) as number,
     case
         when fault is not null then 'held'
         when is_refused and not is_removal then 'held'
@@ -129,14 +160,20 @@ select
         when is_refused and not is_removal then 'no_consent'
         when changes <> '{{}}' and is_dead then 'dead_letter'
     end as reason,
-    null::text as detail,
+    case fault
+        when 'record_disagrees' then format('made as %%s, pulled as %%s', disagreeing, record_id)
+        when 'create_field_is_null' then (
+            select string_agg(key, ', ' order by key) from jsonb_each_text(creation_texts) where value is null
+        )
+    end as detail,
     case when is_gone then told_account_id else account_id end as account_id,
-    record_id,
+    case when by_key and not is_refused then told_record_id else record_id end as record_id,
     changes,
     coalesce(confirmed, '{{}}') as confirmed,
     case when not is_removal and not is_gone then fingerprint end as fingerprint,
     is_removal,
-    is_gone
+    is_gone,
+    by_key
 from resolved
 -- Of an account that is gone, what was never told, or is cleared already, needs nothing.
 where is_removal or not is_gone
@@ -157,8 +194,9 @@ def suspects(
         "consent": _consent(mapping),
         "columns": sql.SQL("").join(
             sql.SQL(", customer.{} as {}").format(sql.Identifier(column), alias)
-            for column, alias in _aliases(mapping).items()
+            for column, alias in [*_aliases(mapping).items(), *_creation_aliases(mapping).items()]
         ),
+        "creation_texts": _creation_texts(mapping, types),
         "target": sql.Literal(mapping.target),
         "fingerprint": _fingerprint(mapping, types, seed),
         "texts": _object(
@@ -199,6 +237,13 @@ def planned(mapping: SyncMapping) -> sql.Composed:
         + sql.SQL("").join(cleared),
         told=sql.SQL("jsonb_strip_nulls({})").format(_object(mapping, told)),
         clears=sql.Literal(mapping.removal == "clear"),
+        new=sql.SQL(NEW),
+        # A webhook's record is the account itself: it is new where nothing of it was ever confirmed.
+        by_key=sql.SQL(
+            "not is_gone and %(creates)s and ledger.record_id is null"
+            if mapping.system == "webhook"
+            else "not is_gone and counted.record_id is null"
+        ),
     )
 
 
@@ -222,10 +267,12 @@ def _fingerprint(mapping: SyncMapping, types: dict[str, int], seed: int) -> sql.
 
 def _keys(mapping: SyncMapping) -> str:
     if mapping.system == "webhook":
-        return "customer.account_id, customer.account_id as record_id"
+        return "customer.account_id, customer.account_id as record_id, null as made_record_id, false as has_no_record"
     return (
-        "customer.account_id, "
-        "case when customer.crm_system = {system} then nullif(customer.crm_record_id, '') end as record_id"
+        "customer.account_id, made.record_id as made_record_id, "
+        "nullif(customer.crm_record_id, '') is null as has_no_record, coalesce("
+        "case when customer.crm_system = {system} then nullif(customer.crm_record_id, '') end, made.record_id"
+        ") as record_id"
     )
 
 
@@ -239,6 +286,26 @@ def _aliases(mapping: SyncMapping) -> dict[str, sql.Identifier]:
     """Return a name of its own for each column that is told, whatever it is called."""
     columns = dict.fromkeys(rule.column for rule in mapping.fields.values())
     return {column: sql.Identifier(f"value_{index}") for index, column in enumerate(columns)}
+
+
+def _creation_aliases(mapping: SyncMapping) -> dict[str, sql.Identifier]:
+    columns = dict.fromkeys(mapping.columns_at_creation.values())
+    return {column: sql.Identifier(f"creation_{index}") for index, column in enumerate(columns)}
+
+
+def _creation_texts(mapping: SyncMapping, types: dict[str, int]) -> sql.Composable:
+    """Return the SQL of a jsonb object of what only a new record is told; null where the account has one."""
+    told = mapping.columns_at_creation
+    if not told:
+        return sql.SQL("null::jsonb")
+    aliases = _creation_aliases(mapping)
+    texts = [
+        sql.SQL(TEXTS[KINDS[types[column]][0]]).format(column=sql.SQL("account.{}").format(aliases[column]))
+        for column in told.values()
+    ]
+    return sql.SQL(
+        "case when account.record_id is null then jsonb_object(array[{}], array[{}]::text[]) end"
+    ).format(sql.SQL(", ").join(map(sql.Literal, told)), sql.SQL(", ").join(texts))
 
 
 def _value(mapping: SyncMapping, column: str) -> sql.Composed:

@@ -11,6 +11,7 @@ import psycopg
 from include.errors import StratumError, TransientError
 from include.sources.config import Sources
 from include.sync.brakes import count, reasons_to_hold
+from include.sync.creation import adopt_found
 from include.sync.engine import Engine
 from include.sync.holds import OPEN, Hold, hold_of
 from include.sync.ledger import Ledger
@@ -123,7 +124,9 @@ def _sync(ledger: Ledger, mapping: SyncMapping, engine: Engine) -> tuple[str, st
         ledger.hold_changes("brake", str(hold))
         return "held", str(hold), hold
     if plan.changes:
-        check_fields(engine.target, plan.kinds, mapping.make_fields)
+        check_fields(engine.target, plan.kinds, mapping.make_fields, mapping.external_key)
+    if plan.creations and engine.target.can_read:
+        plan = adopt_found(ledger, mapping, engine.target, plan)
     apply_overwrite_rules(engine.target, plan, mapping)
     ledger.note_plan(plan)
     engine.send(plan.changes)

@@ -18,9 +18,17 @@ def lacking_fields(target: Target, kinds: dict[str, str]) -> list[str]:
     return list(_asked(target, kinds, make=False).by_hand)
 
 
-def check_fields(target: Target, kinds: dict[str, str], make: bool) -> None:
-    """Raise StratumError where the target lacks fields, after making those that can be made if `make`."""
-    lacking = list(set_up(target, kinds).by_hand) if make else lacking_fields(target, kinds)
+def check_fields(target: Target, kinds: dict[str, str], make: bool, key: str | None = None) -> None:
+    """Raise StratumError where the target lacks fields, after making those that can be made if `make`.
+
+    `key` is the field by which records are made: it may be there, and be none that is unique.
+    """
+    lacking = _asked(target, kinds, make).by_hand
+    if key in lacking:
+        raise StratumError(
+            f"{target.name} cannot make records by {key}: {lacking[key]}. Let `stratum sync setup` make what can be made. "
+            "Nothing was sent."
+        )
     if lacking:
         raise StratumError(
             f"{target.name} has no field {', '.join(lacking)}. Let `stratum sync setup` make what can be made, "

@@ -32,7 +32,7 @@ class NoAnswer(Exception):
 
 @dataclass(frozen=True)
 class Row:
-    """One record to update: field → new value as text, None to clear it.
+    """One record to update, or to make: field → new value as text, None to clear it.
 
     `key` is the id of the attempt: it names the row in answers, and is the idempotency key where the system takes one.
     """
@@ -41,6 +41,8 @@ class Row:
     account_id: str
     record_id: str
     values: dict[str, str | None]
+    by_key: bool = False
+    """The record is named by the account's key and not by `record_id`: where none has it, it is to be made."""
 
 
 @dataclass
@@ -55,6 +57,8 @@ class Answer:
     missing: list[Row] = field(default_factory=list)
     proof: str = "answer"
     """How the confirmed rows are known: 'answer', or 'read_back' where they were read."""
+    records: dict[str, str] = field(default_factory=dict)
+    """A row's key → the id of its record, of the rows that were told by the account's key."""
 
 
 @dataclass
@@ -101,6 +105,9 @@ class Target(Protocol):
     def read(self, record_ids: list[str], fields: list[str]) -> dict[str, dict[str, str | None]]:
         """Return record id → the fields' present values, of any number of records; those that are gone are left out."""
 
+    def find(self, keys: list[str]) -> dict[str, str]:
+        """Return key → record id of the records that bear one of the accounts' keys, of any number of keys."""
+
     def is_same(self, told: str | None, held: str | None) -> bool:
         """Tell whether the system holds what it was told; it may write a value in another way."""
 
@@ -136,12 +143,20 @@ def same_text(told: str | None, held: str | None) -> bool:
 def settled_by_reading(target: Target, rows: list[Row]) -> Answer:
     """Return what reading tells of rows whose write got no answer: they hold all values, or did not land."""
     names = sorted({name for row in rows for name in row.values})
-    held = target.read([row.record_id for row in rows], names)
+    keys = [row.account_id for row in rows if row.by_key]
+    found = target.find(keys) if keys else {}
+    ids = {row.key: found.get(row.account_id) if row.by_key else row.record_id for row in rows}
+    held = target.read([each for each in ids.values() if each], names)
     answer = Answer(proof="read_back")
     for row in rows:
-        shown = held.get(row.record_id)
-        landed = shown is not None and not differing(target, row, shown)
-        (answer.confirmed if landed else answer.missing).append(row)
+        record_id = ids[row.key]
+        shown = held.get(record_id) if record_id else None
+        if record_id is None or shown is None or differing(target, row, shown):
+            answer.missing.append(row)
+            continue
+        answer.confirmed.append(row)
+        if row.by_key:
+            answer.records[row.key] = record_id
     return answer
 
 

@@ -1,5 +1,6 @@
 """The sandbox answers the unmodified official client as HubSpot does."""
 
+import json
 import os
 import signal
 import subprocess
@@ -13,7 +14,11 @@ from pathlib import Path
 import pytest
 from hubspot import HubSpot
 from hubspot.crm.companies import BatchInputSimplePublicObjectBatchInput as UpdateBatch
+from hubspot.crm.companies import BatchInputSimplePublicObjectBatchInputUpsert as UpsertBatch
+from hubspot.crm.companies import BatchReadInputSimplePublicObjectId as ReadBatch
 from hubspot.crm.companies import SimplePublicObjectBatchInput as UpdateInput
+from hubspot.crm.companies import SimplePublicObjectBatchInputUpsert as UpsertInput
+from hubspot.crm.companies import SimplePublicObjectId as RecordId
 from hubspot.crm.companies.exceptions import ApiException, UnauthorizedException
 from hubspot.crm.properties import PropertyCreate, PropertyGroupCreate
 from hubspot.crm.properties.exceptions import ApiException as PropertiesError
@@ -186,3 +191,94 @@ def test_a_taken_port_is_said_in_one_line(tmp_path: Path) -> None:
     assert process.returncode == 1
     assert said.startswith(f"Port {port} of 127.0.0.1 cannot be taken")
     assert len(said.splitlines()) == 1
+
+
+def unique_key(running: Running) -> str:
+    """Make a property of unique values, as the official client does, and return its name."""
+    groups = running.client.crm.properties.groups_api
+    groups.create("companies", PropertyGroupCreate(name="keys", label="Keys"))
+    key = PropertyCreate(
+        name="our_key",
+        label="Our key",
+        group_name="keys",
+        type="string",
+        field_type="text",
+        has_unique_value=True,
+    )
+    assert running.client.crm.properties.core_api.create("companies", key).has_unique_value is True
+    return "our_key"
+
+
+def upsert(running: Running, key: str, *rows: tuple[str, dict[str, str]]):
+    inputs = [
+        UpsertInput(id=value, id_property=key, properties=values, object_write_trace_id=f"trace-{value}")
+        for value, values in rows
+    ]
+    return running.client.crm.companies.batch_api.upsert_with_http_info(UpsertBatch(inputs=inputs))
+
+
+def test_an_upsert_makes_a_company_once_and_updates_it_then(sandbox: Running) -> None:
+    key = unique_key(sandbox)
+    first, status, _ = upsert(sandbox, key, ("K1", {"name": "One"}), ("K2", {"domain": "two.example"}))
+    assert (status, [each.new for each in first.results]) == (200, [True, True])
+    assert [each.object_write_trace_id for each in first.results] == ["trace-K1", "trace-K2"]
+    again, _, _ = upsert(sandbox, key, ("K2", {"industry": "Steel"}))
+    assert [(each.id, each.new) for each in again.results] == [(first.results[1].id, False)]
+    wanted = ReadBatch(
+        inputs=[RecordId(id="K2"), RecordId(id="K1")],
+        id_property=key,
+        properties=[key, "name", "industry"],
+        properties_with_history=[],
+    )
+    read = sandbox.client.crm.companies.batch_api.read(wanted).results
+    assert [(each.id, each.properties[key], each.properties["industry"]) for each in read] == [
+        (first.results[1].id, "K2", "Steel"),
+        (first.results[0].id, "K1", None),
+    ]
+    # Its writes are logged under the ids it gave them, and a list of all companies shows them.
+    logged = [(each["record_id"], each["trace"]) for each in sandbox.sandbox.store.written()]
+    assert logged == [
+        (first.results[0].id, "trace-K1"),
+        (first.results[1].id, "trace-K2"),
+        (first.results[1].id, "trace-K2"),
+    ]
+    assert len(sandbox.client.crm.companies.get_all()) == 232
+
+
+@pytest.mark.parametrize(
+    ("key", "rows", "word"),
+    [
+        ("name", [("K1", {})], "not a property of unique values"),
+        ("nowhere", [("K1", {})], "not a property of unique values"),
+        ("our_key", [("K1", {"name": "a"}), ("K1", {"name": "b"})], "Duplicate IDs"),
+        ("our_key", [("K1", {"nonsense": "1"})], "PROPERTY_DOESNT_EXIST"),
+    ],
+)
+def test_a_bad_upsert_is_refused_whole(sandbox: Running, key: str, rows: list, word: str) -> None:
+    unique_key(sandbox)
+    with pytest.raises(ApiException) as refused:
+        upsert(sandbox, key, *rows)
+    assert refused.value.status == 400
+    assert word in refused.value.body
+    assert len(sandbox.client.crm.companies.get_all()) == 230
+
+
+def test_a_company_without_a_name_and_a_value_that_is_taken_are_refused_alone(sandbox: Running) -> None:
+    key = unique_key(sandbox)
+    upsert(sandbox, key, ("K1", {"name": "One"}))
+    body = UpsertBatch(
+        inputs=[
+            UpsertInput(id=value, id_property=key, properties=values)
+            for value, values in (("K2", {"industry": "Steel"}), ("K3", {"name": "Three"}))
+        ]
+    )
+    answer = sandbox.client.crm.companies.batch_api.upsert(body, _preload_content=False)
+    told = json.loads(answer.data)
+    assert [each["properties"][key] for each in told["results"]] == ["K3"]
+    assert [(each["message"], each["context"]) for each in told["errors"]] == [
+        ("A company needs a name or a domain", {"ids": ["K2"]})
+    ]
+    inputs = UpdateBatch(inputs=[UpdateInput(id=record_id(0), properties={key: "k1"})])
+    answer = sandbox.client.crm.companies.batch_api.update(inputs, _preload_content=False)
+    (error,) = json.loads(answer.data)["errors"]
+    assert error["category"] == "CONFLICTING_UNIQUE_VALUE"

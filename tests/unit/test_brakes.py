@@ -18,7 +18,9 @@ CALM = Counts(
     scores_moved=0,
 )
 DEFAULT = Brakes()
-OFF = Brakes(first_sync=False, max_shrink=None, max_tier_changes=None, max_score_moves=None)
+OFF = Brakes(
+    first_sync=False, max_shrink=None, max_tier_changes=None, max_score_moves=None, max_creations=None
+)
 
 
 def held(brakes: Brakes = DEFAULT, **counts: object) -> list[str]:
@@ -37,6 +39,7 @@ def test_nothing_holds_a_sync_like_the_one_before() -> None:
         ({"tiers_changed": 300}, {"tiers_changed": 301}, "tier_changes"),
         ({"scores_moved": 500}, {"scores_moved": 501}, "score_moves"),
         ({"is_first": True, "to_send": 0}, {"is_first": True, "to_send": 1}, "first_sync"),
+        ({"to_create": 50}, {"to_create": 51}, "creations"),
     ],
 )
 def test_each_brake_lets_its_limit_pass_and_holds_one_more(under: dict, over: dict, brake: str) -> None:

@@ -171,9 +171,38 @@ WRONG_SYNC = {
         "crm: {system: hubspot, fields: {a: tier}, brakes: {max_tier_changes: 20}}",
         "crm.brakes.max_tier_changes: Input should be less than or equal to 1, but it is 20",
     ),
-    "records that are to be made": (
-        "crm: {system: hubspot, fields: {a: tier}, create: true}",
-        "create: true is not possible yet",
+    "records that are to be made without a key": (
+        "crm: {system: hubspot, fields: {a: tier}, create: true, create_fields: {name: account_name}}",
+        "create: true needs external_key",
+    ),
+    "records that are to be made where no key is unique": (
+        "crm: {system: bottlecrm, fields: {a: tier}, create: true, external_key: k}",
+        "create: true is not possible with bottlecrm: its API makes accounts by no unique key",
+    ),
+    "companies without a name or a domain": (
+        "crm: {system: hubspot, fields: {a: tier}, create: true, external_key: k}",
+        "a record of companies cannot be made without name or domain",
+    ),
+    "a record that the next pull would not know": (
+        "crm: {system: hubspot, fields: {a: tier}, create: true, external_key: k, create_fields: {name: account_name}}",
+        "crm makes records without account_number, by which the next pull knows whose they are: add "
+        "account_number: account_id to its create_fields",
+    ),
+    "an account of Salesforce without its name": (
+        "crm: {system: salesforce, fields: {A__c: tier}, create: true, external_key: K__c}",
+        "a record of Account cannot be made without Name",
+    ),
+    "a key that is told again": (
+        "crm: {system: hubspot, fields: {k: tier, name: tier}, create: true, external_key: k}",
+        "k is among fields, which are told again",
+    ),
+    "a key of records that are not made": (
+        "crm: {system: hubspot, fields: {a: tier}, external_key: k}",
+        "external_key and create_fields are of create: true",
+    ),
+    "a key of a webhook": (
+        "hook: {system: webhook, fields: {a: tier}, create: true, external_key: k}",
+        "a webhook's rows bear their account_id",
     ),
     "a rule that needs reading, of a target that cannot be read": (
         "hook: {system: webhook, fields: {a: {column: tier, overwrite: if_ours}, b: tier}}",

@@ -31,13 +31,13 @@ def open_target(
             from include.sync.targets.hubspot import HubSpotTarget
 
             with hubspot(get_connection(mapping.connection), role, clock, sleep) as api:
-                yield HubSpotTarget(api)
+                yield HubSpotTarget(api, mapping.external_key)
         case "salesforce":
             from include.sources.salesforce_api import salesforce
             from include.sync.targets.salesforce import SalesforceTarget
 
             with salesforce(get_login(mapping.connection), role, clock, sleep) as org:
-                yield SalesforceTarget(org, mapping.object, sleep)
+                yield SalesforceTarget(org, mapping.object, sleep, mapping.external_key)
         case "bottlecrm":
             from include.sources.bottlecrm_api import BottleCrmApi
             from include.sync.targets.bottlecrm import BottleCrmTarget

@@ -1,4 +1,4 @@
-"""HubSpot as a target: companies, updated by record id, 100 a call."""
+"""HubSpot as a target: companies, updated by record id or made by a unique property, 100 a call."""
 
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -25,8 +25,10 @@ class HubSpotTarget:
 
     can_read = True
 
-    def __init__(self, api: HubSpotApi) -> None:
+    def __init__(self, api: HubSpotApi, key: str | None = None) -> None:
+        """`key` is the unique property by which companies are made."""
         self.api = api
+        self.key = key
         self.name = f"HubSpot at {api.host}"
 
     @property
@@ -39,23 +41,34 @@ class HubSpotTarget:
         return BATCH_SIZE
 
     def setup(self, kinds: dict[str, str], make: bool) -> Setup:
-        """Create the stratum_ properties HubSpot lacks, in the group `stratum`; other names are the company's own."""
+        """Create the stratum_ properties HubSpot lacks, in the group `stratum`; other names are the company's own.
+
+        The key is made unique. One that is there and is not unique is left to a person: HubSpot changes none to be so.
+        """
         known = self.api.properties()
         missing = [name for name in kinds if name not in known]
         ours = [name for name in missing if make and name.startswith(OUR_PREFIX)]
         if ours:
             self.api.create_group(GROUP, "Stratum")
         for name in ours:
-            self.api.create_property(_definition(name, kinds[name]))
+            self.api.create_property(_definition(name, kinds[name], is_key=name == self.key))
         by_hand = {
             name: f"a company property of type {DEFINITIONS[kinds[name]][0]}"
+            + (", made to require unique values" if name == self.key else "")
             for name in missing
             if name not in ours
         }
+        if self.key in known and not known[self.key].get("hasUniqueValue"):
+            by_hand[self.key] = (
+                "the company property is there and is not unique, and HubSpot makes no property unique after it was "
+                f"made: name another one as external_key ({OUR_PREFIX}… is made by setup)"
+            )
         return Setup(ours, by_hand)
 
     def write(self, rows: list[Row], note: Callable[[str], None]) -> Answer:
-        """Update up to 100 companies in one call; its answer comes at once, so nothing is noted."""
+        """Update, or make, up to 100 companies in one call; its answer comes at once, so nothing is noted."""
+        if self.key and rows[0].by_key:
+            return read_answer(self.api.upsert(rows, self.key), rows, self.key)
         return read_answer(self.api.update(rows), rows)
 
     def settle(self, rows: list[Row], job_id: str | None) -> Answer:
@@ -69,18 +82,25 @@ class HubSpotTarget:
             found |= self.api.read(some, fields)
         return found
 
+    def find(self, keys: list[str]) -> dict[str, str]:
+        """Return key → record id; archived companies are left out."""
+        found: dict[str, str] = {}
+        for some in _hundreds(keys if self.key else []):
+            found |= self.api.find(some, str(self.key))
+        return found
+
     def is_same(self, told: str | None, held: str | None) -> bool:
         """Tell whether HubSpot holds what it was told; it writes numbers in its own way."""
         return same_text(told, held)
 
 
-def _hundreds(record_ids: list[str]) -> Iterator[list[str]]:
-    left = iter(record_ids)
+def _hundreds(ids: list[str]) -> Iterator[list[str]]:
+    left = iter(ids)
     while some := list(islice(left, BATCH_SIZE)):
         yield some
 
 
-def _definition(name: str, kind: str) -> properties.PropertyCreate:
+def _definition(name: str, kind: str, is_key: bool = False) -> properties.PropertyCreate:
     type_, field_type = DEFINITIONS[kind]
     options = [
         properties.OptionInput(label=label, value=value, hidden=False, display_order=order)
@@ -94,21 +114,23 @@ def _definition(name: str, kind: str) -> properties.PropertyCreate:
         type=type_,
         field_type=field_type,
         options=options if kind == "bool" else None,
+        has_unique_value=is_key or None,
     )
 
 
-def read_answer(body: dict[str, Any], rows: list[Row]) -> Answer:
+def read_answer(body: dict[str, Any], rows: list[Row], key: str | None = None) -> Answer:
     """Sort the rows of a batch update by HubSpot's answer to them; each row is in one list.
 
-    A row is found by its objectWriteTraceId (the id of a merged record changes), else by its id. A result
-    that shows another value than was told is no confirmation.
+    A row is found by its objectWriteTraceId (the id of a merged record changes), else by its id, which of an upsert is
+    the value of the unique property `key`. A result that shows another value than was told is no confirmation.
     """
-    results = _index(body.get("results") or [])
+    results = _index(body.get("results") or [], key)
     errors = _errors(body.get("errors") or [])
     answer = Answer()
     for row in rows:
-        error = errors.get(row.key) or errors.get(row.record_id)
-        result = results.get(row.key) or results.get(row.record_id)
+        name = row.account_id if row.by_key else row.record_id
+        error = errors.get(row.key) or errors.get(name)
+        result = results.get(row.key) or results.get(name)
         if error is not None:
             answer.refused.append((row, error))
         elif result is None:
@@ -117,11 +139,16 @@ def read_answer(body: dict[str, Any], rows: list[Row]) -> Answer:
             answer.refused.append((row, f"the CRM kept another value of {', '.join(odd)}"))
         else:
             answer.confirmed.append(row)
+            if row.by_key:
+                answer.records[row.key] = str(result["id"])
     return answer
 
 
-def _index(results: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    by_id = {str(each["id"]): each for each in results if each.get("id")}
+def _index(results: list[dict[str, Any]], key: str | None) -> dict[str, dict[str, Any]]:
+    if key:
+        by_id = {str((each.get("properties") or {}).get(key)): each for each in results if each.get("id")}
+    else:
+        by_id = {str(each["id"]): each for each in results if each.get("id")}
     by_trace = {each["objectWriteTraceId"]: each for each in results if each.get("objectWriteTraceId")}
     return by_id | by_trace
 

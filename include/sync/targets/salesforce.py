@@ -1,4 +1,7 @@
-"""Salesforce as a target: records of one object type, updated by Id; sObject Collections for few, Bulk API 2.0 for many."""
+"""Salesforce as a target: records of one object type, updated by Id or made by an external id.
+
+sObject Collections for few, Bulk API 2.0 for many.
+"""
 
 import time
 from collections.abc import Callable
@@ -6,6 +9,7 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Any, TypeVar
 
+from simple_salesforce import format_soql
 from simple_salesforce.exceptions import SalesforceError, SalesforceOperationError
 
 from include.errors import StratumError
@@ -31,6 +35,8 @@ COLLECTION_ROWS = 200
 JOB_ROWS = 50_000
 """Of one job: Salesforce does it in batches of 10,000, several at a time. A switch is looked at between jobs."""
 READ_ROWS = 2_000
+FIND_ROWS = 100
+"""Keys of one query: it is part of the address, of which Salesforce takes 16,384 bytes."""
 OF_NO_ROW = ("INVALID_FIELD", "INVALID_TYPE", "INVALID_SESSION_ID", "API_DISABLED_FOR_ORG")
 """Codes of a 400 that no row is to blame for: the next batch fares no better."""
 NUMBERS = ("double", "currency", "percent", "int")
@@ -43,12 +49,18 @@ class SalesforceTarget:
     can_read = True
 
     def __init__(
-        self, api: SalesforceApi, object_name: str, sleep: Callable[[float], None] = time.sleep
+        self,
+        api: SalesforceApi,
+        object_name: str,
+        sleep: Callable[[float], None] = time.sleep,
+        key: str | None = None,
     ) -> None:
+        """`key` is the external id by which records are made."""
         self.api = api
         self.object_name = object_name
         self.name = f"Salesforce at {api.instance}"
-        self._bulk = BulkJobs(api.client, object_name, self.asked, sleep)
+        self.key = key
+        self._bulk = BulkJobs(api.client, object_name, self.asked, sleep, key)
         self._described: dict[str, dict[str, Any]] = {}
 
     @property
@@ -62,22 +74,26 @@ class SalesforceTarget:
 
     def setup(self, kinds: dict[str, str], make: bool) -> Setup:
         """Make the custom fields the object type lacks, and grant them to the user; see set_up_fields."""
-        done = set_up_fields(self.api.client, self.object_name, kinds, make, self._fields, self.asked)
+        done = set_up_fields(
+            self.api.client, self.object_name, kinds, make, self._fields, self.asked, self.key
+        )
         self._described = {}
         return done
 
     def write(self, rows: list[Row], note: Callable[[str], None]) -> Answer:
-        """Update records by Id: what fits into a collection in one call, more as a job."""
+        """Update records by Id, or make them: what fits into a collection in one call, more as a job."""
         if len(rows) > COLLECTION_ROWS:
             return self._bulk.write(rows, note)
+        is_upsert = rows[0].by_key
+        path = f"composite/sobjects/{self.object_name}/{self.key}" if is_upsert else "composite/sobjects"
         records = [
-            {"attributes": {"type": self.object_name}, "Id": row.record_id, **self._values(row)}
+            {"attributes": {"type": self.object_name}}
+            | ({} if is_upsert else {"Id": row.record_id})
+            | self._values(row)
             for row in rows
         ]
         body = {"allOrNone": False, "records": records}
-        told = self.asked(
-            lambda: self.api.client.restful("composite/sobjects", method="PATCH", json=body), once=True
-        )
+        told = self.asked(lambda: self.api.client.restful(path, method="PATCH", json=body), once=True)
         return read_results(told or [], rows)
 
     def settle(self, rows: list[Row], job_id: str | None) -> Answer:
@@ -89,6 +105,7 @@ class SalesforceTarget:
             read = settled_by_reading(self, unknown)
             answer.confirmed += read.confirmed
             answer.missing += read.missing
+            answer.records |= read.records
             answer.proof = read.proof
         return answer
 
@@ -106,6 +123,24 @@ class SalesforceTarget:
             for record_id, record in zip(some, told, strict=True):
                 if record is not None:
                     found[record_id] = {name: as_text(record.get(name)) for name in fields}
+        return found
+
+    def find(self, keys: list[str]) -> dict[str, str]:
+        """Return key → record id; deleted records are left out."""
+        found: dict[str, str] = {}
+        for start in range(0, len(keys) if self.key else 0, FIND_ROWS):
+            some = keys[start : start + FIND_ROWS]
+            query = format_soql(
+                "select Id, {key:literal} from {name:literal} where {key:literal} in {some}",
+                key=self.key,
+                name=self.object_name,
+                some=some,
+            )
+            told: Any = self.asked(partial(self.api.client.query, query))
+            # A query does not mind the case, so an id in another case is no other one.
+            asked = {each.casefold(): each for each in some}
+            held = {str(each[self.key]).casefold(): each["Id"] for each in told["records"]}
+            found |= {asked[each]: record_id for each, record_id in held.items() if each in asked}
         return found
 
     def is_same(self, told: str | None, held: str | None) -> bool:
@@ -175,11 +210,14 @@ def read_results(told: Any, rows: list[Row]) -> Answer:
         answer.missing = list(rows)
         return answer
     for row, result in zip(rows, told, strict=True):
-        of_another = str(result.get("id") or row.record_id)[:15] != row.record_id[:15]
-        if of_another or "success" not in result:
+        named = result.get("id")
+        of_another = not row.by_key and str(named or row.record_id)[:15] != row.record_id[:15]
+        if of_another or "success" not in result or (row.by_key and result["success"] is True and not named):
             answer.missing.append(row)
         elif result["success"] is True:
             answer.confirmed.append(row)
+            if row.by_key:
+                answer.records[row.key] = str(named)
         else:
             reasons = [
                 f"{each.get('statusCode')}: {each.get('message')}" for each in result.get("errors") or []

@@ -1,4 +1,4 @@
-"""Bulk API 2.0 jobs that update records: made, noted, filled, closed, watched, and asked what became of each row.
+"""Bulk API 2.0 jobs that update or make records: made, noted, filled, closed, watched, asked what became of each row.
 
 The client's own `bulk2.Account.update` does all of it in one call, keeps the job's id to itself until the job has
 succeeded, and raises an error without it where the job failed. So its steps are called one by one.
@@ -40,22 +40,31 @@ class BulkJobs:
     """The jobs of one object type."""
 
     def __init__(
-        self, client: Salesforce, object_name: str, asked: Asks, sleep: Callable[[float], None]
+        self,
+        client: Salesforce,
+        object_name: str,
+        asked: Asks,
+        sleep: Callable[[float], None],
+        key: str | None = None,
     ) -> None:
+        """`key` is the external id of the rows that are told by key."""
+        self._key = key
         self._steps = getattr(client.bulk2, object_name)._client
         self._asked = asked
         self._sleep = sleep
 
     def write(self, rows: list[Row], note: Callable[[str], None]) -> Answer:
-        """Update records as one job and wait for its end. Raises Refused of rows where they are too many for one file."""
+        """Tell records as one job and wait for its end. Raises Refused of rows where they are too many for one file."""
         answer, sendable = _sorted_out(rows)
-        text = as_csv(sendable)
+        key = self._key if rows[0].by_key else None
+        text = as_csv(sendable, key)
         if (size := len(text.encode())) > MOST_BYTES:
             raise Refused(413, f"{size} bytes are more than the {MOST_BYTES} of one job")
         if not sendable:
             return answer
         # Made twice where the answer is lost: a job that gets no rows does nothing, and is left to expire.
-        job_id = str(self._step(lambda: self._steps.create_job("update"))["id"])
+        operation = "upsert" if key else "update"
+        job_id = str(self._step(lambda: self._steps.create_job(operation, external_id_field=key))["id"])
         note(job_id)
         self._step(lambda: self._steps.upload_job_data(job_id, text), once=True)
         self._step(lambda: self._steps.close_job(job_id), once=True)
@@ -114,17 +123,24 @@ class BulkJobs:
             self._sleep(pause)
 
     def _results(self, job_id: str, rows: list[Row], answer: Answer) -> tuple[Answer, list[Row]]:
-        """Add what a job that has ended says of each row, found by Id, as the order is not kept; and return the rest."""
-        done = {each["sf__Id"][:15] for each in self._told(job_id, "successfulResults")}
-        failed = {each["Id"][:15]: each["sf__Error"] for each in self._told(job_id, "failedResults")}
-        untouched = {each["Id"][:15] for each in self._told(job_id, "unprocessedRecords")}
+        """Add what a job that has ended says of each row, found by Id or key, as the order is not kept; return the rest."""
+        column = str(self._key) if any(row.by_key for row in rows) else "Id"
+
+        def name(cell: str) -> str:
+            return cell[:15] if column == "Id" else cell
+
+        done = {name(each[column]): each["sf__Id"] for each in self._told(job_id, "successfulResults")}
+        failed = {name(each[column]): each["sf__Error"] for each in self._told(job_id, "failedResults")}
+        untouched = {name(each[column]) for each in self._told(job_id, "unprocessedRecords")}
         unknown = []
         for row in rows:
-            key = row.record_id[:15]
+            key = row.account_id if row.by_key else name(row.record_id)
             if key in failed:
                 answer.refused.append((row, failed[key].removesuffix(" --").rstrip(":")))
             elif key in done:
                 answer.confirmed.append(row)
+                if row.by_key:
+                    answer.records[row.key] = done[key]
             elif key in untouched:
                 answer.missing.append(row)
             else:
@@ -150,14 +166,17 @@ def _sorted_out(rows: Iterable[Row]) -> tuple[Answer, list[Row]]:
     return answer, sendable
 
 
-def as_csv(rows: list[Row]) -> str:
-    """Return rows as the CSV of a job: Id and every field that any of them has; a cell is empty where a row has it not."""
-    names = sorted({name for row in rows for name in row.values})
+def as_csv(rows: list[Row], key: str | None = None) -> str:
+    """Return rows as the CSV of a job: Id and every field that any of them has; a cell is empty where a row has it not.
+
+    Rows that are told by the field `key` have it in the place of Id.
+    """
+    names = sorted({name for row in rows for name in row.values} - {key})
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["Id", *names])
+    writer.writerow([key or "Id", *names])
     for row in rows:
-        writer.writerow([row.record_id, *(_cell(row, name) for name in names)])
+        writer.writerow([row.account_id if key else row.record_id, *(_cell(row, name) for name in names)])
     return text.getvalue()
 
 

@@ -28,15 +28,24 @@ def set_up_fields(
     make: bool,
     seen: Callable[[], dict[str, dict[str, Any]]],
     asked: Asks,
+    key: str | None = None,
 ) -> Setup:
     """Make the fields that are missing and begin with Stratum_ and end with __c, and let the user write them.
 
     `seen` describes the fields the user sees, by name. A field that nobody granted is not seen: it is granted through
     the permission set Stratum_Sync. Left to a person are fields of other names, what Salesforce refuses, and the
-    assignment of the permission set to the user, which only an administrator can tell.
+    assignment of the permission set to the user, which only an administrator can tell. The field `key` is made a unique
+    external id; one that is there and is none is left to a person.
     """
     missing = [name for name in kinds if not seen().get(name, {}).get("updateable")]
     by_hand = {name: _how(object_name, name, kinds[name], name in seen()) for name in missing}
+    if key in seen() and not (seen()[key].get("externalId") and seen()[key].get("unique")):
+        by_hand[key] = (
+            f"{object_name}.{key} is there and is no unique external id: edit it in Salesforce's Object Manager and tick "
+            "Unique and External ID, or name another field as external_key"
+        )
+    elif key in by_hand:
+        by_hand[key] += ", unique (case sensitive) and external id"
     ours = [
         name for name in missing if make and name.lower().startswith(OUR_PREFIX) and name.endswith(CUSTOM)
     ]
@@ -45,7 +54,7 @@ def set_up_fields(
     made = []
     for name in ours:
         try:
-            _make(client, object_name, name, kinds[name], asked)
+            _make(client, object_name, name, kinds[name], asked, is_key=name == key)
             _grant(client, object_name, name, asked)
             made.append(name)
         except Refused as refused:
@@ -73,12 +82,13 @@ def _how(object_name: str, name: str, kind: str, is_seen: bool) -> str:
     return f"a custom field of {object_name}, type {told['type']}{size}, granted to the user of the connection{custom}"
 
 
-def _make(client: Salesforce, object_name: str, name: str, kind: str, asked: Asks) -> None:
+def _make(client: Salesforce, object_name: str, name: str, kind: str, asked: Asks, is_key: bool) -> None:
     label = name.removesuffix(CUSTOM)[len(OUR_PREFIX) :].replace("_", " ").strip().capitalize() or name
     metadata = {
         "label": f"Stratum {label}"[:40],
         "description": "Written by Stratum; a change made here is overwritten or reported, as sync.yml says.",
         **DEFINITIONS[kind],
+        **({"unique": True, "caseSensitive": True, "externalId": True} if is_key else {}),
     }
     body = {"FullName": f"{object_name}.{name}", "Metadata": metadata}
     path = "tooling/sobjects/CustomField/"

@@ -89,6 +89,10 @@ class WebhookTarget:
         """Raise Refused: a webhook cannot be read."""
         raise Refused(405, "a webhook cannot be read", is_of_rows=False)
 
+    def find(self, keys: list[str]) -> dict[str, str]:
+        """Raise Refused: a webhook cannot be read."""
+        raise Refused(405, "a webhook cannot be read", is_of_rows=False)
+
     def is_same(self, told: str | None, held: str | None) -> bool:
         """Tell whether two texts say the same."""
         return same_text(told, held)
@@ -143,7 +147,11 @@ def batch_key(rows: list[Row]) -> str:
 
 def as_body(object_name: str, key: str, rows: list[Row]) -> bytes:
     """Return the JSON of a batch, in UTF-8; the same bytes for the same rows."""
-    told = [{"key": row.key, "account_id": row.account_id, "values": row.values} for row in rows]
+    told = [
+        {"key": row.key, "account_id": row.account_id, "values": row.values}
+        | ({"create": True} if row.by_key else {})
+        for row in rows
+    ]
     batch = {"version": 1, "object": object_name, "batch": key, "rows": told}
     return json.dumps(batch, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
 
