@@ -43,6 +43,10 @@ class Brakes(Section):
     """Accounts told before whose `tier_column` changes."""
     max_score_moves: float | None = Field(0.5, ge=0, le=1)
     """Accounts told before whose `score_column` moves by more than `score_step`."""
+    max_removals: float | None = Field(0.2, ge=0, le=1)
+    """Records told before of which fields would be cleared."""
+    max_removals_count: int | None = Field(1000, ge=0)
+    """The same as a number: a small share of many is many."""
     tier_column: str = "tier"
     score_column: str = "churn_probability"
     score_step: float = Field(0.1, gt=0)
