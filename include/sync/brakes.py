@@ -1,6 +1,6 @@
 """The brakes: what of a plan looks like a mistake upstream rather than like news, so that a person is asked first."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 import psycopg
@@ -193,8 +193,9 @@ def count(connection: psycopg.Connection, mapping: SyncMapping, plan: Plan) -> C
         {"target": mapping.target, "step": Decimal(str(mapping.brakes.score_step)), "number": NUMBER},
     ).fetchone()
     before, is_first, *numbers = row  # type: ignore[misc]  # an aggregate has one row
-    removals = _removal_counts(connection, mapping.target)
-    return Counts(plan.published, before, len(plan.changes), is_first, *numbers, *removals)
+    told, cleared = _removal_counts(connection, mapping.target)
+    counts = Counts(plan.published, before, len(plan.changes), is_first, *numbers)
+    return replace(counts, records_told=told, cleared=cleared)
 
 
 def _removal_counts(connection: psycopg.Connection, target: str) -> tuple[int, int]:

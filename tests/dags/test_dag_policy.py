@@ -21,6 +21,7 @@ EXPECTED = {
     "score_accounts",
     "publish",
     "sync_crm",
+    "reconcile_crm",
     "housekeeping",
 }
 ALLOWED_TAGS = {"ingest", "build", "models", "publish", "sync", "housekeeping"}
