@@ -23,9 +23,9 @@ FULL: tuple[Case, ...] = (
     warehouse.train_churn,
     warehouse.publish,
 )
-SCALED: tuple[Case, ...] = (warehouse.score, crm.sync_plan, crm.sync_send)
-PARTS = ("warehouse", "daily", "models", "chain")
-CASES = tuple(case.__name__ for case in (*FULL, *SCALED))
+SYNC: tuple[Case, ...] = (crm.sync_plan, crm.sync_send)
+PARTS = ("warehouse", "daily", "sync", "models", "chain")
+CASES = tuple(case.__name__ for case in (*FULL, warehouse.score, *SYNC))
 HEAD = (
     f"{'name':<16} {'rows':>10} {'wall s':>8} {'cpu s':>8} {'peak MB':>8} {'floor s':>8} {'ratio':>6}  floor"
 )
@@ -38,7 +38,7 @@ def main() -> int:
     parser.add_argument(
         "--only",
         choices=(*PARTS, *CASES),
-        help="one part alone, or one case of the part warehouse and what it stands on",
+        help="one part alone, or one case: of the part warehouse with what it stands on",
     )
     parser.add_argument("--keep", action="store_true", help="leave the benchmarks' server and files")
     given = parser.parse_args()
@@ -75,22 +75,30 @@ def _run(size: Size, scratch: Path, only: str | None) -> list[Row]:
 
 def _in_the_warehouse(size: Size, scratch: Path, only: str | None) -> list[Row]:
     rows: list[Row] = []
-    sources = write(size, scratch / "company")
-    full = Place(size, scratch, sources, free_port(), "full")
-    daily, scaled = (Place(size, scratch, sources, full.port, name) for name in ("daily", "scaled"))
+    full, daily, scaled, sync = (
+        Place(size, scratch, scratch / "company" / "sources.yml", port, name)
+        for port in [free_port()]
+        for name in ("full", "daily", "scaled", "sync")
+    )
+    to_sync = [case for case in SYNC if only in (None, "sync", case.__name__)]
+    is_sync_alone = only == "sync" or only in [case.__name__ for case in SYNC]
     embedded.stop(full.cluster)  # of benchmarks that were killed
     shutil.rmtree(full.cluster.data.parent, ignore_errors=True)
+    if not is_sync_alone:
+        write(size, scratch / "company")
     embedded.start(full.cluster)
     try:
-        if only != "daily":
+        if only != "daily" and not is_sync_alone:
             full.make()
             for case in _up_to(only):
                 rows += _say(full.run(case))
-        asked = [case for case in SCALED if only in (None, "warehouse", case.__name__)]
-        if asked:
+        if only in (None, "warehouse", warehouse.score.__name__):
             scaled.make(template="full")
-            for case in asked:
-                rows += _say(scaled.run(case))
+            rows += _say(scaled.run(warehouse.score))
+        if to_sync:
+            sync.make()
+            for case in to_sync:
+                rows += _say(sync.run(case))
         if only in (None, "daily"):
             daily.make()
             rows += _say(daily.run(warehouse.build_daily))

@@ -6,16 +6,18 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import httpx
+import yaml
 from hubspot import HubSpot
 from hubspot.crm.companies import BatchInputSimplePublicObjectBatchInput, SimplePublicObjectBatchInput
 
+from benchmarks import drt_core
 from benchmarks.data import LAST_DAY
 from benchmarks.meter import Meter, Stopwatch
 from benchmarks.place import Place, Row, as_owner, free_port
-from benchmarks.warehouse import copy_rows
 
 TARGET = "hubspot:bench"
 TOKEN = "benchmark"  # noqa: S105 - of a sandbox on loopback that lives as long as its case
@@ -32,6 +34,26 @@ FIELDS = {
 NUMBERS = ("yearly_net_spend", "churn_probability")
 ONE_IN = 100  # accounts of which something changed since the CRM was told
 START_S = 120
+RUN = "bench"
+CONTRACT = Path(__file__).parents[1] / "dbt_project" / "models" / "published" / "published_customer_360.yml"
+# Type of a column of customer_360 → its value in the row of number `n`: the same rows every time.
+VALUES = {
+    "text": "left('{name}', 12) || ' ' || n % 7",
+    "boolean": "n % 3 = 0",
+    "date": f"date '{LAST_DAY - timedelta(days=700)}' + n % 700",
+    "numeric(18,2)": "round(n % 99991 / 7.0, 2)",
+    "numeric": "round(n % 991 / 1000.0, 4)",
+    "other": "n % 1000",  # whole numbers
+}
+RECORD_ID = "{first} + (n - 1) * {step}"
+PEER_PLAN = (
+    "drt-core {version}: the snapshot comparison of its PostgreSQL source, which copies all rows first; its engine "
+    "offers it to SQL destinations alone"
+)
+PEER_SEND = (
+    "drt-core {version}: its REST destination, {batch} rows a request, held to HubSpot's limit; its HubSpot destination "
+    "makes a call for each record. Takes every 2xx for all rows, notes and reads back nothing"
+)
 BARE_JOIN = (
     "select count(*) from published.customer_360 as account "
     "join sync.ledger as ledger on ledger.target = %s and ledger.record_id = account.crm_record_id"
@@ -42,7 +64,8 @@ def sync_plan(place: Place) -> list[Row]:
     """Plan the sync of many accounts, of which one in a hundred changed; the floor is the bare join of both tables.
 
     Two rows: with the ledger settled, as on any day, and with no row settled, as after a change of the mapping, where
-    each is compared field by field. Both are the better of three, and so is the floor.
+    each is compared field by field. A third has drt-core find the same changes; there the floor is our plan of any day.
+    All are the better of three, and so is the floor.
     """
     from include.sync.ledger import Ledger
     from include.sync.mapping import SyncMapping
@@ -52,13 +75,14 @@ def sync_plan(place: Place) -> list[Row]:
     mapping = SyncMapping.model_validate(
         {"system": "hubspot", "connection": "bench", "fields": FIELDS, "removal": "clear"}
     )
-    run_id = _many_accounts(place.size.scaled)
+    accounts = place.size.scaled
+    _many_accounts(accounts)
+    changed = -(-accounts // ONE_IN)
 
     def planned() -> Meter:
         with place.meter() as meter:
-            plan = make_plan(books, mapping, run_id, LAST_DAY)
-        if len(plan.changes) != -(-plan.queried // ONE_IN) or plan.queried != place.size.scaled:
-            raise RuntimeError(f"{len(plan.changes)} changes of {plan.queried} accounts planned")
+            plan = make_plan(books, mapping, RUN, LAST_DAY)
+        _check("Stratum", len(plan.changes), changed)
         return meter
 
     def joined() -> Meter:
@@ -70,20 +94,48 @@ def sync_plan(place: Place) -> list[Row]:
         books.autocommit = True
         anew = _best([planned() for _ in range(3)])
         ledger = Ledger(books, TARGET)
-        ledger.open_run(run_id, LAST_DAY)
-        ledger.note_plan(make_plan(books, mapping, run_id, LAST_DAY))
+        ledger.open_run(RUN, LAST_DAY)
+        ledger.note_plan(make_plan(books, mapping, RUN, LAST_DAY))
         with as_owner() as owner:
             owner.execute("vacuum (full, analyze) sync.ledger")
             owner.execute("vacuum (analyze) sync.ledger")
         pairs = [(planned(), joined()) for _ in range(3)]
     settled, floor = _best([plan for plan, _ in pairs]), _best([join for _, join in pairs])
     said = "the bare hash join of both tables; in CPU time {:.2f} s, ratio {:.1f}"
-    return [
-        place.row(
-            name, place.size.scaled, meter, said.format(floor.cpu_s, meter.cpu_s / floor.cpu_s), floor.wall_s
-        )
+    rows = [
+        place.row(name, accounts, meter, said.format(floor.cpu_s, _of_cpu(meter, floor)), floor.wall_s)
         for name, meter in (("sync_plan_1m", settled), ("sync_plan_anew", anew))
     ]
+    return [*rows, _peer_plan(place, accounts, changed, settled)]
+
+
+def _peer_plan(place: Place, accounts: int, changed: int, ours: Meter) -> Row:
+    """Return the row of drt-core's comparison of the published rows with those of its last run."""
+    columns = ["record_id", *FIELDS.values()]
+    now = f"select crm_record_id as record_id, {', '.join(FIELDS.values())} from published.customer_360"  # noqa: S608
+    before = now.replace(
+        " tier,", f" case when {_is_changed('account_id')} then 'other' else tier end as tier,"
+    )
+    drt_core.run(place, "snapshot", before, columns)
+    with as_owner() as owner:
+        owner.execute("vacuum (analyze)")
+    found = [drt_core.run(place, "plan", now, columns) for _ in range(3)]
+    for _, answer in found:
+        _check("drt-core", answer["rows"], changed)
+    meter = _best([meter for meter, _ in found])
+    said = PEER_PLAN.format(version=found[0][1]["version"])
+    said += f". Floor: sync_plan_1m; in CPU time {ours.cpu_s:.2f} s, ratio {_of_cpu(meter, ours):.1f}"
+    return place.row("sync_plan_drt", accounts, meter, said, ours.wall_s)
+
+
+def _check(who: str, found: int, wanted: int) -> None:
+    if found != wanted:
+        raise RuntimeError(f"{who} did {found} rows, and {wanted} were to be done")
+
+
+def _of_cpu(meter: Meter, floor: Meter) -> float:
+    """Return the ratio of processor times, which the system counts in hundredths of a second."""
+    return meter.cpu_s / max(floor.cpu_s, 0.01)
 
 
 def _best(meters: list[Meter]) -> Meter:
@@ -91,9 +143,9 @@ def _best(meters: list[Meter]) -> Meter:
 
 
 def sync_send(place: Place) -> list[Row]:
-    """Send changes to the sandbox and book each answer.
+    """Send changes to the sandbox and book each answer; and have drt-core send the same rows, whose floor is ours.
 
-    The floor is the slower of the CRM's limit and a bare loop of the official client over the same batches, which books
+    Our floor is the slower of the CRM's limit and a bare loop of the official client over the same batches, which books
     nothing and has no limit to keep: longer than a burst, so that what the limit allows for ever is what counts.
     """
     from include.connections import ApiConnection
@@ -128,8 +180,7 @@ def sync_send(place: Place) -> list[Row]:
                 Engine(target, ledger, max_tries=1).send(changes)
             ledger.close_run("finished", target.calls)
             sent = ledger.counts()[1]
-    if sent != len(changes):
-        raise RuntimeError(f"{sent} of {len(changes)} records were confirmed")
+    _check("Stratum", sent, len(changes))
     with _sandbox(place, burst_calls=10**9) as url:
         with hubspot(ApiConnection("bench", url, TOKEN), None) as api:
             set_up(HubSpotTarget(api), kinds)
@@ -140,7 +191,55 @@ def sync_send(place: Place) -> list[Row]:
         f"the slower of the limit ({limit_s:.1f} s) and the official client alone ({bare_s:.1f} s); "
         f"{floor_s / meter.wall_s:.2f} of its speed"
     )
-    return [place.row("sync_send", sent, meter, said, floor_s)]
+    row = place.row("sync_send", sent, meter, said, floor_s)
+    return [row, _peer_send(place, kinds, values, BATCH_SIZE, BURST_CALLS, BURST_WINDOW_S, meter)]
+
+
+def _peer_send(
+    place: Place,
+    kinds: dict[str, str],
+    values: dict[str, str | None],
+    batch: int,
+    burst_calls: int,
+    window_s: float,
+    ours: Meter,
+) -> Row:
+    """Return the row of drt-core sending the same values to the same records of a sandbox of the same limit."""
+    from include.connections import ApiConnection
+    from include.sandbox.store import FIRST_RECORD_ID, RECORD_ID_STEP
+    from include.sync.hubspot_api import hubspot
+    from include.sync.setup import set_up
+    from include.sync.targets.hubspot import HubSpotTarget
+
+    record_id = RECORD_ID.format(first=FIRST_RECORD_ID, step=RECORD_ID_STEP)
+    told = ", ".join(f"'{value}' as {name}" for name, value in values.items())
+    with as_owner() as owner:
+        owner.execute("create schema if not exists floor; drop table if exists floor.to_send")
+        owner.execute(
+            f"create table floor.to_send as select ({record_id})::text as record_id, {told} "  # noqa: S608
+            f"from generate_series(1, {place.size.sent}) as n"
+        )
+    with _sandbox(place, burst_calls) as url:
+        with hubspot(ApiConnection("bench", url, TOKEN), None) as api:
+            set_up(HubSpotTarget(api), kinds)
+        time.sleep(window_s)  # those calls count for the burst, and are not to be waited for
+        meter, answer = drt_core.run(
+            place,
+            "send",
+            "select * from floor.to_send",
+            ["record_id", *values],
+            url=f"{url}/crm/v3/objects/companies/batch/update",
+            token=TOKEN,
+            batch=batch,
+            requests_per_s=burst_calls / window_s,
+        )
+        writes = httpx.get(f"{url}/sandbox/writes", headers={"Authorization": f"Bearer {TOKEN}"}).json()
+    if answer["failed"]:
+        raise RuntimeError(f"drt-core: {answer['failed']} rows failed: {answer['errors']}")
+    _check("drt-core", answer["rows"], place.size.sent)
+    _check("drt-core at the sandbox", sum(write["values"] == values for write in writes), place.size.sent)
+    said = PEER_SEND.format(version=answer["version"], batch=batch) + ". Floor: sync_send"
+    return place.row("sync_send_drt", place.size.sent, meter, said, ours.wall_s)
 
 
 def _bare_loop(url: str, ids: list[str], values: dict[str, str | None], batch_size: int) -> float:
@@ -156,34 +255,53 @@ def _bare_loop(url: str, ids: list[str], values: dict[str, str | None], batch_si
     return watch.s
 
 
-def _many_accounts(wanted: int) -> str:
-    """Multiply the published accounts, give each a record in the CRM, and let the ledger say what it was told."""
+def _many_accounts(wanted: int) -> None:
+    """Publish accounts with a record each, and let the ledger say what the CRM was told, of one in a hundred otherwise."""
     from include.sandbox.store import FIRST_RECORD_ID, RECORD_ID_STEP
+    from include.warehouse.publish import _ensure_table
 
+    columns = {
+        each["name"]: each["data_type"]
+        for each in yaml.safe_load(CONTRACT.read_text())["models"][0]["columns"]
+    }
+    values = {name: _value(name, kind) for name, kind in columns.items()} | {
+        "run_id": f"'{RUN}'",
+        "as_of_date": f"date '{LAST_DAY}'",
+        "account_id": "'A' || n",
+        "crm_system": "'hubspot'",
+        "crm_record_id": f"({RECORD_ID.format(first=FIRST_RECORD_ID, step=RECORD_ID_STEP)})::text",
+    }
     with as_owner() as owner:
-        row = owner.execute("select run_id from published.current_run").fetchone()
-        run_id = str(row[0]) if row else ""
-        copy_rows("published.customer_360_by_run", wanted, "run_id = %(run_id)s", {"run_id": run_id})
+        _ensure_table(owner, "customer_360", columns)
         owner.execute(
-            "update published.customer_360_by_run as account "
-            "set crm_system = 'hubspot', crm_record_id = numbered.record_id from ("
-            "select account_id, (%s + (row_number() over (order by account_id) - 1) * %s)::text as record_id "
-            "from published.customer_360_by_run where run_id = %s) as numbered "
-            "where numbered.account_id = account.account_id and account.run_id = %s",
-            [FIRST_RECORD_ID, RECORD_ID_STEP, run_id, run_id],
+            "insert into published.current_run (run_id, as_of_date, published_at) values (%s, %s, now())",
+            [RUN, LAST_DAY],
+        )
+        owner.execute(
+            f"insert into published.customer_360_by_run ({', '.join(values)}) "  # noqa: S608
+            f"select {', '.join(values.values())} from generate_series(1, {wanted}) as n"
         )
         owner.execute(
             "with told as (insert into sync.runs (target, as_of_date, run_id, status) "  # noqa: S608
             "values (%s, %s, 'before', 'finished') returning sync_id) "
             "insert into sync.ledger (target, record_id, account_id, confirmed, sync_id) "
-            f"select %s, crm_record_id, account_id, case when number %% {ONE_IN} = 0 "
+            f"select %s, crm_record_id, account_id, case when {_is_changed('account_id')} "
             f'then {_told()} || \'{{"stratum_tier": "other"}}\' else {_told()} end, sync_id '
-            "from (select *, row_number() over (order by account_id) - 1 as number from published.customer_360) "
-            "as account, told",
+            "from published.customer_360 as account, told",
             [TARGET, LAST_DAY, TARGET],
         )
         owner.execute("vacuum (analyze) published.customer_360_by_run, sync.ledger")
-    return run_id
+
+
+def _value(name: str, kind: str) -> str:
+    """Return the SQL of a column's value in the row of number `n`."""
+    whole = "numeric" if kind.startswith("numeric") else "other"
+    return VALUES.get(kind, VALUES[whole]).format(name=name)
+
+
+def _is_changed(account_id: str) -> str:
+    """Return the SQL that tells whether an account changed since the CRM was told: one in a hundred did, the first too."""
+    return f"mod(substr({account_id}, 2)::bigint - 1, {ONE_IN}) = 0"
 
 
 def _told() -> str:

@@ -56,6 +56,10 @@ class Settings(BaseSettings):
     housekeeping_cron: str = Field(
         "0 7 * * *", description="When housekeeping runs, in the company's time zone: after the ingests."
     )
+    reconcile_cron: str = Field(
+        "0 8 * * *",
+        description="When the CRMs are read back, in the company's time zone: after the newest sync.",
+    )
     timezone: str = Field("UTC", description="Company time zone where sources.yml states none.")
     currency: str = Field("CNY", description="Reporting currency where sources.yml states none.")
 

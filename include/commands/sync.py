@@ -20,12 +20,14 @@ from include.settings import get_settings
 from include.sources.config import Sources
 
 if TYPE_CHECKING:
+    from include.sync.brakes import Reason
     from include.sync.dry_run import DryRun, FieldChange
 
 KIND_WORDS = {
     "first": "told for the first time",
     "changed": "changed",
     "cleared": "cleared",
+    "heal": "healed",
     "same": "there already",
     "create": "in a new record",
 }
@@ -92,12 +94,18 @@ def dry_run_lines(done: "DryRun") -> list[str]:
         lines.append(
             f"Of the fields to send, {done.drifted:,} hold another value than the CRM last confirmed."
         )
+    lines += [_brake_words(each) for each in done.brakes]
     lines += [f"Cannot know {each}." for each in done.cannot_know]
     if done.unresolved:
         lines.append(
             f"{done.unresolved:,} records have an attempt without an answer; a sync reads them back first."
         )
     return lines
+
+
+def _brake_words(brake: "Reason") -> str:
+    verdict = "would hold" if brake.holds else "off" if brake.figure is None else "passes"
+    return f"brake {brake.brake}: {verdict}  {brake.says}"
 
 
 def _field_words(change: "FieldChange") -> str:
@@ -108,6 +116,7 @@ def _field_words(change: "FieldChange") -> str:
     new = "(empty)" if change.new is None else change.new
     notes = ["already there"] if change.kind == "same" else []
     notes += ["edited there"] if change.has_drifted else []
+    notes += ["drifted"] if change.kind == "heal" else []
     return f"{change.name}: {old} → {new}" + (f" ({', '.join(notes)})" if notes else "")
 
 

@@ -85,7 +85,7 @@ def schedules(stack: Stack) -> str:
 def last_runs(api: AirflowApi) -> list[Facts]:
     """Return the newest run of each DAG: its date, state, and when it began and ended."""
     runs = []
-    for dag_id in (*CHAIN, "housekeeping"):
+    for dag_id in (*CHAIN, "reconcile_crm", "housekeeping"):
         newest = api.runs(dag_id)[:1]
         runs += [
             {

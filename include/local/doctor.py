@@ -28,7 +28,7 @@ from include.local.stack import Stack
 from include.settings import PROJECT_DIR
 from include.sources.config import Sources
 from include.sources.row_sources import FileSource
-from include.sync.switches import known_targets, status_of
+from include.sync.switches import known_targets, left_targets, status_of
 from include.warehouse import embedded
 from include.warehouse.connect import OWNER, ROLES, connect, open_connection, variable, with_login
 from include.warehouse.lock import holder_now
@@ -79,7 +79,7 @@ def examine(stack: Stack, read_sources: Callable[[], Sources]) -> list[Finding]:
         reachable = opened.state == OK
         findings += [
             _look(name, look) if reachable else Finding(name, SKIP, "the warehouse cannot be read")
-            for name, look in _of_warehouse(stack)
+            for name, look in _of_warehouse(stack, read_sources)
         ]
         up = reachable and condition.airflow(stack)["api-server"]["status"] == "healthy"
         findings.append(_look("airflow", lambda: airflow(stack)))
@@ -90,7 +90,7 @@ def examine(stack: Stack, read_sources: Callable[[], Sources]) -> list[Finding]:
     return findings
 
 
-def _of_warehouse(stack: Stack) -> list[tuple[str, Look]]:
+def _of_warehouse(stack: Stack, read_sources: Callable[[], Sources]) -> list[tuple[str, Look]]:
     return [
         ("migrations", lambda: migrations(stack)),
         ("roles", lambda: roles(stack)),
@@ -98,6 +98,7 @@ def _of_warehouse(stack: Stack) -> list[tuple[str, Look]]:
         ("build lock", lambda: build_lock(stack)),
         ("sync attempts", sync_attempts),
         ("sync holds", sync_holds),
+        ("sync targets", lambda: sync_targets(read_sources)),
     ]
 
 
@@ -394,6 +395,21 @@ def sync_holds() -> str:
         )
     off = [f"{one['target']} by {one['switch']['switched_by']}" for one in standing if one["switch"]]
     return "none" + (f"; switched off: {', '.join(off)} (stratum sync start)" if off else "")
+
+
+def sync_targets(read_sources: Callable[[], Sources]) -> str:
+    """Look for targets that were told and are in no sync.yml any more; nothing is wrong with it where it was meant."""
+    try:
+        named = [mapping.target for mapping in read_sources().sync.values()]
+    except StratumError as error:
+        raise _Skipped("the sources cannot be read") from error
+    left = [f"{target} ({records:,} records)" for target, records in left_targets(named).items()]
+    if not left:
+        return f"{len(named)} in sync.yml"
+    return (
+        f"{len(named)} in sync.yml; told before and named there no more: {', '.join(left)}. What they hold stays as it was: "
+        "name them again, or clear it in the CRM"
+    )
 
 
 def airflow(stack: Stack) -> str:

@@ -4,7 +4,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import date
 
+import psycopg
+
 from include.sources.config import Sources
+from include.sync.brakes import Reason, count, look
 from include.sync.creation import can_find, found_by_key, with_records
 from include.sync.mapping import SyncMapping
 from include.sync.overwrite import Shown, apply_overwrite_rules, present_values
@@ -19,9 +22,10 @@ from include.warehouse.connect import connect
 class FieldChange:
     """One field of one record: `old` is what the CRM holds (`known` is 'read') or what it last confirmed ('confirmed').
 
-    With `known` 'no' nobody can say what is there: the field was never told, and the CRM was not read.
-    `kind` is first (never told), changed, cleared, same (the CRM already holds the new value), or create (the record is
-    to be made: there is no old value).
+    With `known` 'reconciled' it is what the CRM held when it was reconciled; with 'no' nobody can say what is there: the
+    field was never told, and the CRM was not read. `kind` is first (never told), changed, cleared, heal (a
+    reconciliation found another value than was told, and lets it be told again), same (the CRM already holds it), or
+    create (the record is to be made: there is no old value).
     """
 
     name: str
@@ -70,6 +74,8 @@ class DryRun:
     """Whether the old values are the CRM's present ones. Rows that are unchanged or held were not read."""
     cannot_know: list[str]
     """What this dry run cannot tell, in words."""
+    brakes: list[Reason] = field(default_factory=list)
+    """What each brake says of it; one that holds would stop the sync."""
     kinds: dict[str, dict[str, int]] = field(default_factory=dict)
     """Field → kind of change → records."""
     drifted: int = 0
@@ -90,14 +96,17 @@ def plan_sync(sources: Sources, as_of: date, name: str, read: bool = False, limi
     with connect("syncer") as books:
         books.autocommit = True
         plan = make_plan(books, mapping, published_run(books, as_of), as_of)
+        brakes = look(mapping.brakes, count(books, mapping, plan))  # as in a sync: before the CRM is asked
         if not read:
-            return _dry_run(plan, mapping, None, limit)
+            return _dry_run(plan, mapping, None, limit, brakes)
         with open_target(mapping, "syncer") as target:
             apply_overwrite_rules(target, plan, mapping)
-            return _dry_run(plan, mapping, target, limit)
+            return _dry_run(plan, mapping, target, limit, brakes)
 
 
-def _dry_run(plan: Plan, mapping: SyncMapping, target: Target | None, limit: int) -> DryRun:
+def _dry_run(
+    plan: Plan, mapping: SyncMapping, target: Target | None, limit: int, brakes: list[Reason]
+) -> DryRun:
     asked = target if target is not None and target.can_read else None
     done = DryRun(
         target=mapping.target,
@@ -112,6 +121,7 @@ def _dry_run(plan: Plan, mapping: SyncMapping, target: Target | None, limit: int
         unresolved=plan.unresolved,
         was_read=asked is not None,
         cannot_know=_cannot_know(mapping, target, plan.creations),
+        brakes=brakes,
     )
     counts: Counter[tuple[str, str]] = Counter()
     finds = asked is not None and plan.creations > 0 and can_find(asked, mapping)
@@ -121,9 +131,11 @@ def _dry_run(plan: Plan, mapping: SyncMapping, target: Target | None, limit: int
             # A sync would find them too, and tell them as any other record.
             changes = with_records(changes, found, mapping)
             done.creations -= len(found)
-        shown = present_values(asked, [each for each in changes if not each.by_key]) if asked else {}
+        known = [each for each in changes if not each.by_key]
+        shown = present_values(asked, known) if asked else {}
+        drifted = _to_heal(plan.connection, mapping.target, [change.record_id for change in known])
         for change in changes:
-            record = _record(asked, change, shown.get(change.record_id))
+            record = _record(asked, change, shown.get(change.record_id), drifted.get(change.record_id, {}))
             counts.update((each.name, each.kind) for each in record.fields)
             done.drifted += sum(each.has_drifted for each in record.fields)
             done.not_there += not record.is_there
@@ -150,21 +162,47 @@ def _cannot_know(mapping: SyncMapping, target: Target | None, creations: int) ->
     return unknown
 
 
-def _record(target: Target | None, change: Change, shown: Shown | None) -> RecordChange:
+def _to_heal(connection: psycopg.Connection, target: str, record_ids: list[str]) -> dict[str, Shown]:
+    """Return record id → field → what the CRM held when a reconciliation let it be told again; not yet told since."""
+    rows = connection.execute(
+        """
+        select distinct on (drift.record_id, drift.field) drift.record_id, drift.field, drift.held
+        from sync.drift
+        inner join sync.reconciliations using (reconciliation_id)
+        where drift.target = %(target)s and drift.record_id = any(%(records)s) and drift.done = 'healed'
+            and not exists (
+                select from sync.deliveries
+                where deliveries.account_id = drift.account_id and deliveries.target = drift.target
+                    and deliveries.record_id = drift.record_id and deliveries.field = drift.field
+                    and deliveries.confirmed_at > reconciliations.reconciled_at
+            )
+        order by drift.record_id, drift.field, drift.reconciliation_id desc
+        """,
+        {"target": target, "records": record_ids},
+    ).fetchall()
+    found: dict[str, Shown] = {}
+    for record_id, name, held in rows:
+        found.setdefault(record_id, {})[name] = held
+    return found
+
+
+def _record(target: Target | None, change: Change, shown: Shown | None, drifted: Shown) -> RecordChange:
     if change.by_key:
         made = [FieldChange(name, None, new, "no", "create") for name, new in change.values.items()]
         return RecordChange(change.account_id, change.record_id, False, made, is_creation=True)
-    fields = [_field(target, name, new, change, shown) for name, new in change.values.items()]
+    fields = [_field(target, name, new, change, shown, drifted) for name, new in change.values.items()]
     is_there = target is None or shown is not None
     return RecordChange(change.account_id, change.record_id, change.is_removal, fields, is_there)
 
 
 def _field(
-    target: Target | None, name: str, new: str | None, change: Change, shown: Shown | None
+    target: Target | None, name: str, new: str | None, change: Change, shown: Shown | None, drifted: Shown
 ) -> FieldChange:
-    kind = "cleared" if new is None else "changed" if name in change.old else "first"
+    is_told, heals = name in change.old, name in drifted and name not in change.old
+    kind = "cleared" if new is None else "changed" if is_told else "heal" if heals else "first"
     if target is None or shown is None:
-        return FieldChange(name, change.old.get(name), new, "confirmed" if name in change.old else "no", kind)
+        old = drifted[name] if heals else change.old.get(name)
+        return FieldChange(name, old, new, "confirmed" if is_told else "reconciled" if heals else "no", kind)
     held = shown.get(name)
     return FieldChange(
         name,
@@ -172,5 +210,5 @@ def _field(
         new,
         "read",
         "same" if target.is_same(new, held) else kind,
-        name in change.old and not target.is_same(change.old[name], held),
+        is_told and not target.is_same(change.old[name], held),
     )

@@ -47,6 +47,10 @@ class Brakes(Section):
     """Accounts told before whose `tier_column` changes."""
     max_score_moves: float | None = Field(0.5, ge=0, le=1)
     """Accounts told before whose `score_column` moves by more than `score_step`."""
+    max_removals: float | None = Field(0.2, ge=0, le=1)
+    """Records told before of which fields would be cleared."""
+    max_removals_count: int | None = Field(1000, ge=0)
+    """The same as a number: a small share of many is many."""
     tier_column: str = "tier"
     score_column: str = "churn_probability"
     score_step: float = Field(0.1, gt=0)
@@ -57,12 +61,14 @@ class Brakes(Section):
 
 
 class Reconcile(Section):
-    """What is done where the CRM no longer holds what it confirmed."""
+    """How often and by what policy it is read back whether the CRM still holds what it confirmed."""
 
     sample: int | None = Field(None, gt=0)
     """Records read back by `reconcile`; null reads all."""
     policy: Literal["report", "heal"] = "report"
     """heal tells the CRM again; report leaves what somebody wrote there and lists it."""
+    on_drift: Literal["warn", "fail"] = "warn"
+    """What the scheduled task does where something drifted that is not healed."""
 
 
 class SyncMapping(Section):
@@ -86,7 +92,8 @@ class SyncMapping(Section):
     removal: Literal["keep", "clear"] = "keep"
     """What becomes of the fields we wrote where an account is merged, deleted, or withdraws its consent."""
     brakes: Brakes = Brakes()
-    reconcile: Reconcile = Reconcile()
+    reconcile: Reconcile | None = None
+    """Read back on a schedule; absent or `off` it is only done by command, by the defaults."""
 
     @model_validator(mode="before")
     @classmethod
@@ -95,6 +102,11 @@ class SyncMapping(Section):
             return given
         system = given["system"]
         return {"connection": f"{system}_default", "object": OBJECTS[system]} | given
+
+    @field_validator("reconcile", mode="before")
+    @classmethod
+    def _off_is_none(cls, given: Any) -> Any:
+        return None if given is False or given == "off" else given  # YAML reads a bare off as false
 
     @field_validator("fields", mode="before")
     @classmethod
@@ -155,6 +167,10 @@ class SyncMapping(Section):
             raise ValueError(
                 f"overwrite of {', '.join(guarded)} depends on what the target holds, and a webhook cannot be read: "
                 "leave it at always"
+            )
+        if self.system == "webhook" and self.reconcile:
+            raise ValueError(
+                "reconcile reads back what the target holds, and a webhook cannot be read: leave it out"
             )
         return self
 

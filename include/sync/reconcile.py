@@ -12,7 +12,7 @@ from include.errors import StratumError
 from include.sources.config import Sources
 from include.sync.asking import asking
 from include.sync.ledger import Ledger
-from include.sync.mapping import FieldRule, SyncMapping
+from include.sync.mapping import FieldRule, Reconcile, SyncMapping
 from include.sync.run import mapping_of
 from include.sync.target import Target
 from include.sync.targets import open_target
@@ -64,6 +64,11 @@ class Reconciliation:
         return len({each.record_id for each in self.drift if each.done == "healed"})
 
     @property
+    def left(self) -> list[Drift]:
+        """What differs and is not told again: listed, not kept by the CRM, or gone."""
+        return [each for each in self.drift if each.done != "healed"]
+
+    @property
     def not_kept(self) -> list[str]:
         """Fields that lost a value again which had been healed: the CRM does not keep them."""
         return sorted({each.field for each in self.drift if each.done == "not_kept"})
@@ -110,7 +115,7 @@ def reconcile(
         ledger = Ledger(books, mapping.target)
         ledger.lock()
         return reconcile_ledger(
-            ledger, mapping, target, None if everything else sample or mapping.reconcile.sample, heal
+            ledger, mapping, target, None if everything else sample or rules_of(mapping).sample, heal
         )
 
 
@@ -118,7 +123,7 @@ def reconcile_ledger(
     ledger: Ledger, mapping: SyncMapping, target: Target, sample: int | None, heal: bool = False
 ) -> Reconciliation:
     """Reconcile a target that is open and whose ledger is locked; see `reconcile`. `sample` None reads all."""
-    policy: Literal["report", "heal"] = "heal" if heal else mapping.reconcile.policy
+    policy: Literal["report", "heal"] = "heal" if heal else rules_of(mapping).policy
     found = Reconciliation(ledger.target, policy, _seed(ledger), sample, list(mapping.fields))
     found.unresolved = len({each.change.record_id for each in ledger.open_attempts()})
     calls = target.calls
@@ -138,6 +143,36 @@ def reconcile_ledger(
         found.gone,
     )
     return found
+
+
+def rules_of(mapping: SyncMapping) -> Reconcile:
+    """Return by which rules a target is reconciled: the defaults where sync.yml has it on no schedule."""
+    return mapping.reconcile or Reconcile()
+
+
+def scheduled(sources: Sources) -> list[str]:
+    """Return the targets that sync.yml wants reconciled on a schedule."""
+    return [name for name, mapping in sources.sync.items() if mapping.reconcile]
+
+
+def keep_watch(sources: Sources, name: str) -> None:
+    """Reconcile a target as sync.yml says, and tell what drifted and is not healed: as a warning, or as an error.
+
+    The books are written first either way. Raises StratumError where something is left and `on_drift` is fail, and
+    as `reconcile` does.
+    """
+    found = reconcile(sources, name)
+    if not found.left:
+        return
+    records = len({each.record_id for each in found.left})
+    fields = ", ".join(sorted({each.field for each in found.left}))
+    said = (
+        f"{found.target} no longer holds what it confirmed of {records:,} of {found.records_read:,} records ({fields}). "
+        f"See sync.drift, or stratum sync status. To tell it again: stratum sync reconcile {name} --heal"
+    )
+    if rules_of(mapping_of(sources, name)).on_drift == "fail":
+        raise StratumError(said)
+    log.warning(said)
 
 
 def assert_not_all_gone(target: Target, asked: int, gone: int) -> None:

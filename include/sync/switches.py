@@ -1,5 +1,6 @@
 """How each target stands, and its switch."""
 
+from collections.abc import Iterable
 from typing import Any, LiteralString
 
 from psycopg.rows import dict_row
@@ -18,6 +19,16 @@ select reason, count(*) as rows from sync.dead_letters where target = %s group b
 WAITING = """
 select hold_id, run_id, as_of_date, to_send, reasons, opened_at, expires_at from sync.holds
 where target = %s and status = 'waiting' and expires_at > clock_timestamp()"""
+RECONCILED = """
+select reconciliation_id, reconciled_at, policy, sample, records_read, equal, drifted, gone from sync.reconciliations
+where target = %s order by reconciliation_id desc limit 1"""
+DRIFT = """
+select field, done, count(*) as records from sync.drift
+where reconciliation_id = (select max(reconciliation_id) from sync.reconciliations where target = %s)
+group by field, done order by field, done"""
+LEFT = """
+select target, count(*) from sync.ledger where confirmed <> '{}' and target <> all(%s::text[])
+group by target order by target"""
 SWITCH = "select switched_by, reason, switched_at from sync.switches where target = %s"
 TARGETS = "select target from sync.runs union select target from sync.switches order by target"
 
@@ -47,9 +58,21 @@ def known_targets() -> list[str]:
         return [target for (target,) in connection.execute(TARGETS).fetchall()]
 
 
+def left_targets(named: Iterable[str]) -> dict[str, int]:
+    """Return each target of which the ledger says what it holds and that is not among the `named`, with its records.
+
+    Nobody tells it any more: what was told stays there as it was.
+    """
+    with connect("auditor") as connection:
+        return dict(connection.execute(LEFT, [list(named)]).fetchall())
+
+
 def status_of(target: str) -> dict[str, Any]:
-    """Return how a target stands: `last` run (None before the first), `open_attempts`, `dead_letters` by reason, the
-    `hold` that waits and the `switch` where it is off (None each)."""
+    """Return how a target stands.
+
+    It has `last` run, `reconciled` (the newest reading back), `hold` that waits and `switch` where it is off (None
+    each where there is none), `open_attempts`, `dead_letters` by reason, and `drift` of that reading by field.
+    """
     with connect("auditor") as connection, connection.cursor(row_factory=dict_row) as cursor:
 
         def one(query: LiteralString) -> dict[str, Any] | None:
@@ -63,6 +86,8 @@ def status_of(target: str) -> dict[str, Any]:
             "hold": one(WAITING),
             "open_attempts": attempts["rows"] if attempts else 0,
             "dead_letters": cursor.execute(DEAD_LETTERS, [target]).fetchall(),
+            "reconciled": one(RECONCILED),
+            "drift": cursor.execute(DRIFT, [target]).fetchall(),
         }
 
 
@@ -91,6 +116,12 @@ def status_lines(status: dict[str, Any]) -> list[str]:
     dead = sum(letter["rows"] for letter in letters)
     shown.append(f"  {dead:,} dead letters, {status['open_attempts']:,} attempts without an answer")
     shown += [f"    {letter['rows']:>9,} {letter['reason']}" for letter in letters]
+    if read := status["reconciled"]:
+        shown.append(
+            f"  reconciled at {read['reconciled_at']:%Y-%m-%d %H:%M %Z} by {read['policy']}: {read['records_read']:,} "
+            f"records read = {read['equal']:,} equal + {read['drifted']:,} drifted + {read['gone']:,} gone"
+        )
+        shown += [f"    {each['records']:>9,} {each['field']} {each['done']}" for each in status["drift"]]
     return shown
 
 

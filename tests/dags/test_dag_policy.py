@@ -21,6 +21,7 @@ EXPECTED = {
     "score_accounts",
     "publish",
     "sync_crm",
+    "reconcile_crm",
     "housekeeping",
 }
 ALLOWED_TAGS = {"ingest", "build", "models", "publish", "sync", "housekeeping"}
@@ -119,6 +120,12 @@ def test_each_target_is_told_by_a_task_of_its_own_which_waits_where_it_is_held(d
     assert isinstance(one, ApprovalOperator)
     assert one.defaults is None, "an answer that nobody gave would read as one"
     assert one.execution_timeout is not None, "the work has a timeout beside that of the wait"
+
+
+def test_each_target_is_read_back_by_a_task_of_its_own_after_it_is_known_which(dagbag):
+    reconcile = dagbag.dags["reconcile_crm"].get_task("reconcile")
+    assert reconcile.is_mapped
+    assert reconcile.upstream_task_ids == {"targets"}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.name)

@@ -24,7 +24,9 @@ COLUMNS = tuple(FIELDS.values())
 TARGET = "hubspot:hubspot_default"
 TOLD = 24
 """Accounts of `published` (conftest.py), all of them told."""
-NO_BRAKES = {"first_sync": False, "max_shrink": None, "max_tier_changes": None, "max_score_moves": None}
+NO_BRAKES = dict.fromkeys(
+    ("max_shrink", "max_tier_changes", "max_score_moves", "max_removals", "max_removals_count")
+) | {"first_sync": False}
 Values = dict[str, str | None]
 
 

@@ -129,6 +129,24 @@ def test_attempts_without_an_answer_are_told_unless_a_sync_is_at_work(
     assert doctor.sync_attempts().startswith("1 open")
 
 
+def test_a_target_that_was_told_and_is_in_no_sync_yml_any_more_is_said(
+    stack: Stack, warehouse: Warehouse
+) -> None:
+    warehouse.rows(
+        "insert into sync.ledger (target, record_id, account_id, confirmed) values "
+        "('hubspot:old', '1', 'A', '{\"tier\": \"S\"}'), ('hubspot:old', '2', 'B', '{}'), "
+        "('hubspot:hubspot_default', '1', 'A', '{\"tier\": \"S\"}')"
+    )
+    company = {"name": "Test company", "timezone": "UTC", "currency": "CNY"}
+    told = {"crm": {"system": "hubspot", "fields": {"stratum_tier": "tier"}}}
+    sources = Sources.model_validate({"company": company, "sync": told})
+    state, says = findings(stack, lambda: sources)["sync targets"]
+    assert state == OK
+    assert says.startswith("1 in sync.yml; told before and named there no more: hubspot:old (1 records). ")
+    warehouse.rows("delete from sync.ledger where target = 'hubspot:old'")
+    assert doctor.sync_targets(lambda: sources) == "1 in sync.yml"
+
+
 def test_a_hold_that_waits_and_a_switch_are_told(warehouse: Warehouse) -> None:
     assert doctor.sync_holds() == "none"
     warehouse.rows(

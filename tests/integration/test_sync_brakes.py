@@ -98,6 +98,23 @@ def test_a_null_that_is_not_told_is_no_change_and_one_that_clears_is(stage: Sync
     assert (counted(stage).tiers_told, counted(stage).tiers_changed) == (N, N)
 
 
+def test_records_of_which_a_field_is_cleared_are_counted_whether_the_account_is_gone_or_a_value(
+    stage: SyncStage,
+) -> None:
+    stage.told(*[("A", "0.5")] * N)
+    stage.publish(("B", "0.5"), ("A", None), *[("A", "0.5")] * (N - 4))
+    assert (counted(stage).records_told, counted(stage).cleared) == (N, 0)
+    stage.configure(removal="clear")
+    assert counted(stage).cleared == 2
+    rule = {"column": "churn_probability", "when_null": "clear"}
+    stage.configure(fields={"stratum_tier": "tier", "stratum_score": rule})
+    assert counted(stage).cleared == 3
+    # Two of ten pass with the default; the third holds the sync, and the question says how many there are.
+    result = stage.sync()
+    assert (result.status, result.held, stage.holds()[0][2]) == ("held", 4, ["removals"])
+    assert "fields of 3 of 10 records told before (30.0%) would be cleared" in str(result.hold)
+
+
 def test_a_number_is_compared_as_a_number(stage: SyncStage) -> None:
     stage.told(*[("A", "0.50")] * N)
     stage.configure(brakes={"tier_column": "churn_probability"})

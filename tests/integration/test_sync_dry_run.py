@@ -9,6 +9,7 @@ import pytest
 
 from include.commands.sync import dry_run_lines
 from include.sync.dry_run import DryRun, FieldChange, plan_sync
+from include.sync.reconcile import reconcile
 from tests.conftest import Warehouse
 from tests.integration.sandbox_fixture import record_id
 from tests.integration.sync_rules_stage import AS_OF, FIELDS, Stage, row, staged
@@ -129,3 +130,45 @@ def test_as_many_records_are_shown_as_asked_and_all_are_counted(stage: Stage) ->
     assert (len(done.records), done.changes) == (1, 4)
     assert "... and 3 more records" in dry_run_lines(done)
     assert json.loads(json.dumps(asdict(done), default=str))["kinds"]["stratum_tier"]["changed"] == 1
+
+
+def test_each_brake_is_shown_and_what_it_would_hold_a_sync_holds(stage: Stage) -> None:
+    stage.mapping |= {"brakes": {"first_sync": False, "max_tier_changes": None}}
+    done = dry_run(stage, read=False)
+    assert {brake.brake: (brake.figure, brake.limit, brake.holds) for brake in done.brakes} == {
+        "shrunken_source": (0, 0.2, False),
+        "first_sync": (None, None, False),
+        "tier_changes": (None, None, False),
+        "score_moves": (None, 0.5, False),
+        "removals": (pytest.approx(2 / 3), 0.2, True),
+        "removals_count": (2, 1000, False),
+    }
+    said = "\n".join(dry_run_lines(done))
+    assert "brake removals: would hold  fields of 2 of 3 records told before (66.7%) would be cleared" in said
+    assert "brake removals_count: passes" in said
+    assert "brake tier_changes: off  switched off (max_tier_changes)" in said
+    assert json.loads(json.dumps(asdict(done), default=str))["brakes"][4]["holds"] is True
+    result = stage.sync()
+    assert (result.status, [each["brake"] for each in result.hold.reasons]) == ("held", ["removals"])
+
+
+def test_what_a_reconciliation_lets_be_told_again_is_a_kind_of_its_own_until_it_is_told(stage: Stage) -> None:
+    stage.mapping = {"fields": FIELDS, "reconcile": {"policy": "heal"}}
+    stage.publish(row(0), row(1), row(2), row(3))
+    stage.edit(1, stratum_tier="theirs")
+    assert reconcile(stage.sources, "crm").healed == 1
+    done = dry_run(stage, read=False)
+    told = fields(done, "A0001")["stratum_tier"]
+    assert (told.kind, told.old, told.known) == ("heal", "theirs", "reconciled")
+    assert done.kinds["stratum_tier"] == {"first": 1, "heal": 1}
+    said = "\n".join(dry_run_lines(done))
+    assert f"stratum_tier: theirs → {told.new} (drifted)" in said
+    assert "stratum_tier: 1 told for the first time, 1 healed" in said
+    read = fields(dry_run(stage, read=True), "A0001")["stratum_tier"]
+    assert (read.kind, read.old, read.known) == ("heal", "theirs", "read")
+    assert stage.sync().sent == 2
+    # What is lost by another way later is not the reconciliation's.
+    stage.warehouse.rows(
+        "update sync.ledger set confirmed = confirmed - 'stratum_tier' where account_id = 'A0001'"
+    )
+    assert dry_run(stage, read=False).kinds["stratum_tier"] == {"first": 1}

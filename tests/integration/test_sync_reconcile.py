@@ -1,15 +1,18 @@
 """Reading back what the CRM holds, against the sandbox's HTTP server and a CRM that drops a field."""
 
+import logging
 from datetime import UTC, datetime
 
 import psycopg
 import pytest
+import yaml
 
 from include.errors import StratumError, TransientError
 from include.sync.books import rebuild
 from include.sync.ledger import Ledger
-from include.sync.reconcile import Reconciliation, reconcile, reconcile_ledger
+from include.sync.reconcile import Reconciliation, keep_watch, reconcile, reconcile_ledger, scheduled
 from include.sync.run import mapping_of
+from include.sync.switches import status_lines, status_of
 from include.sync.target import same_text
 from include.warehouse.connect import connect
 from tests.integration.sync_proof import (
@@ -87,6 +90,59 @@ def test_heal_lets_the_next_sync_send_what_drifted_and_nothing_else(published: P
     assert published.differing() == {}
     assert read(published).equal == TOLD
     assert_books_add_up(published.warehouse)
+
+
+@pytest.mark.parametrize(
+    ("written", "names"),
+    [("{}", ["crm"]), ("{policy: heal}", ["crm"]), ("off", []), ("'off'", []), ("null", [])],
+)
+def test_a_target_is_on_the_schedule_where_sync_yml_says_so(
+    published: Published, written: str, names: list[str]
+) -> None:
+    assert scheduled(published.sources) == []
+    assert scheduled(published.with_rules(reconcile=yaml.safe_load(written))) == names
+
+
+def test_the_schedule_tells_of_drift_by_policy_after_it_is_booked(
+    published: Published, caplog: pytest.LogCaptureFixture
+) -> None:
+    def watch(**rules: str) -> None:
+        with caplog.at_level(logging.WARNING, logger="include.sync.reconcile"):
+            keep_watch(published.with_rules(reconcile=rules), "crm")
+
+    watch(on_drift="fail")
+    published.crm.edit(3, {"stratum_tier": "S"})
+    assert caplog.records == []
+    watch()
+    (warned,) = caplog.records
+    assert f"1 of {TOLD} records (stratum_tier)" in warned.getMessage()
+    with pytest.raises(StratumError, match=rf"1 of {TOLD} records \(stratum_tier\).*--heal"):
+        watch(on_drift="fail")
+    booked = published.warehouse.rows("select drifted from sync.reconciliations order by reconciliation_id")
+    assert booked == [(0,), (1,), (1,)]
+    told = "\n".join(status_lines(status_of(TARGET)))
+    assert f"by report: {TOLD} records read = {TOLD - 1} equal + 1 drifted + 0 gone" in told
+    assert "1 stratum_tier reported" in told
+    watch(on_drift="fail", policy="heal")  # what the next sync tells again is nobody's to look at
+    assert "1 stratum_tier healed" in "\n".join(status_lines(status_of(TARGET)))
+
+
+def test_what_is_read_counts_for_the_limit_of_the_burst_and_of_the_day(published: Published) -> None:
+    def counted() -> tuple[int, int]:
+        (sums,) = published.warehouse.rows("""
+            select coalesce(sum(cardinality(calls)), 0), coalesce(sum((
+                select sum(value::int) from jsonb_each_text(hours)
+            )), 0)
+            from sync.call_windows
+        """)
+        return sums
+
+    published.warehouse.rows("update sync.call_windows set calls = '{}'")
+    burst, day = counted()
+    keep_watch(published.with_rules(reconcile={}), "crm")
+    made = published.warehouse.value("select calls from sync.reconciliations")
+    assert made > 0
+    assert counted() == (burst + made, day + made)
 
 
 def test_a_number_the_crm_writes_in_another_way_is_no_drift(published: Published) -> None:

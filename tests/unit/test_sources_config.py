@@ -208,6 +208,10 @@ WRONG_SYNC = {
         "hook: {system: webhook, fields: {a: {column: tier, overwrite: if_ours}, b: tier}}",
         "overwrite of a depends on what the target holds, and a webhook cannot be read",
     ),
+    "reading back on a schedule what cannot be read": (
+        "hook: {system: webhook, fields: {a: tier}, reconcile: {}}",
+        "a webhook cannot be read: leave it out",
+    ),
     "a rule that clears what it may not overwrite": (
         "crm: {system: hubspot, fields: {a: {column: tier, when_null: clear, overwrite: if_empty}}}",
         "when_null: clear needs overwrite: if_ours or always",
