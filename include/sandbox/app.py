@@ -32,7 +32,7 @@ from include.sandbox.objects import (
     read_record,
     search,
 )
-from include.sandbox.spoiled import malformed, trickled
+from include.sandbox.spoiled import hang, malformed, trickled
 from include.sandbox.store import COMPANIES, READ_ONLY, Store
 
 # https://developers.hubspot.com/docs/developer-tooling/platform/usage-guidelines: private apps of
@@ -106,13 +106,17 @@ class Sandbox:
                 if counted:
                     self.calls.by_endpoint[endpoint.__name__] += 1
                     await self._misbehave()
-                answer = endpoint(self, request, _parse(await request.body()))
-                answer.headers["x-hubspot-ratelimit-daily"] = str(DAILY_CALLS)
                 only_reads = reads or request.method == "GET"
+                body = _parse(await request.body())
+                if counted and not only_reads and self.faults.take("hang_before"):
+                    await hang(request, self.faults.hang_s)
+                    return cut_off()
+                answer = endpoint(self, request, body)
+                answer.headers["x-hubspot-ratelimit-daily"] = str(DAILY_CALLS)
                 if counted and only_reads and self.faults.take("cut_answer"):
                     return cut_off()
                 if counted and not only_reads and self.faults.take("hang_after"):
-                    await asyncio.sleep(self.faults.hang_s)
+                    await hang(request, self.faults.hang_s)
                 return answer
             except Failure as failure:
                 return failure.response()
