@@ -34,6 +34,7 @@ from include.sandbox.objects import (
 )
 from include.sandbox.spoiled import hang, malformed, trickled
 from include.sandbox.store import COMPANIES, READ_ONLY, Store
+from include.sandbox.values import CODES, kept
 
 # https://developers.hubspot.com/docs/developer-tooling/platform/usage-guidelines: private apps of
 # Professional and Enterprise accounts.
@@ -204,13 +205,15 @@ def update_batch(sandbox: Sandbox, request: Request, body: Any) -> Response:
     _check_names(sandbox.store, inputs)
     if faults.take("empty_complete"):
         return batch([], [], started)
+    types = {name: definition["type"] for name, definition in sandbox.store.properties().items()}
     changes: list[tuple[str, dict[str, str]]] = []
     errors: list[dict[str, Any]] = []
     for each in inputs:
         if error := _row_error(sandbox, each):
             errors.append(error)
         else:
-            changes.append((each["id"], {k: str(v) for k, v in (each.get("properties") or {}).items()}))
+            given = each.get("properties") or {}
+            changes.append((each["id"], {k: kept(types[k], str(v)) for k, v in given.items()}))
     sandbox.store.update(changes, started)
     traces = {each["id"]: each.get("objectWriteTraceId") for each in inputs}
     sandbox.store.log_writes([(each, traces[each], values) for each, values in changes], started)
@@ -263,8 +266,11 @@ def _row_error(sandbox: Sandbox, each: dict[str, Any]) -> dict[str, Any] | None:
         return row_error("VALIDATION_ERROR", "The record is locked by a workflow", context)
     known = sandbox.store.properties()
     for name, value in (each.get("properties") or {}).items():
-        if known[name]["type"] == "number" and not _is_number(str(value)):
-            message = invalid_property(name, "INVALID_INTEGER", f"{value} was not a valid number.")
+        try:
+            kept(known[name]["type"], str(value))
+        except (ValueError, OverflowError):
+            kind = known[name]["type"]
+            message = invalid_property(name, CODES[kind], f"{value} was not a valid {kind}.")
             return row_error("VALIDATION_ERROR", message, context)
         if len(str(value)) > LONGEST_TEXT:
             message = invalid_property(
@@ -272,14 +278,6 @@ def _row_error(sandbox: Sandbox, each: dict[str, Any]) -> dict[str, Any] | None:
             )
             return row_error("VALIDATION_ERROR", message, context)
     return None
-
-
-def _is_number(value: str) -> bool:
-    try:
-        float(value or 0)
-    except ValueError:
-        return False
-    return True
 
 
 def list_groups(sandbox: Sandbox, request: Request, body: Any) -> Response:
