@@ -33,8 +33,9 @@ from include.sandbox.objects import (
     read_record,
     search,
 )
-from include.sandbox.spoiled import malformed, trickled
+from include.sandbox.spoiled import hang, malformed, trickled
 from include.sandbox.store import COMPANIES, READ_ONLY, Store
+from include.sandbox.values import CODES, kept
 
 # https://developers.hubspot.com/docs/developer-tooling/platform/usage-guidelines: private apps of
 # Professional and Enterprise accounts.
@@ -108,13 +109,17 @@ class Sandbox:
                 if counted:
                     self.calls.by_endpoint[endpoint.__name__] += 1
                     await self._misbehave()
-                answer = endpoint(self, request, _parse(await request.body()))
-                answer.headers["x-hubspot-ratelimit-daily"] = str(DAILY_CALLS)
                 only_reads = reads or request.method == "GET"
+                body = _parse(await request.body())
+                if counted and not only_reads and self.faults.take("hang_before"):
+                    await hang(request, self.faults.hang_s)
+                    return cut_off()
+                answer = endpoint(self, request, body)
+                answer.headers["x-hubspot-ratelimit-daily"] = str(DAILY_CALLS)
                 if counted and only_reads and self.faults.take("cut_answer"):
                     return cut_off()
                 if counted and not only_reads and self.faults.take("hang_after"):
-                    await asyncio.sleep(self.faults.hang_s)
+                    await hang(request, self.faults.hang_s)
                 return answer
             except Failure as failure:
                 return failure.response()
@@ -198,7 +203,7 @@ def update_batch(sandbox: Sandbox, request: Request, body: Any) -> Response:
         if error := _row_error(sandbox, each):
             errors.append(error)
         else:
-            changes.append((each["id"], {k: str(v) for k, v in (each.get("properties") or {}).items()}))
+            changes.append((each["id"], _kept(sandbox.store, each.get("properties") or {})))
     sandbox.store.update(changes, started)
     traces = {each["id"]: each.get("objectWriteTraceId") for each in inputs}
     sandbox.store.log_writes([(each, traces[each], values) for each, values in changes], started)
@@ -230,6 +235,7 @@ def upsert_batch(sandbox: Sandbox, request: Request, body: Any) -> Response:
         if error:
             errors.append(error)
             continue
+        values = _kept(store, values)
         if found:
             store.update([(found[0], values)], started)
         record_id = found[0] if found else store.create(values, started)
@@ -237,6 +243,12 @@ def upsert_batch(sandbox: Sandbox, request: Request, body: Any) -> Response:
         shown = record(store.find(record_id), list(values)) | {"new": not found}  # type: ignore[arg-type]
         results.append(shown | ({"objectWriteTraceId": trace} if trace else {}))
     return _struck(sandbox.faults, batch(results, errors, started))
+
+
+def _kept(store: Store, values: dict[str, Any]) -> dict[str, str]:
+    """Return values as they are kept, each by its property's type."""
+    types = {name: definition["type"] for name, definition in store.properties().items()}
+    return {name: kept(types[name], str(value)) for name, value in values.items()}
 
 
 def _struck_before(sandbox: Sandbox, inputs: list[dict[str, Any]], started: datetime) -> Response | None:
@@ -312,8 +324,11 @@ def _refusal(
         if set(others) - {record_id}:
             message = f"Cannot set PropertyValueCoordinates: {others[0]} already has that value of {name}."
             return row_error("CONFLICTING_UNIQUE_VALUE", message, context)
-        if known[name]["type"] == "number" and not _is_number(str(value)):
-            message = invalid_property(name, "INVALID_INTEGER", f"{value} was not a valid number.")
+        try:
+            kept(known[name]["type"], str(value))
+        except (ValueError, OverflowError):
+            kind = known[name]["type"]
+            message = invalid_property(name, CODES[kind], f"{value} was not a valid {kind}.")
             return row_error("VALIDATION_ERROR", message, context)
         if len(str(value)) > LONGEST_TEXT:
             message = invalid_property(
@@ -321,14 +336,6 @@ def _refusal(
             )
             return row_error("VALIDATION_ERROR", message, context)
     return None
-
-
-def _is_number(value: str) -> bool:
-    try:
-        float(value or 0)
-    except ValueError:
-        return False
-    return True
 
 
 def list_groups(sandbox: Sandbox, request: Request, body: Any) -> Response:

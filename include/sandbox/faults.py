@@ -59,10 +59,12 @@ class Faults(Switches):
     """The next n batch updates are carried out, and the answer comes byte by byte, each after `trickle_s`."""
     trickle_s: float = 0.02
     """How long each byte of those takes."""
+    hang_before: int = 0
+    """The next n calls that write are not carried out, and stay without an answer for `hang_s`."""
     hang_after: int = 0
     """The next n calls that write are carried out, and the answer comes after `hang_s`."""
     hang_s: float = 30.0
-    """How long a call that hangs is without an answer."""
+    """How long a call that hangs waits at most; it ends as soon as the client leaves."""
     cut_answer: int = 0
     """The next n answers to anything that only reads break off in the middle."""
     slow_s: float = 0.0

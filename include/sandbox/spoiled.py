@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 
@@ -10,6 +11,14 @@ def malformed(response: Response) -> Response:
     """Return an answer whose body ends in the middle, without a sign of it but its own brackets."""
     body = bytes(response.body)
     return Response(body[: len(body) // 2] + b"{", response.status_code, media_type="application/json")
+
+
+async def hang(request: Request, longest_s: float) -> None:
+    """Wait until the client leaves, at most so long; the body of the request was read."""
+    try:
+        await asyncio.wait_for(request.receive(), longest_s)
+    except TimeoutError:
+        return
 
 
 def trickled(response: Response, pause_s: float) -> Response:

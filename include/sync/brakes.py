@@ -205,6 +205,7 @@ def count(connection: psycopg.Connection, mapping: SyncMapping, plan: Plan) -> C
             from sync.ledger as ledger
             inner join published.customer_360 as account using (account_id)
             where ledger.target = %(target)s
+            having true -- one row, where no column is counted too
         """).format(tiers=_tier_counts(mapping, plan, tier), scores=_score_counts(mapping, score)),
         {"target": mapping.target, "step": Decimal(str(mapping.brakes.score_step)), "number": NUMBER},
     ).fetchone()

@@ -116,7 +116,7 @@ class Plan:
     run_id: str
     as_of: date
     kinds: dict[str, str]
-    """CRM field → string, number, date or bool, by the type of its column."""
+    """CRM field → string, number, date, moment or bool, by the type of its column."""
     published: int
     """Accounts that are published."""
     queried: int
@@ -267,7 +267,7 @@ def _seed(mapping: SyncMapping, types: dict[str, int]) -> int:
 
 
 def kinds_of(connection: psycopg.Connection, mapping: SyncMapping) -> dict[str, str]:
-    """Return CRM field → string, number, date or bool, by its column of published.customer_360.
+    """Return CRM field → string, number, date, moment or bool, by its column of published.customer_360.
 
     Raises StratumError where a column is not there or of a type that cannot be told.
     """
@@ -294,7 +294,7 @@ def _types_of(connection: psycopg.Connection, mapping: SyncMapping) -> dict[str,
     if odd := sorted(column for column in wanted if types[column] not in KINDS):
         raise StratumError(
             f"The fields in sync.yml name {', '.join(odd)}, whose type cannot be told to a CRM: "
-            "map text, numbers, dates and booleans."
+            "map text, numbers, dates, timestamps with a time zone and booleans."
         )
     if mapping.consent and KINDS.get(types[mapping.consent], ("",))[0] != "bool":
         raise StratumError(f"consent in sync.yml names {mapping.consent}, which is not a boolean column.")

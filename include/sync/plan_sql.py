@@ -19,14 +19,20 @@ KINDS = {
     1042: ("string", "hashtextextended({column}::text, {seed})"),
     1043: ("string", "hashtextextended({column}, {seed})"),
     1082: ("date", "timestamp_hash_extended({column}::timestamp, {seed})"),
+    # A timestamp without a zone (1114) is not told: whose clock it is of is not known.
+    1184: ("moment", "hash_numeric_extended(extract(epoch from {column}), {seed})"),
     1700: ("number", "hash_numeric_extended({column}, {seed})"),
 }
-# How a value of published.customer_360 is written to the CRM: a plain decimal without trailing zeros, YYYY-MM-DD,
-# true and false. An empty text counts as nothing; so does a number that is none.
+# How a value of published.customer_360 is written to the CRM: a plain decimal without trailing zeros, YYYY-MM-DD, UTC to
+# the second (which is all Salesforce keeps), true and false; the same whatever the session's time zone is. An empty text
+# counts as nothing; so does a number that is none.
 TEXTS = {
     "string": "nullif({column}::text, '')",
     "bool": "{column}::text",
-    "date": "case when isfinite({column}) then to_char({column}, 'YYYY-MM-DD') end",
+    # By itself a date would become a timestamp of the session's zone, and some zones have left a day out.
+    "date": "case when isfinite({column}) then to_char({column}::timestamp, 'YYYY-MM-DD') end",
+    "moment": """case when isfinite({column})
+        then to_char({column} at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') end""",
     "number": "substring(trim_scale({column}::text::numeric)::text from '^[-0-9.]+$')",
 }
 NEW = "new:"

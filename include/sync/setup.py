@@ -6,7 +6,7 @@ from include.sync.target import Setup, Target
 
 
 def set_up(target: Target, kinds: dict[str, str]) -> Setup:
-    """Make the fields (name → string, number, date or bool) that are missing, where the API allows.
+    """Make the fields (name → string, number, date, moment or bool) that are missing, where the API allows.
 
     Raises StratumError or TransientError where the target does not tell which it has, or does not let them be made.
     """

@@ -3,12 +3,18 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Protocol
 
 ROW_FAULTS = (400, 404, 409, 413, 422)  # a no to what was sent: one row can be the cause
 TOLD_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)([.][0-9]*[1-9])?")
 HELD_NUMBER = re.compile(r"-?(0|[1-9][0-9]*|(?=[.][0-9]))([.][0-9]*)?([eE][+-]?[0-9]{1,3})?")
+TOLD_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+TOLD_MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
+MILLISECONDS = re.compile(r"-?[0-9]{1,15}")
+MIDNIGHT = "T00:00:00"
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 TURNED_AWAY = (423, 429, 477)  # answered before anything was done: locked, rate limited, migrating
 
 
@@ -85,7 +91,7 @@ class Target(Protocol):
         """Return how many rows a write takes where so many are to be sent in all."""
 
     def setup(self, kinds: dict[str, str], make: bool) -> Setup:
-        """Compare the fields (name → string, number, date or bool) with what the system has.
+        """Compare the fields (name → string, number, date, moment or bool) with what the system has.
 
         With `make`, make those it lacks where its API allows; without, list all of them as to be made by hand.
         """
@@ -128,7 +134,7 @@ def as_text(value: Any) -> str | None:
 
 
 def same_text(told: str | None, held: str | None) -> bool:
-    """Tell whether two texts say the same: equal, both empty, or one number.
+    """Tell whether two texts say the same: equal, both empty, one number, one day or one moment.
 
     A number is told without a zero too many, and no system adds one before it: the texts 007 and 7 are two.
     """
@@ -136,8 +142,23 @@ def same_text(told: str | None, held: str | None) -> bool:
         return not told and not held
     if told == held:
         return True
+    if TOLD_DATE.fullmatch(told):
+        # A day is held as a midnight: that of UTC, or the one before an offset of the CRM's own.
+        return held.startswith(told + MIDNIGHT) or _is_moment(held, told + MIDNIGHT + "Z")
+    if TOLD_MOMENT.fullmatch(told):
+        return _is_moment(held, told)
     are_numbers = TOLD_NUMBER.fullmatch(told) and HELD_NUMBER.fullmatch(held)
     return bool(are_numbers) and Decimal(told) == Decimal(held)
+
+
+def _is_moment(held: str, wanted: str) -> bool:
+    """Tell whether a text is a moment: at any offset, or in milliseconds since 1970. Without an offset it is none."""
+    try:
+        is_counted = MILLISECONDS.fullmatch(held)
+        shown = EPOCH + timedelta(milliseconds=int(held)) if is_counted else datetime.fromisoformat(held)
+        return shown.tzinfo is not None and shown == datetime.fromisoformat(wanted)
+    except (ValueError, OverflowError):  # neither is a day that there is
+        return False
 
 
 def settled_by_reading(target: Target, rows: list[Row]) -> Answer:

@@ -1,17 +1,18 @@
 """Runs syncs in processes that can be killed at a named step: `python -m tests.integration.sync_child`.
 
-Reads one JSON order per line and forks a process for it: {"sources", "as_of", "write_path", "batch", "size", "point",
-"nth", "kill_after_s", "marks"}. That process kills itself with SIGKILL when it comes to `point` for the nth time, or is
-killed after so many seconds, and writes each step it comes by into the file `marks`. The answer is its exit status
-(negative: the signal).
+Reads one JSON order per line and forks a process for it: {"sources", "as_of", "calls", "settings", "point", "nth",
+"kill_after_s", "marks"}. That process kills itself with SIGKILL when it comes to `point` for the nth time, or is killed
+after so many seconds, and writes each step it comes by into the file `marks`. The answer is its exit status (negative:
+the signal). `settings` are dotted names of the product's modules and what they are set to.
 
-A step is a method of the sync; its name ends in .before or .after. The steps are put around the methods here: the
-product knows nothing of them.
+A step is a method of the sync, and its name ends in .before or .after; or a call to the CRM, by the names and patterns
+of `calls`, which ends in .sent or .answered. The steps are put around them here: the product knows nothing of them.
 """
 
 import functools
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -38,18 +39,23 @@ METHODS: dict[str, tuple[Any, str]] = {
     "make_plan": (run, "make_plan"),
     "note_plan": (Ledger, "note_plan"),
     "attempt": (Ledger, "attempt"),
+    "note_job": (Ledger, "note_job"),
     "confirm": (Ledger, "confirm"),
     "refuse": (Ledger, "refuse"),
     "forgotten": (Ledger, "forgotten"),
     "close": (Ledger, "settle"),
     "close_run": (Ledger, "close_run"),
 }
-POINTS = [
-    *(f"{name}.{side}" for name in (*METHODS, "settle") for side in ("before", "after")),
-    "http.sent",
-    "http.answered",
-    "confirm.begun",
-]
+
+
+def points(calls: dict[str, str]) -> list[str]:
+    """Return every step of a sync whose write makes these calls; one alone has no job to note."""
+    methods = [name for name in (*METHODS, "settle") if name != "note_job" or len(calls) > 1]
+    return [
+        *(f"{name}.{side}" for name in methods for side in ("before", "after")),
+        *(f"{name}.{side}" for name in calls for side in ("sent", "answered")),
+        "confirm.begun",
+    ]
 
 
 class Steps:
@@ -80,8 +86,8 @@ class Steps:
         return stepping
 
 
-def put_in(steps: Steps, write_path: str) -> None:
-    """Put the steps around the methods."""
+def put_in(steps: Steps, calls: dict[str, str]) -> None:
+    """Put the steps around the methods and the calls."""
     for name, (owner, method) in METHODS.items():
         setattr(owner, method, steps.around(name, getattr(owner, method)))
 
@@ -104,16 +110,19 @@ def put_in(steps: Steps, write_path: str) -> None:
     connection = urllib3.connection.HTTPConnection
     request, getresponse = connection.request, connection.getresponse
 
-    def requesting(self: Any, method: str, url: str, *arguments: Any, **options: Any) -> None:
-        self.is_write = write_path in url
-        request(self, method, url, *arguments, **options)
-        if self.is_write:
-            steps.at("http.sent")
+    def requesting(
+        self: Any, method: str, url: str, body: Any = None, *arguments: Any, **options: Any
+    ) -> None:
+        asked = f"{method} {url} {body!r}"
+        self.named = next((name for name, pattern in calls.items() if re.match(pattern, asked)), None)
+        request(self, method, url, body, *arguments, **options)
+        if self.named:
+            steps.at(f"{self.named}.sent")
 
     def answered(self: Any) -> Any:
         response = getresponse(self)
-        if self.is_write:
-            steps.at("http.answered")
+        if self.named:
+            steps.at(f"{self.named}.answered")
         return response
 
     connection.request, connection.getresponse = requesting, answered  # type: ignore[method-assign]
@@ -127,9 +136,10 @@ def sync(order: dict[str, Any]) -> int:
         nonlocal slept
         slept += seconds
 
-    module, _, size = order["batch"].rpartition(".")
-    setattr(sys.modules[module], size, order["size"])
-    put_in(Steps(order["marks"], order["point"], order["nth"]), order["write_path"])
+    for name, value in order["settings"].items():
+        module, _, attribute = name.rpartition(".")
+        setattr(sys.modules[module], attribute, tuple(value) if isinstance(value, list) else value)
+    put_in(Steps(order["marks"], order["point"], order["nth"]), order["calls"])
     try:
         run.sync_crm(
             Sources.model_validate(order["sources"]),
@@ -156,9 +166,8 @@ def ended(pid: int, kill_after_s: float | None) -> int:
 def main() -> None:
     for line in sys.stdin:
         order = json.loads(line)
-        import_module(
-            order["batch"].rpartition(".")[0]
-        )  # the clients are heavy: once, and not in each process
+        for name in order["settings"]:
+            import_module(name.rpartition(".")[0])  # the clients are heavy: once, and not in each process
         pid = os.fork()
         if pid == 0:
             try:

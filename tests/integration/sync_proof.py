@@ -1,13 +1,12 @@
 """What the proofs of the sync share: what is published, what a CRM holds, and what the books must say of both."""
 
-import json
 import random
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import psycopg
 import pytest
@@ -16,124 +15,17 @@ from include.sources.config import Sources
 from include.sync.run import SyncResult, sync_crm
 from include.warehouse.embedded import Cluster
 from tests.conftest import Warehouse, fresh_warehouse
-from tests.integration.sandbox_fixture import Running, account, reach, record_id, running_sandbox
+from tests.integration.sync_crms import CRMS, Applied, Crm, HubSpotCrm, Values, text
 
 AS_OF = date(2026, 6, 30)
-FIELDS = {"stratum_tier": "tier", "stratum_next_action": "next_action", "stratum_revenue": "net_revenue_365d"}
-COLUMNS = tuple(FIELDS.values())
+COLUMNS = ("tier", "next_action", "net_revenue_365d")
+FIELDS = HubSpotCrm.fields
 TARGET = "hubspot:hubspot_default"
 TOLD = 24
 """Accounts of `published` (conftest.py), all of them told."""
 NO_BRAKES = dict.fromkeys(
     ("max_shrink", "max_tier_changes", "max_score_moves", "max_removals", "max_removals_count")
 ) | {"first_sync": False}
-Values = dict[str, str | None]
-
-
-@dataclass(frozen=True)
-class Applied:
-    """One row that the CRM carried out: which record, which attempt named it, what it was told."""
-
-    record_id: str
-    key: str
-    values: dict[str, str]
-
-
-class Crm(Protocol):
-    """A sandbox as the proofs see it: its own record, not what its API or our books say."""
-
-    system: str
-    write_path: str
-    """What the URL of a call that writes rows contains."""
-    batch_size: str
-    """The module's name of the size of a batch: the crash test has short ones."""
-
-    def record_id(self, index: int) -> str:
-        """Return the id of a record, counted from 0."""
-
-    def held(self) -> dict[str, Values]:
-        """Return record id → the mapped fields' values."""
-
-    def applied(self) -> list[Applied]:
-        """Return every row that was ever carried out, in order."""
-
-    def edit(self, index: int, values: dict[str, str]) -> None:
-        """Change a record as a person in the CRM does."""
-
-    def reset(self) -> None:
-        """Forget all that was told."""
-
-    def faults(self) -> list[dict[str, Any]]:
-        """Return what can go wrong, one set of faults each."""
-
-    def fault(self, **faults: Any) -> None:
-        """Put faults in."""
-
-    def refuse(self, indexes: list[int]) -> None:
-        """Refuse the rows of these records from now on."""
-
-    def calm(self) -> None:
-        """Take all faults out."""
-
-
-class HubSpotCrm:
-    """The companies of the HubSpot sandbox."""
-
-    system = "hubspot"
-    write_path = "/batch/update"
-    batch_size = "include.sync.targets.hubspot.BATCH_SIZE"
-
-    def __init__(self, running: Running, records: int) -> None:
-        self.running = running
-        self.records = records
-        self.store = running.sandbox.store
-        self._fresh = self.store.db.execute("select id, properties from records").fetchall()
-
-    def record_id(self, index: int) -> str:
-        return record_id(index)
-
-    def held(self) -> dict[str, Values]:
-        rows = self.store.db.execute("select id, properties from records where archived_at is null")
-        shown = {str(row["id"]): json.loads(row["properties"]) for row in rows}
-        return {each: {name: of.get(name) or None for name in FIELDS} for each, of in shown.items()}
-
-    def applied(self) -> list[Applied]:
-        return [Applied(each["record_id"], each["trace"], each["values"]) for each in self.store.written()]
-
-    def edit(self, index: int, values: dict[str, str]) -> None:
-        self.store.update([(record_id(index), values)], datetime(2026, 7, 1, tzinfo=UTC))
-
-    def reset(self) -> None:
-        self.calm()
-        with self.store.db as db:
-            db.execute("delete from writes")
-            db.execute("delete from history")
-            for row in self._fresh:
-                db.execute("update records set properties = ? where id = ?", [row["properties"], row["id"]])
-
-    def faults(self) -> list[dict[str, Any]]:
-        return [
-            {"rate_limited": 2},
-            {"rate_limited": 1, "retry_after": 3},
-            {"server_error": 1},
-            {"server_error": 2},
-            {"unavailable": 2},
-            {"drop_answer": 1},
-            {"drop_before": 1},
-            {"drop_answer": 1, "drop_before": 1},
-            {"empty_complete": 1},
-            {"reject_batch_ids": [record_id(3)]},
-            {"cut_answer": 1, "drop_answer": 1},
-        ]
-
-    def fault(self, **faults: Any) -> None:
-        self.running.fault(**faults)
-
-    def refuse(self, indexes: list[int]) -> None:
-        self.fault(refuse_ids=[record_id(each) for each in indexes])
-
-    def calm(self) -> None:
-        self.running.sandbox.faults.__init__()  # type: ignore[misc]
 
 
 class Published:
@@ -150,7 +42,7 @@ class Published:
                     "crm": {
                         "system": crm.system,
                         "make_fields": True,
-                        "fields": FIELDS,
+                        "fields": crm.fields,
                         "brakes": NO_BRAKES,
                     }
                 },
@@ -199,7 +91,7 @@ class Published:
         held = self.crm.held()
         found = {}
         for index, values in self.accounts.items():
-            told = {name: text(values[column]) for name, column in FIELDS.items()}
+            told = {name: text(values[column]) for name, column in self.crm.fields.items()}
             shown = held[self.crm.record_id(index)]
             if any(value is not None and value != shown[name] for name, value in told.items()):
                 found[self.crm.record_id(index)] = (told, shown)
@@ -209,27 +101,6 @@ class Published:
 def power_cut(*_: Any, **__: Any) -> None:
     """What a method is replaced by where the sync breaks off."""
     raise RuntimeError("power cut")
-
-
-def text(value: Any) -> str | None:
-    """Return a value as a CRM is told it, written here anew: numbers without zeros at their end."""
-    if value is None or value == "":
-        return None
-    if isinstance(value, str):
-        return value
-    plain = f"{value or 0:f}"
-    return plain.rstrip("0").rstrip(".") if "." in plain else plain
-
-
-@contextmanager
-def hubspot_crm(folder: Path, records: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubSpotCrm]:
-    accounts = [account(n) for n in range(records)]
-    with running_sandbox(folder / "crm.sqlite", accounts, burst_calls=1_000_000) as running:
-        reach(monkeypatch, running)
-        yield HubSpotCrm(running, records)
-
-
-CRMS = {"hubspot": hubspot_crm}
 
 
 @contextmanager
@@ -333,30 +204,27 @@ LEDGER_BESIDE_DELIVERIES = """
 def assert_each_write_counted(warehouse: Warehouse, crm: Crm) -> dict[str, int]:
     """Compare the CRM's own log, row by row, with the attempts; return how many there are of which kind.
 
-    A row that was carried out belongs to one attempt that the books know as confirmed, with the same values; a
-    confirmed one was carried out once; and no row was told what its record held already.
+    What was carried out of a record is, in its order, what the books know as confirmed of it, with the same values, under
+    the attempt's own id where the CRM keeps it and in the attempt's own job; and no row was told what its record held
+    already.
     """
-    attempts = {
-        str(attempt): (record, status, payload)
-        for attempt, record, status, payload in warehouse.rows(
-            "select attempt_id, record_id, status, payload from sync.attempts"
-        )
-    }
-    held: dict[str, dict[str, str]] = {}
-    seen: set[str] = set()
+    attempts = warehouse.rows(
+        "select attempt_id, job_id, record_id, status, payload from sync.attempts order by attempted_at, attempt_id"
+    )
+    confirmed: dict[str, list[Applied]] = defaultdict(list)
+    for attempt, job, record, status, payload in attempts:
+        if status in ("confirmed", "landed"):
+            values = {name: value or "" for name, value in payload.items()}
+            named = str(attempt) if crm.keeps_keys else None
+            confirmed[record].append(Applied(record, values, named, job))
+    applied: dict[str, list[Applied]] = defaultdict(list)
+    held: dict[str, dict[str, str]] = defaultdict(dict)
     for write in crm.applied():
-        assert write.key not in seen, f"attempt {write.key} was carried out twice"
-        seen.add(write.key)
-        record, status, payload = attempts[write.key]
-        assert (record, {name: value or "" for name, value in payload.items()}) == (
-            write.record_id,
-            write.values,
-        )
-        assert status in ("confirmed", "landed"), f"attempt {write.key} was carried out and is {status}"
-        before = held.setdefault(write.record_id, {})
+        applied[write.record_id].append(write)
+        before = held[write.record_id]
         assert not write.values.items() <= before.items(), f"{write.record_id} was told {write.values} again"
         before |= write.values
-    confirmed = {key for key, (_, status, _) in attempts.items() if status in ("confirmed", "landed")}
-    assert confirmed == seen
-    statuses = [status for _, status, _ in attempts.values()]
+    for record in {*applied, *confirmed}:
+        assert applied[record] == confirmed[record], f"{record}: carried out, and known as such"
+    statuses = [status for _, _, _, status, _ in attempts]
     return {status: statuses.count(status) for status in sorted(set(statuses))}

@@ -136,7 +136,7 @@ def prepare(warehouse: Warehouse) -> None:
     warehouse.rows("""
         create table published.customer_360 (
             account_id text, crm_record_id text, crm_system text, tier text, revenue numeric(18, 4),
-            is_member boolean, met_on date
+            met_on date, seen_at timestamptz
         );
         grant usage on schema published to stratum_syncer;
         grant select on published.customer_360 to stratum_syncer;

@@ -56,6 +56,17 @@ def test_a_source_that_shrank_is_compared_with_the_last_finished_sync(
         assert stage.holds()[0][2] == ["shrunken_source"]
 
 
+def test_a_mapping_that_tells_neither_tier_nor_score_has_nothing_counted_of_them(stage: SyncStage) -> None:
+    stage.configure(fields={"stratum_account": "account_id"}, brakes={"first_sync": False})
+    stage.publish(*[("A", "0.5")] * N)
+    first = counted(stage)
+    assert (first.is_first, first.tiers_told, first.scores_told) == (True, 0, 0)
+    assert stage.sync().sent == N
+    stage.publish(*[("B", "0.9")] * N)
+    assert counted(stage).published_before == N
+    assert stage.sync().unchanged == N
+
+
 def test_an_empty_source_is_held_though_there_is_nothing_to_send(stage: SyncStage) -> None:
     stage.told(*[("A", "0.5")] * N)
     stage.publish()

@@ -140,6 +140,7 @@ def test_each_brake_is_shown_and_what_it_would_hold_a_sync_holds(stage: Stage) -
         "first_sync": (None, None, False),
         "tier_changes": (None, None, False),
         "score_moves": (None, 0.5, False),
+        "creations": (0, 50, False),
         "removals": (pytest.approx(2 / 3), 0.2, True),
         "removals_count": (2, 1000, False),
     }
@@ -147,7 +148,7 @@ def test_each_brake_is_shown_and_what_it_would_hold_a_sync_holds(stage: Stage) -
     assert "brake removals: would hold  fields of 2 of 3 records told before (66.7%) would be cleared" in said
     assert "brake removals_count: passes" in said
     assert "brake tier_changes: off  switched off (max_tier_changes)" in said
-    assert json.loads(json.dumps(asdict(done), default=str))["brakes"][4]["holds"] is True
+    assert json.loads(json.dumps(asdict(done), default=str))["brakes"][5]["holds"] is True
     result = stage.sync()
     assert (result.status, [each["brake"] for each in result.hold.reasons]) == ("held", ["removals"])
 

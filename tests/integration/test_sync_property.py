@@ -209,8 +209,8 @@ def ground(
         proving_ground("hubspot", cluster, bare_template, folder, ACCOUNTS) as published,
         pytest.MonkeyPatch.context() as patch,
     ):
-        module, _, size = published.crm.batch_size.rpartition(".")
-        patch.setattr(f"{module}.{size}", BATCH)
+        for name, rows in published.crm.short_batches(BATCH).items():
+            patch.setattr(name, rows)
         yield published
 
 

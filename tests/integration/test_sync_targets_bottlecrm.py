@@ -67,6 +67,14 @@ def test_each_record_is_one_call_and_one_reading(crm: Bottle, target: BottleCrmT
     assert target.batch_size(1_000_000) == 1
 
 
+def test_a_day_and_a_moment_are_held_as_they_were_told(crm: Bottle, target: BottleCrmTarget) -> None:
+    assert target.setup({"stratum_moment": "moment"}, make=True).made == ["stratum_moment"]
+    sent = row(crm, stratum_date="2011-12-30", stratum_moment="2026-06-30T12:00:00Z")
+    assert target.write([sent], no_note).confirmed == [sent]
+    assert target.read([sent.record_id], list(sent.values)) == {sent.record_id: sent.values}
+    assert target.is_same("2026-06-30T12:00:00Z", "2026-06-30T20:00:00+08:00")
+
+
 def test_a_field_that_is_dropped_with_200_refuses_its_row_by_name(
     crm: Bottle, target: BottleCrmTarget
 ) -> None:

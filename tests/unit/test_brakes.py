@@ -100,6 +100,7 @@ def test_each_brake_is_told_with_figure_and_limit_also_where_it_lets_a_sync_pass
         ("first_sync", 0, None, False),
         ("tier_changes", 0, 0.3, False),
         ("score_moves", 0, 0.5, False),
+        ("creations", 0, 50, False),
         ("removals", 0, 0.2, False),
         ("removals_count", 0, 1000, False),
     ]

@@ -98,9 +98,22 @@ def test_a_value_that_a_crm_shows_is_read_as_the_text_it_is_told(value: object, 
         ("7", " 7 ", False),
         ("1000", "1_000", False),
         ("7", "٧", False),
+        ("2026-06-30", "2026-06-30T00:00:00Z", True),
+        ("2026-06-30", "2026-06-30T00:00:00+08:00", True),
+        ("2026-06-30", "2026-06-30T08:00:00+0800", True),
+        ("2026-06-30", "1782777600000", True),
+        ("2026-06-30", "2026-06-29T16:00:00Z", False),
+        ("2026-06-30", "2026-06-30T00:30:00Z", False),
+        ("2026-06-30", "9" * 15, False),
+        ("2026-06-30", "soon", False),
+        ("2026-06-30T12:00:00Z", "2026-06-30T20:00:00.000+0800", True),
+        ("2026-06-30T12:00:00Z", "1782820800000", True),
+        ("2026-06-30T12:00:00Z", "2026-06-30T12:00:00", False),
+        ("2026-06-30T12:00:00Z", "2026-06-30T12:00:01Z", False),
+        ("2026-06-30T12:00:00Z", "2026-06-30", False),
     ],
 )
-def test_a_number_written_in_another_way_is_the_same(told: str, held: str | None, same: bool) -> None:
+def test_a_value_written_in_another_way_is_the_same(told: str, held: str | None, same: bool) -> None:
     assert same_text(told, held) is same
 
 

@@ -29,6 +29,7 @@ from include.sandbox.salesforce.objects import SObject
 from include.sandbox.salesforce.soql import Malformed, Query, parse
 from include.sandbox.salesforce.store import Store, UnknownField, UnknownObject, stamp
 from include.sandbox.salesforce.writes import NoSuchColumn, Outcome, Row, Writer, WrongType
+from include.sandbox.spoiled import hang
 
 REST_PAGE = 2000
 DAILY_CALLS = 15_000
@@ -210,23 +211,15 @@ class SalesforceSandbox:
     async def _is_lost(self, request: Request, endpoint: str) -> bool:
         """Tell whether a call that writes is not carried out at all; one that hangs has hung by then."""
         if self.faults.strikes("hang_before", endpoint):
-            await self._hang(request)
+            await hang(request, self.faults.hang_s)
             return True
         return self.faults.strikes("drop_before", endpoint)
 
     async def _strike_after(self, request: Request, response: Response, endpoint: str) -> Response:
         """Return what the client gets of a call that was carried out."""
         if self.faults.strikes("hang_after", endpoint):
-            await self._hang(request)
+            await hang(request, self.faults.hang_s)
         return self.faults.spoiled(endpoint, response)
-
-    async def _hang(self, request: Request) -> None:
-        """Wait until the client leaves, or for as long as the faults say."""
-        try:
-            # The body has come: the next message is that the client has left.
-            await asyncio.wait_for(request.receive(), self.faults.hang_s)
-        except TimeoutError:
-            return
 
     def _trouble(self, endpoint: str) -> None:
         faults = self.faults

@@ -21,8 +21,8 @@ from include.sync.target import (
 
 OUR_PREFIX = "stratum_"
 ACCOUNT = "Account"
-DEFINITIONS = {"string": "textarea", "number": "number", "date": "date", "bool": "checkbox"}
-"""Kind of value → BottleCRM's type of a custom field."""
+DEFINITIONS = {"string": "textarea", "number": "number", "date": "date", "moment": "text", "bool": "checkbox"}
+"""Kind of value → BottleCRM's type of a custom field; it has none of a date with a time."""
 Told = TypeVar("Told")
 
 

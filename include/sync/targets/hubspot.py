@@ -16,6 +16,7 @@ DEFINITIONS = {
     "string": ("string", "text"),
     "number": ("number", "number"),
     "date": ("date", "date"),
+    "moment": ("datetime", "date"),
     "bool": ("bool", "booleancheckbox"),
 }
 

@@ -15,6 +15,7 @@ DEFINITIONS: dict[str, dict[str, Any]] = {
     "string": {"type": "Text", "length": 255},
     "number": {"type": "Number", "precision": 18, "scale": 6},
     "date": {"type": "Date"},
+    "moment": {"type": "DateTime"},
     "bool": {"type": "Checkbox", "defaultValue": "false"},
 }
 """Kind of value → the metadata of a custom field that takes it."""
