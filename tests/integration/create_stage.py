@@ -44,7 +44,12 @@ class CreateStage:
         self.mapping: dict[str, Any] = {
             "system": place.system,
             "create": True,
-            "brakes": {"first_sync": False, "max_shrink": None, "max_tier_changes": None},
+            "brakes": {
+                "first_sync": False,
+                "max_shrink": None,
+                "max_tier_changes": None,
+                "max_removals": None,
+            },
         } | MAPPINGS[place.system]
         place.mend()
         place.records()

