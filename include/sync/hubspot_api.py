@@ -99,6 +99,8 @@ class HubSpotApi:
         self._objects_batch = client.crm.objects.batch_api
         self._links = client.crm.associations.v4.batch_api
         self._batch = client.crm.companies.batch_api
+        # Without it the client makes a configuration of its own for each row, a seventh of the time of a batch.
+        self._shared = {"local_vars_configuration": self._batch.api_client.configuration}
         self._definitions = client.crm.properties.core_api
         self._groups = client.crm.properties.groups_api
 
@@ -215,7 +217,7 @@ class HubSpotApi:
         body = self._call(
             self._batch.read,
             ReadBatch(
-                inputs=[RecordId(id=each) for each in record_ids],
+                inputs=[RecordId(id=each, **self._shared) for each in record_ids],
                 properties=wanted,
                 properties_with_history=[],
             ),
@@ -228,7 +230,12 @@ class HubSpotApi:
         Raises NoAnswer at once where the answer is lost: only reading can tell whether it was done.
         """
         inputs = [
-            UpdateInput(id=row.record_id, properties=_texts(row), object_write_trace_id=row.key)
+            UpdateInput(
+                id=row.record_id,
+                properties=_texts(row),
+                object_write_trace_id=row.key,
+                **self._shared,
+            )
             for row in rows
         ]
         return self._call(self._batch.update, UpdateBatch(inputs=inputs), repeatable=False)
@@ -237,7 +244,11 @@ class HubSpotApi:
         """Update up to 100 companies by a unique property, or make them; HubSpot's JSON. Raises as `update`."""
         inputs = [
             UpsertInput(
-                id=row.account_id, id_property=key, properties=_texts(row), object_write_trace_id=row.key
+                id=row.account_id,
+                id_property=key,
+                properties=_texts(row),
+                object_write_trace_id=row.key,
+                **self._shared,
             )
             for row in rows
         ]
@@ -248,7 +259,7 @@ class HubSpotApi:
         body = self._call(
             self._batch.read,
             ReadBatch(
-                inputs=[RecordId(id=each) for each in values],
+                inputs=[RecordId(id=each, **self._shared) for each in values],
                 id_property=key,
                 properties=[key],
                 properties_with_history=[],

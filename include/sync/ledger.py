@@ -1,6 +1,5 @@
 """The books of a sync: runs, attempts, what the CRM confirmed, what it refused. Each call here is one commit."""
 
-import json
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -142,17 +141,23 @@ class Ledger:
         attempts = [Attempt(uuid.uuid4(), change) for change in changes]
         self.connection.execute(
             "insert into sync.attempts (attempt_id, sync_id, target, record_id, account_id, payload, by_key) "
-            "select attempt_id, %s, %s, record_id, account_id, payload::jsonb, by_key "
-            "from unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::boolean[]) "
-            "as told (attempt_id, record_id, account_id, payload, by_key)",
+            "select attempt_id, %s, %s, record_id, account_id, payload, by_key from jsonb_to_recordset(%s) "
+            "as told (attempt_id uuid, record_id text, account_id text, payload jsonb, by_key boolean)",
             [
                 self.sync_id,
                 self.target,
-                [attempt.attempt_id for attempt in attempts],
-                [change.record_id for change in changes],
-                [change.account_id for change in changes],
-                [json.dumps(change.values) for change in changes],
-                [change.by_key for change in changes],
+                Jsonb(
+                    [
+                        {
+                            "attempt_id": str(attempt.attempt_id),
+                            "record_id": attempt.change.record_id,
+                            "account_id": attempt.change.account_id,
+                            "payload": attempt.change.values,
+                            "by_key": attempt.change.by_key,
+                        }
+                        for attempt in attempts
+                    ]
+                ),
             ],
         )
         return attempts
@@ -226,9 +231,8 @@ class Ledger:
         cursor.execute(
             "insert into sync.ledger as held "
             "(target, record_id, account_id, confirmed, sync_id, seen, proof, awaits_pull) "
-            "select %s, record_id, account_id, confirmed::jsonb, %s, seen, %s, awaits_pull "
-            "from unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], %s::boolean[]) "
-            "as told (record_id, account_id, confirmed, seen, awaits_pull) "
+            "select %s, record_id, account_id, confirmed, %s, seen, %s, awaits_pull from jsonb_to_recordset(%s) "
+            "as told (record_id text, account_id text, confirmed jsonb, seen bigint, awaits_pull boolean) "
             "on conflict (target, record_id) do update set "
             "account_id = excluded.account_id, confirmed = held.confirmed || excluded.confirmed, "
             "confirmed_at = clock_timestamp(), sync_id = excluded.sync_id, seen = excluded.seen, "
@@ -237,11 +241,18 @@ class Ledger:
                 self.target,
                 self.sync_id,
                 proof,
-                [change.record_id for change, _ in changes],
-                [change.account_id for change, _ in changes],
-                [json.dumps(change.values) for change, _ in changes],
-                [change.fingerprint for change, _ in changes],
-                [is_new for _, is_new in changes],
+                Jsonb(
+                    [
+                        {
+                            "record_id": change.record_id,
+                            "account_id": change.account_id,
+                            "confirmed": change.values,
+                            "seen": change.fingerprint,
+                            "awaits_pull": is_new,
+                        }
+                        for change, is_new in changes
+                    ]
+                ),
             ],
         )
 
@@ -251,15 +262,15 @@ class Ledger:
             "insert into sync.deliveries (sync_id, run_id, as_of_date, target, account_id, record_id, field, "
             "old_value, new_value, attempt_id, proof) "
             "select %s, runs.run_id, runs.as_of_date, attempt.target, attempt.account_id, attempt.record_id, "
-            "field.name, told.old::jsonb ->> field.name, field.value, attempt_id, %s "
-            "from unnest(%s::uuid[], %s::text[]) with ordinality as told (attempt_id, old, place) "
+            "field.name, told.old ->> field.name, field.value, attempt_id, %s "
+            "from rows from (jsonb_to_recordset(%s) as (attempt_id uuid, old jsonb)) with ordinality "
+            "as told (attempt_id, old, place) "
             "join sync.attempts as attempt using (attempt_id) join sync.runs as runs using (sync_id) "
             "cross join lateral jsonb_each_text(attempt.payload) as field (name, value) order by told.place",
             [
                 self.sync_id,
                 proof,
-                [attempt.attempt_id for attempt in attempts],
-                [json.dumps(attempt.change.old) for attempt in attempts],
+                Jsonb([{"attempt_id": str(each.attempt_id), "old": each.change.old} for each in attempts]),
             ],
         )
 
