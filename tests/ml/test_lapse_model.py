@@ -1,16 +1,19 @@
 """The lapse model where little is known: few contracts give none, and only who is due is of its population."""
 
-from datetime import date
+import csv
+from datetime import date, timedelta
 
 import numpy as np
 import pytest
 
+from include.dbt import DBT_PROJECT
+from include.errors import StratumError
 from include.sources.loads import bind_company, landing
 from include.warehouse.connect import connect
 from ml.champion import settle
 from ml.copies import write_rows
 from ml.features import LAPSE_NAMES
-from ml.frames import features_on, labelled_frame
+from ml.frames import features_on, labelled_frame, training_dates, training_frame
 from ml.score import score_accounts
 from ml.targets import CHURN, LAPSE, Policy
 from tests.conftest import Warehouse
@@ -19,6 +22,8 @@ from tests.ml.world import FIRST, make_marts, month_ends, order_days
 DAY = date(2026, 3, 10)
 DUE, NOT_DUE = 18, 6
 POLICY = Policy(120, 90)
+OTHER = 90
+"""A horizon of another policy, whose outcomes are kept beside and are the reverse of those of POLICY."""
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +40,10 @@ def planted(module_warehouse: Warehouse) -> Warehouse:
             values = dict.fromkeys(LAPSE_NAMES, 1) | {"has_renewal_sent": False, "has_decision_maker": False}
             values["logins_90d"] = int(random.integers(0, 20))
             features.append((day, account, number < DUE, *values.values()))
-            outcomes.append((day, account, 120, values["logins_90d"] < 5))
+            has_passed = day + timedelta(days=POLICY.horizon_days) <= DAY
+            lapsed = values["logins_90d"] < 5
+            outcomes.append((day, account, POLICY.horizon_days, lapsed if has_passed else None))
+            outcomes.append((day, account, OTHER, not lapsed))
     with connect("transformer") as connection:
         columns = ("as_of_date", "account_id", "is_due", *LAPSE_NAMES)
         write_rows(connection, "marts.lapse_features", columns, features)
@@ -67,8 +75,36 @@ def test_the_two_models_of_churn_speak_of_no_account_both(planted: Warehouse) ->
     with connect("scorer") as connection:
         lapse, churn = (set(features_on(connection, one, [DAY])["account_id"]) for one in (LAPSE, CHURN))
         known = {account for (account,) in planted.rows("select account_id from marts.account_features")}
-        labelled = labelled_frame(connection, LAPSE, [month_ends()[0]], POLICY)
     assert len(lapse) == DUE
     assert len(churn) == len(known) - DUE - NOT_DUE
     assert not lapse & churn
-    assert set(labelled["happened"]) <= {0, 1}
+
+
+def test_it_learns_from_the_outcomes_of_its_own_horizon_once_the_window_has_passed(
+    planted: Warehouse,
+) -> None:
+    """Of 120 days as of 2026-03-10 the newest window that has passed is that of 2025-10-31."""
+    with connect("scorer") as connection:
+        dates = training_dates(connection, DAY, POLICY.horizon_days)
+        frame = training_frame(connection, LAPSE, DAY, POLICY)
+    assert dates == month_ends(FIRST, date(2025, 10, 31))
+    assert sorted(frame["as_of_date"].dt.date.unique()) == dates
+    assert len(frame) == DUE * len(dates)
+    assert (frame["happened"] == (frame["logins_90d"] < 5)).all()
+    assert 0 < frame["happened"].sum() < len(frame)
+
+
+def test_a_window_that_has_not_passed_is_nobodys_label(planted: Warehouse) -> None:
+    with (
+        connect("scorer") as connection,
+        pytest.raises(StratumError, match=r"lacks rows of marts\.lapse_features"),
+    ):
+        labelled_frame(connection, LAPSE, [date(2025, 11, 30)], POLICY)
+
+
+def test_our_default_horizon_is_three_months_of_ends_and_their_grace() -> None:
+    """A shorter one would leave out contracts whose grace is not over in it; decision 0034 says 90 and 30 days."""
+    with (DBT_PROJECT / "seeds" / "policy" / "thresholds.csv").open(encoding="utf-8") as file:
+        policy = {row["name"]: int(row["value"]) for row in csv.DictReader(file) if row["value"].isdigit()}
+    assert policy["lapse_horizon_days"] == policy["churn_horizon_days"] + policy["renewal_grace_days"]
+    assert policy["lapse_horizon_days"] == POLICY.horizon_days

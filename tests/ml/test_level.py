@@ -105,6 +105,13 @@ def test_the_level_of_a_month_end_is_what_its_accounts_lie_above_the_whole() -> 
     assert np.sqrt(level["variances"]) == pytest.approx([0.04] * 8, abs=0.01)
 
 
+def test_levels_are_of_the_log_odds_that_are_told_not_of_the_margin() -> None:
+    known = pd.concat([rows(date, 0.4 * (-1) ** number) for number, date in enumerate(MONTH_ENDS[:8])])
+    told, timid = measure(known, 1.0, 90, 0), measure(known.assign(margin=known["margin"] / 3), 3.0, 90, 0)
+    for what in ("offsets", "variances"):
+        np.testing.assert_allclose(timid[what], told[what], rtol=1e-6)
+
+
 def test_a_year_before_is_a_month_end_of_the_same_time_of_the_year() -> None:
     level = measured(yearly, [pd.Timestamp("2024-06-30")])
     assert has_year_before(level, pd.Timestamp("2025-06-30"))
