@@ -76,6 +76,11 @@ def test_dates_whose_outcomes_the_champion_knew_are_not_compared(fitted: Fitted)
     assert compared({}, of([0.5, 0.6], [0, 1]), params_of("churn")) is None
 
 
+def test_dates_on_which_all_came_true_tell_nothing_of_who_is_better() -> None:
+    for happened in (0, 1):
+        assert compared({STAMP: np.full(2, 0.5)}, of([0.9, 0.9], [happened] * 2), params_of("churn")) is None
+
+
 # In the warehouse
 
 

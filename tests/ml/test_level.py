@@ -70,7 +70,23 @@ def test_a_trend_goes_on() -> None:
     def falls(date: pd.Timestamp) -> float:
         return -0.02 * (date - MONTH_ENDS[15]).days / 30.4
 
-    assert forecast(measured(falls), NEXT[0]) == pytest.approx(falls(NEXT[0]), abs=0.1)
+    for date in NEXT:
+        assert forecast(measured(falls), date) == pytest.approx(falls(date), abs=0.03)
+
+
+def test_a_level_that_rose_and_stayed_is_told_on() -> None:
+    assert forecast(measured(lambda date: 0.3 * (date >= MONTH_ENDS[24])), NEXT[0]) == pytest.approx(
+        0.3, abs=0.05
+    )
+
+
+def test_what_befell_the_newest_window_alone_is_told_on_in_part() -> None:
+    level = measured(lambda date: 0.3 * (date == MONTH_ENDS[-1]))
+    assert 0 < forecast(level, NEXT[0]) < 0.9 * 0.3
+
+
+def test_where_nothing_was_measured_no_level_is_told() -> None:
+    assert forecast(measured(yearly, []), NEXT[0]) == 0.0
 
 
 def test_chance_alone_moves_little() -> None:
@@ -162,6 +178,7 @@ def test_a_model_with_a_level_tells_each_date_its_own_and_keeps_the_order(
         np.testing.assert_allclose(logit(told) - logit(plain), forecast(measured(yearly), date), atol=1e-9)
     both = pd.concat([later.assign(as_of_date=date) for date in NEXT])
     assert probabilities(pipeline, both)[0] == probabilities(pipeline, later.assign(as_of_date=NEXT[0]))[0]
+    assert probabilities(pipeline, both)[-1] == probabilities(pipeline, later.assign(as_of_date=NEXT[1]))[-1]
     assert (offsets_on(None, both["as_of_date"]) == 0).all()
 
 
