@@ -87,8 +87,13 @@ def drift_plot(series: Mapping[str, Mapping[str, Sequence[tuple[date, float]]]])
                 at = [months.index(f"{day:%Y-%m}") for day, _ in points]
                 axes.plot(at, [value for _, value in points], "o-", color=color, markersize=3, label=name)
             axes.set_title(title, fontsize=9, loc="left")
-            shown = range(0, len(months), -(-len(months) // 4))
-            axes.set_xticks(shown, [months[place] for place in shown])
+            shown = months[:: -(-len(months) // 4) or 1]
+            axes.set_xticks([months.index(month) for month in shown], shown)
+            if (
+                not months
+            ):  # a figure may be unknown of every month, such as the Brier score where nothing is calibrated
+                axes.set_yticks([])
+                axes.text(0.5, 0.5, "not known", ha="center", va="center", transform=axes.transAxes)
             axes.margins(y=0.15)
             if len(of) > 1:
                 axes.legend(fontsize=8)

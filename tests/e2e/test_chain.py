@@ -183,6 +183,7 @@ def test_a_date_before_the_first_order_fails_with_one_line(
 
 
 @pytest.mark.extended
+@pytest.mark.timeout(1800)
 def test_a_lost_build_is_found_and_started(stratum: Installation, slice_of_company: Path) -> None:
     """Announcements that come while the build is paused are lost to it: the loss of the race, made on purpose."""
     key = date(2026, 6, 1)
@@ -191,7 +192,7 @@ def test_a_lost_build_is_found_and_started(stratum: Installation, slice_of_compa
         set_paused(stratum, "build_marts", True)
         wait_for_announcements(stratum, key)
         set_paused(stratum, "build_marts", False)
-        printed, errors = running.communicate(timeout=300)
+        printed, errors = running.communicate(timeout=900)
     finally:
         set_paused(stratum, "build_marts", False)
         running.kill()
@@ -210,4 +211,4 @@ def wait_for_announcements(stratum: Installation, key: date) -> None:
     def announced() -> bool:
         return all(any(run["state"] == "success" for run in api.runs(dag, key)) for dag in INGESTS)
 
-    assert wait_until(announced, 120)
+    assert wait_until(announced, 600)

@@ -19,6 +19,11 @@ from tests.integration.target_stage import AS_OF, MARKS, Place, Time
 
 CREATED_BY = ("hubspot", "collections", "bulk")
 """The kinds that have records of their own, by which a second one is seen."""
+MAKES = pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=[pytest.mark.extended] if kind != "hubspot" else []) for kind in CREATED_BY],
+)
+"""The everyday run has one kind of each rule."""
 MAPPINGS: dict[str, dict[str, Any]] = {
     "hubspot": {
         "fields": {"stratum_tier": "tier"},

@@ -1,6 +1,6 @@
 """Records that a sync makes, by key: never a second one, whatever breaks; counted in the target's own record."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -14,48 +14,21 @@ from include.sync.targets import webhook
 from include.sync.targets.hubspot import HubSpotTarget
 from include.sync.targets.salesforce import SalesforceTarget
 from include.sync.targets.salesforce_bulk import BulkJobs
-from include.warehouse import embedded
-from tests.conftest import Warehouse, fresh_warehouse
-from tests.integration.create_stage import CREATED_BY, CreateStage, crash_in, prepare
-from tests.integration.target_stage import Places, places, small_batches
+from tests.conftest import Warehouse
+from tests.integration.create_stage import CREATED_BY, MAKES, CreateStage, crash_in, prepare
 
 SHORT_S = 1.0
-EXTENDED = [pytest.mark.extended]
-# The everyday run has one kind of each rule, and two of each proof.
-MAKES = pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=EXTENDED if kind != "hubspot" else []) for kind in CREATED_BY]
-)
+# The everyday run has two kinds of each proof.
 PROVES = pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=EXTENDED if kind == "bulk" else []) for kind in CREATED_BY]
+    "kind",
+    [pytest.param(kind, marks=[pytest.mark.extended] if kind == "bulk" else []) for kind in CREATED_BY],
 )
 
 
 @pytest.fixture(scope="module")
-def warehouse(
-    cluster: embedded.Cluster, bare_template: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Warehouse]:
-    with fresh_warehouse(cluster, bare_template, tmp_path_factory.mktemp("home")) as fresh:
-        prepare(fresh)
-        yield fresh
-
-
-@pytest.fixture(scope="module")
-def systems(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
-    with places(tmp_path_factory.mktemp("systems")) as started:
-        yield started
-
-
-@pytest.fixture
-def stage_of(
-    warehouse: Warehouse, systems: Places, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str], CreateStage]:
-    def stage(kind: str) -> CreateStage:
-        place = systems.of(kind)
-        place.reach(monkeypatch)
-        small_batches(monkeypatch, kind)
-        return CreateStage(warehouse, place, systems.time)
-
-    return stage
+def warehouse(module_warehouse: Warehouse) -> Warehouse:
+    prepare(module_warehouse)
+    return module_warehouse
 
 
 @pytest.fixture

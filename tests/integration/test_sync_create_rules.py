@@ -1,6 +1,6 @@
 """The rules by which a sync makes records: when not, what holds the row, what the books and a dry run say."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,44 +14,15 @@ from include.sync.holds import decide
 from include.sync.ledger import Ledger
 from include.sync.reconcile import reconcile
 from include.sync.run import replay_dead_letters, set_up_target
-from include.warehouse import embedded
-from tests.conftest import Warehouse, fresh_warehouse
-from tests.integration.create_stage import CREATED_BY, CreateStage, crash_in, prepare
-from tests.integration.target_stage import AS_OF, Places, places, small_batches
-
-EXTENDED = [pytest.mark.extended]
-# The everyday run has one kind of each rule.
-MAKES = pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=EXTENDED if kind != "hubspot" else []) for kind in CREATED_BY]
-)
+from tests.conftest import Warehouse
+from tests.integration.create_stage import MAKES, CreateStage, crash_in, prepare
+from tests.integration.target_stage import AS_OF
 
 
 @pytest.fixture(scope="module")
-def warehouse(
-    cluster: embedded.Cluster, bare_template: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Warehouse]:
-    with fresh_warehouse(cluster, bare_template, tmp_path_factory.mktemp("home")) as fresh:
-        prepare(fresh)
-        yield fresh
-
-
-@pytest.fixture(scope="module")
-def systems(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
-    with places(tmp_path_factory.mktemp("systems")) as started:
-        yield started
-
-
-@pytest.fixture
-def stage_of(
-    warehouse: Warehouse, systems: Places, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str], CreateStage]:
-    def stage(kind: str) -> CreateStage:
-        place = systems.of(kind)
-        place.reach(monkeypatch)
-        small_batches(monkeypatch, kind)
-        return CreateStage(warehouse, place, systems.time)
-
-    return stage
+def warehouse(module_warehouse: Warehouse) -> Warehouse:
+    prepare(module_warehouse)
+    return module_warehouse
 
 
 @MAKES

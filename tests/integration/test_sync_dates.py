@@ -13,8 +13,7 @@ from include.errors import StratumError
 from include.sources.config import Sources
 from include.sync.reconcile import reconcile
 from include.sync.run import SyncResult, sync_crm
-from include.warehouse import embedded
-from tests.conftest import Warehouse, fresh_warehouse
+from tests.conftest import Warehouse
 from tests.integration.sync_proof import NO_BRAKES
 from tests.integration.target_stage import (
     AS_OF,
@@ -23,7 +22,6 @@ from tests.integration.target_stage import (
     Place,
     Places,
     Time,
-    places,
     prepare,
     small_batches,
 )
@@ -58,18 +56,9 @@ def as_told(moment: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def warehouse(
-    cluster: embedded.Cluster, bare_template: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Warehouse]:
-    with fresh_warehouse(cluster, bare_template, tmp_path_factory.mktemp("home")) as fresh:
-        prepare(fresh)
-        yield fresh
-
-
-@pytest.fixture(scope="module")
-def systems(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
-    with places(tmp_path_factory.mktemp("systems")) as started:
-        yield started
+def warehouse(module_warehouse: Warehouse) -> Warehouse:
+    prepare(module_warehouse)
+    return module_warehouse
 
 
 @pytest.fixture

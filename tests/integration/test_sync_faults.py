@@ -1,6 +1,6 @@
 """The fault matrix: what becomes of every row where a target fails in each way, by the target's own log of writes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -16,8 +16,7 @@ from include.sync.targets import webhook
 from include.sync.targets.hubspot import HubSpotTarget
 from include.sync.targets.salesforce import SalesforceTarget
 from include.sync.targets.webhook import WebhookTarget
-from include.warehouse import embedded
-from tests.conftest import Warehouse, fresh_warehouse
+from tests.conftest import Warehouse
 from tests.integration.target_stage import (
     BATCH,
     JOB,
@@ -27,7 +26,6 @@ from tests.integration.target_stage import (
     Places,
     Stage,
     make_fields,
-    places,
     prepare,
     small_batches,
 )
@@ -191,18 +189,9 @@ ALL = [
 
 
 @pytest.fixture(scope="module")
-def warehouse(
-    cluster: embedded.Cluster, bare_template: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Warehouse]:
-    with fresh_warehouse(cluster, bare_template, tmp_path_factory.mktemp("home")) as fresh:
-        prepare(fresh)
-        yield fresh
-
-
-@pytest.fixture(scope="module")
-def systems(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
-    with places(tmp_path_factory.mktemp("systems")) as started:
-        yield started
+def warehouse(module_warehouse: Warehouse) -> Warehouse:
+    prepare(module_warehouse)
+    return module_warehouse
 
 
 @pytest.fixture

@@ -197,6 +197,14 @@ def test_what_was_watched_since_is_drawn_month_by_month_and_told_as_a_table(fact
                 assert f"<td>{title}</td><td>{name}</td><td>{day}</td><td>{value:.3f}</td>" in page
 
 
+def test_a_figure_that_is_known_of_no_month_is_drawn_as_not_known() -> None:
+    drawn = plots.svg(
+        plots.drift_plot({"AUC": {"model": [(date(2026, 1, 31), 0.8)]}, "Brier": {"model": []}}), "x"
+    )
+    assert drawn.count("not known") == 1
+    assert "2026-01" in drawn
+
+
 def test_the_same_facts_give_the_same_page_and_files(facts: Facts, page: str, tmp_path: Path) -> None:
     card.write(facts, tmp_path / "a" / "churn.html")
     assert (tmp_path / "a" / "churn.html").read_text() == page
