@@ -10,18 +10,14 @@ When it fails: docs/runbooks/housekeeping.md.
 
 from datetime import timedelta
 
-from airflow.sdk import DAG, CronTriggerTimetable, task
+from airflow.sdk import DAG, task
 
-from include.dag_support import DEFAULT_ARGS, fail_clearly
+from include.dag_support import DEFAULT_ARGS, daily, fail_clearly
 from include.settings import get_settings
-
-settings = get_settings()
 
 with DAG(
     dag_id="housekeeping",
-    schedule=CronTriggerTimetable(settings.housekeeping_cron, timezone=settings.timezone)
-    if settings.schedule
-    else None,
+    schedule=daily(get_settings().housekeeping_cron),
     catchup=False,
     max_active_runs=1,
     default_args=DEFAULT_ARGS,

@@ -9,18 +9,14 @@ reconcile`. It belongs to no as-of date: the ledger is compared as it stands.
 When it fails: docs/runbooks/sync.md.
 """
 
-from airflow.sdk import DAG, CronTriggerTimetable, task
+from airflow.sdk import DAG, task
 
-from include.dag_support import DEFAULT_ARGS, active_sources, fail_clearly
+from include.dag_support import DEFAULT_ARGS, active_sources, daily, fail_clearly
 from include.settings import get_settings
-
-settings = get_settings()
 
 with DAG(
     dag_id="reconcile_crm",
-    schedule=CronTriggerTimetable(settings.reconcile_cron, timezone=settings.timezone)
-    if settings.schedule
-    else None,
+    schedule=daily(get_settings().reconcile_cron),
     catchup=False,
     max_active_runs=1,
     default_args=DEFAULT_ARGS,

@@ -11,6 +11,7 @@ from airflow.sdk import (
     DAG,
     Asset,
     CronPartitionTimetable,
+    CronTriggerTimetable,
     PartitionedAtRuntime,
     Variable,
     get_current_context,
@@ -55,6 +56,12 @@ def ingest_schedule() -> CronPartitionTimetable | PartitionedAtRuntime:
     return CronPartitionTimetable(
         settings.ingest_cron, timezone=settings.timezone, run_offset=-1, key_format=KEY_FORMAT
     )
+
+
+def daily(cron: str) -> CronTriggerTimetable | None:
+    """Return the timetable of what belongs to no as-of date: at `cron` with STRATUM_SCHEDULE=1, else by hand alone."""
+    settings = get_settings()
+    return CronTriggerTimetable(cron, timezone=settings.timezone) if settings.schedule else None
 
 
 def fail_clearly(function: Callable[P, R]) -> Callable[P, R]:

@@ -72,8 +72,15 @@ def running(settings: Settings, sources: Any, tell: Say) -> Iterator[Any]:
         if stack.may_stop():
             with phase("stop", tell):
                 stack.down_started()
-        elif stack.started:
-            tell("Airflow stays up: another command is at work here, and the last one stops it.")
+        else:
+            if stack.started:
+                wanted = (
+                    "`stratum up` was given"
+                    if stack.in_use.stays
+                    else "another command uses it, and stops it"
+                )
+                tell(f"Airflow stays up: {wanted}.")
+            stack.down_started()
 
 
 def assert_over(as_of: date, timezone: str) -> None:

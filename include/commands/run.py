@@ -51,7 +51,7 @@ def up(sources: SourcesFile = None) -> None:
         with phase("start", say):
             stack.up(parsed)
             use_sources(stack, chosen, parsed)
-            stack.in_use.keep(True)
+            stack.stay_up()
     except BaseException:
         stack.down_started()
         raise

@@ -128,7 +128,10 @@ class Stack:
         self._migrate_warehouse()
 
     def start_server(self) -> bool:
-        """Start the embedded PostgreSQL if it is ours and down; tell whether this call did it."""
+        """Start the embedded PostgreSQL if it is ours and down; tell whether this call did it.
+
+        Raises StratumError where it does not start, or a database of the user's own cannot be reached.
+        """
         self.in_use.enter()
         if self.settings.warehouse_url:
             open_connection(self.settings.warehouse_url, "stratum stack").close()
@@ -192,6 +195,11 @@ class Stack:
         self.started.clear()
         self.started_postgres = False
         self.in_use.leave()
+
+    def stay_up(self) -> None:
+        """Let what is up stay when this command ends; an Airflow that others run is theirs to stop anyway."""
+        if not self.settings.airflow_url:
+            self.in_use.keep(True)
 
     def is_shared(self) -> bool:
         """Tell whether another command is at work here right now."""

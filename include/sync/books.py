@@ -319,7 +319,10 @@ def _remember(
     rows: list[tuple[Change, dict[str, str | None]]],
     by_key: dict[str, str],
 ) -> None:
-    """Write rows; `by_key` are the accounts whose record is known by their key alone."""
+    """Write rows; `by_key` are the accounts whose record is known by their key alone.
+
+    A record that bears one account's key and is published as another's is the latter's, which comes first.
+    """
     with books.cursor() as cursor:
         cursor.executemany(
             "insert into sync.ledger (target, record_id, account_id, confirmed, sync_id, proof, awaits_pull) "

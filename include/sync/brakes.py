@@ -52,7 +52,7 @@ class Reason:
 
 def look(brakes: Brakes, counts: Counts) -> list[Reason]:
     """Return what each brake says of a sync. A share equal to its limit passes."""
-    found = [
+    return [
         _source(brakes, counts),
         _first(brakes, counts),
         _tiers(brakes, counts),
@@ -60,7 +60,6 @@ def look(brakes: Brakes, counts: Counts) -> list[Reason]:
         _creations(brakes, counts),
         *_removals(brakes, counts),
     ]
-    return [reason for reason in found if reason]
 
 
 def reasons_to_hold(brakes: Brakes, counts: Counts) -> list[Reason]:

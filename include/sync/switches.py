@@ -100,7 +100,7 @@ def status_lines(status: dict[str, Any]) -> list[str]:
         status["dead_letters"],
     )
     shown = [f"{status['target']}: " + (_last_line(last) if last else "no sync yet")]
-    if last and last["failure"] and not hold:  # a hold says it itself
+    if last and last["failure"] and not (hold and last["status"] == "held"):  # a hold says it itself
         shown.append(f"  {last['failure']}")
     if switch:
         shown.append(

@@ -3,13 +3,17 @@
 import random
 from collections.abc import Callable, Iterator
 
+import httpx
 import pytest
 
+from include.sources import salesforce_api
+from include.sync import hubspot_api
+from include.sync.targets import webhook
 from include.warehouse.embedded import Cluster
 from tests.conftest import Warehouse, fresh_warehouse
 from tests.integration.create_stage import CreateStage
 from tests.integration.sync_proof import TOLD, Published, change_some, proving_ground
-from tests.integration.target_stage import Places, places, small_batches
+from tests.integration.target_stage import SHORT_S, Place, Places, places, small_batches
 
 
 @pytest.fixture(scope="module")
@@ -48,15 +52,29 @@ def systems(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
 
 
 @pytest.fixture
-def stage_of(
-    warehouse: Warehouse, systems: Places, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str], CreateStage]:
-    """Kind of target → a stage on which records are made in it."""
+def reached(systems: Places, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Place]:
+    """Kind of target → its system, which connections lead to, told in small batches."""
 
-    def stage(kind: str) -> CreateStage:
+    def reach(kind: str) -> Place:
         place = systems.of(kind)
         place.reach(monkeypatch)
         small_batches(monkeypatch, kind)
-        return CreateStage(warehouse, place, systems.time)
+        return place
 
-    return stage
+    return reach
+
+
+@pytest.fixture
+def stage_of(
+    warehouse: Warehouse, systems: Places, reached: Callable[[str], Place]
+) -> Callable[[str], CreateStage]:
+    """Kind of target → a stage on which records are made in it."""
+    return lambda kind: CreateStage(warehouse, reached(kind), systems.time)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give an answer up after a second."""
+    monkeypatch.setattr(hubspot_api, "TIMEOUT_S", (5.0, SHORT_S))
+    monkeypatch.setattr(salesforce_api, "TIMEOUT_S", (5.0, SHORT_S))
+    monkeypatch.setattr(webhook, "TIMEOUT", httpx.Timeout(5.0, read=SHORT_S))

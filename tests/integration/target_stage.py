@@ -20,6 +20,8 @@ from tests.integration.salesforce_fixture import JANUARY
 
 AS_OF = date(2026, 6, 30)
 ROWS, BATCH, JOB = 7, 3, 4
+SHORT_S = 1.0
+"""How long an impatient client waits for an answer."""
 MARKS = count(1)
 """Each test tells values of its own: what an earlier one left cannot be taken for what this one sent."""
 KINDS = ("hubspot", "collections", "bulk", "webhook")

@@ -38,7 +38,7 @@ def test_what_is_up_to_stay_is_not_stopped_by_the_command_that_started_it(settin
     try:
         run.start_server()
         up.start_server()
-        up.in_use.keep(True)
+        up.stay_up()
         up.in_use.leave()
         run.down_started()
         assert embedded.is_running(run.cluster)
@@ -63,3 +63,10 @@ def test_a_command_alone_stops_what_it_started_and_nothing_else(settings: Settin
         assert embedded.is_running(alone.cluster)
     finally:
         alone.down()
+
+
+def test_an_airflow_that_others_run_is_not_marked_to_stay(tmp_path: Path) -> None:
+    attached = Stack(Settings(home=tmp_path, airflow_url="http://127.0.0.1:1"), print)
+    attached.stay_up()
+    assert not attached.in_use.stays
+    attached.down_started()

@@ -3,21 +3,17 @@
 from collections.abc import Callable
 from typing import Any
 
-import httpx
 import pytest
 
-from include.sources import salesforce_api
-from include.sync import hubspot_api
 from include.sync.ledger import Ledger
 from include.sync.target import Answer
-from include.sync.targets import webhook
 from include.sync.targets.hubspot import HubSpotTarget
 from include.sync.targets.salesforce import SalesforceTarget
 from include.sync.targets.salesforce_bulk import BulkJobs
 from tests.conftest import Warehouse
 from tests.integration.create_stage import CREATED_BY, MAKES, CreateStage, crash_in, prepare
+from tests.integration.target_stage import SHORT_S
 
-SHORT_S = 1.0
 # The everyday run has two kinds of each proof.
 PROVES = pytest.mark.parametrize(
     "kind",
@@ -29,14 +25,6 @@ PROVES = pytest.mark.parametrize(
 def warehouse(module_warehouse: Warehouse) -> Warehouse:
     prepare(module_warehouse)
     return module_warehouse
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give an answer up after a second."""
-    monkeypatch.setattr(hubspot_api, "TIMEOUT_S", (5.0, SHORT_S))
-    monkeypatch.setattr(salesforce_api, "TIMEOUT_S", (5.0, SHORT_S))
-    monkeypatch.setattr(webhook, "TIMEOUT", httpx.Timeout(5.0, read=SHORT_S))
 
 
 @MAKES

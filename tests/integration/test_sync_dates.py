@@ -23,7 +23,6 @@ from tests.integration.target_stage import (
     Places,
     Time,
     prepare,
-    small_batches,
 )
 
 ZONES = (
@@ -139,15 +138,9 @@ class Diary:
 
 @pytest.fixture
 def diary_of(
-    warehouse: Warehouse, systems: Places, monkeypatch: pytest.MonkeyPatch
+    warehouse: Warehouse, systems: Places, reached: Callable[[str], Place]
 ) -> Callable[[str], Diary]:
-    def of(kind: str) -> Diary:
-        place = systems.of(kind)
-        place.reach(monkeypatch)
-        small_batches(monkeypatch, kind)
-        return Diary(warehouse, place, systems.time)
-
-    return of
+    return lambda kind: Diary(warehouse, reached(kind), systems.time)
 
 
 @pytest.mark.parametrize("kind", KINDS)

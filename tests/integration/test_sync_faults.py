@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-import httpx
 import pytest
 
 from include.errors import StratumError
 from include.sources import salesforce_api
-from include.sync import hubspot_api, trickle
+from include.sync import trickle
 from include.sync.target import Answer, Row, Target
 from include.sync.targets import webhook
 from include.sync.targets.hubspot import HubSpotTarget
@@ -22,12 +21,12 @@ from tests.integration.target_stage import (
     JOB,
     KINDS,
     ROWS,
+    SHORT_S,
     Place,
     Places,
     Stage,
     make_fields,
     prepare,
-    small_batches,
 )
 
 FAULTS = (
@@ -52,7 +51,6 @@ IMPOSSIBLE = {
     ),
 }
 """Cells that cannot occur, each with the reason."""
-SHORT_S = 1.0
 GUILTY = 1
 """The place of the row that is refused."""
 FIRST = {"hubspot": BATCH, "collections": BATCH, "bulk": JOB, "webhook": BATCH}
@@ -195,17 +193,6 @@ def warehouse(module_warehouse: Warehouse) -> Warehouse:
 
 
 @pytest.fixture
-def reached(systems: Places, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Place]:
-    def reach(kind: str) -> Place:
-        place = systems.of(kind)
-        place.reach(monkeypatch)
-        small_batches(monkeypatch, kind)
-        return place
-
-    return reach
-
-
-@pytest.fixture
 def settled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The rows of each write without an answer that a target was asked about."""
     asked: list[int] = []
@@ -222,11 +209,8 @@ def settled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def impatient(impatient: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Give an answer up after a second, and one that trickles after half of one."""
-    monkeypatch.setattr(hubspot_api, "TIMEOUT_S", (5.0, SHORT_S))
-    monkeypatch.setattr(salesforce_api, "TIMEOUT_S", (5.0, SHORT_S))
-    monkeypatch.setattr(webhook, "TIMEOUT", httpx.Timeout(5.0, read=SHORT_S))
     monkeypatch.setattr(trickle, "WHOLE_ANSWER_S", SHORT_S / 2)
     monkeypatch.setattr(webhook, "WHOLE_ANSWER_S", SHORT_S / 2)
 

@@ -2,11 +2,13 @@
 
 import json
 import uuid
+from datetime import UTC, date, datetime
 
 import pytest
 
 from include.connections import get_connection
 from include.errors import StratumError
+from include.sync.switches import status_lines
 from include.sync.target import Row, as_text, same_text
 from include.sync.targets.hubspot import read_answer
 
@@ -157,3 +159,28 @@ def test_a_row_that_is_both_in_results_and_errors_is_refused() -> None:
         "errors": [{"category": "C", "message": "m", "context": {"ids": ["1"]}}],
     }
     assert read_answer(body, sent).refused == [(sent[0], "C: m")]
+
+
+@pytest.mark.parametrize(("status", "shown"), [("held", False), ("failed", True)])
+def test_a_hold_is_told_once_and_hides_no_failure_of_another_kind(status: str, shown: bool) -> None:
+    counts = dict.fromkeys(("queried", "sent", "unchanged", "failed", "held"), 0)
+    lines = status_lines(
+        {
+            "target": "crm",
+            "switch": None,
+            "last": counts | {"as_of_date": date(2026, 6, 30), "status": status, "failure": "why it ended"},
+            "hold": {
+                "hold_id": 1,
+                "as_of_date": date(2026, 6, 30),
+                "expires_at": datetime(2026, 7, 1, tzinfo=UTC),
+                "to_send": 3,
+                "reasons": [{"brake": "first_sync", "says": "nothing was told before"}],
+            },
+            "open_attempts": 0,
+            "dead_letters": [],
+            "reconciled": None,
+            "drift": [],
+        }
+    )
+    assert ("  why it ended" in lines) is shown
+    assert "    first_sync: nothing was told before" in lines
