@@ -124,6 +124,8 @@ def sync_rebuild(target: Target = None, sources: SourcesFile = None) -> None:
         f"{done.target}: {done.known:,} records known = {done.equal:,} hold what is published + {done.differing:,} "
         f"differ + {done.gone:,} are not in the CRM"
     )
+    for reason, accounts in done.not_read.items():
+        say(f"Not read, since a sync would hold them: {accounts:,} {reason}")
     if done.differing:
         say(
             "The next sync tells those that differ, as far as the rules of sync.yml let it: stratum sync plan"

@@ -89,12 +89,14 @@ class Rebuilt:
 
     target: str
     known: int
-    """Records that a first sync would tell."""
+    """Records that a first sync would tell, were there consent to all."""
     equal: int
     """Records that hold all of it already: the next sync does not tell them."""
     differing: int
     gone: int
     """Records the CRM does not have."""
+    not_read: dict[str, int]
+    """Reason → accounts that are held for it: what their records were told stays unknown."""
     calls: int
 
 
@@ -267,6 +269,9 @@ def rebuild(
 ) -> Rebuilt:
     """Write the lost ledger of the target `name` from what the target holds of the accounts a sync would tell.
 
+    Accounts that withdrew their consent are read too: what they hold of what is published was told before, and a sync
+    clears it. What was told of accounts that are no longer published cannot be known.
+
     Nothing is sent, and the next sync sends what truly differs. Raises StratumError where nothing is published, there
     is a ledger, or the target cannot be read or has none of the records; TransientError where it does not answer. Then
     nothing is written.
@@ -293,7 +298,7 @@ def _rebuild(books: psycopg.Connection, mapping: SyncMapping, target: Target) ->
     if published is None:
         raise StratumError("Nothing is published yet, so it is not known which records to read.")
     # Without a ledger the plan is all there is to tell, in the very words a sync would use.
-    plan = make_plan(books, mapping, *published)
+    plan = make_plan(books, mapping.model_copy(update={"consent": None}), *published)
     calls, known, equal, gone = target.calls, 0, 0, 0
     finds = plan.creations > 0 and can_find(target, mapping)
     changes = (change for change in plan.changes if finds or not change.by_key)
@@ -304,13 +309,33 @@ def _rebuild(books: psycopg.Connection, mapping: SyncMapping, target: Target) ->
             page = with_records(page, found, mapping)
             shown = read_back(target, [change.record_id for change in page], list(mapping.fields))
             there = [(change, shown[change.record_id]) for change in page if change.record_id in shown]
-            rows = [(change, _known(mapping.fields, change.values, now, target)) for change, now in there]
+            withdrawn = _withdrawn(books, mapping, page)
+            rows = [
+                (
+                    change,
+                    _known(mapping.fields, change.values, now, target, change.account_id in withdrawn),
+                )
+                for change, now in there
+            ]
             known += len(page)
             gone += len(page) - len(there)
             equal += sum(confirmed == change.values for change, confirmed in rows)
             _remember(books, mapping.target, rows, found)
         assert_not_all_gone(target, known, gone)
-    return Rebuilt(mapping.target, known, equal, known - equal - gone, gone, target.calls - calls)
+    differing = known - equal - gone
+    return Rebuilt(
+        mapping.target, known, equal, differing, gone, dict(plan.held_reasons), target.calls - calls
+    )
+
+
+def _withdrawn(books: psycopg.Connection, mapping: SyncMapping, page: list[Change]) -> set[str]:
+    """Return which of the accounts withdrew their consent, or never gave it."""
+    if mapping.consent is None:
+        return set()
+    query = sql.SQL(
+        "select account_id from published.customer_360 where account_id = any(%s) and {} is not true"
+    ).format(sql.Identifier(mapping.consent))
+    return {account for (account,) in books.execute(query, [[change.account_id for change in page]])}
 
 
 def _remember(
@@ -335,18 +360,22 @@ def _remember(
 
 
 def _known(
-    fields: dict[str, FieldRule], told: dict[str, str | None], held: dict[str, str | None], target: Target
+    fields: dict[str, FieldRule],
+    told: dict[str, str | None],
+    held: dict[str, str | None],
+    target: Target,
+    is_to_clear: bool,
 ) -> dict[str, str | None]:
     """Return what the ledger may say of a record: field → value.
 
     Who wrote a value that is not the published one is not known. It counts as ours where the rule lets anybody's be
-    overwritten; else it is left out, so that it is not taken for ours.
+    overwritten, and nothing is to be cleared; else it is left out, so that it is not taken for ours.
     """
     known: dict[str, str | None] = {}
     for name, text in told.items():
         now = held.get(name) or None
         if target.is_same(text, now):
             known[name] = text  # in our own writing: the plan compares texts
-        elif now is not None and fields[name].overwrite == "always":
+        elif now is not None and fields[name].overwrite == "always" and not is_to_clear:
             known[name] = now
     return known

@@ -82,10 +82,10 @@ def _judged(brake: str, figure: float, limit: float, says: str, advice: str = UP
 
 
 def _source(brakes: Brakes, counts: Counts) -> Reason:
-    if brakes.max_shrink is None:
-        return _off("shrunken_source", "max_shrink")
     if counts.published == 0:
         return Reason("empty_source", 0, 1, f"no account is published, at least 1 is needed: {UPSTREAM}")
+    if brakes.max_shrink is None:
+        return _off("shrunken_source", "max_shrink")
     if not counts.published_before:
         return _uncounted("shrunken_source", brakes.max_shrink, "no sync has finished before")
     lost = max(counts.published_before - counts.published, 0)

@@ -1,7 +1,10 @@
 """Accounts without a record: which of them the CRM has by their key after all."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
+
+import psycopg
 
 from include.sync.asking import asking
 from include.sync.ledger import Ledger
@@ -11,6 +14,28 @@ from include.sync.setup import lacking_fields
 from include.sync.target import Target
 
 ASKED_AT_ONCE = 5_000
+TAKEN = """
+with found as (
+    select account_id, record_id, %s::text as target
+    from unnest(%s::text[], %s::text[]) as found (account_id, record_id)
+)
+select account_id, record_id from found
+where exists (
+        select from sync.ledger
+        where ledger.target = found.target and ledger.record_id = found.record_id
+            and ledger.account_id <> found.account_id
+    )
+    or exists (
+        select from published.customer_360 as other
+        where other.crm_record_id = found.record_id and other.crm_system = split_part(found.target, ':', 1)
+            and other.account_id <> found.account_id
+    )
+    -- A CRM may take two keys for one, as where they differ in upper and lower case alone.
+    or exists (
+        select from found as other
+        where other.record_id = found.record_id and other.account_id < found.account_id
+    )
+"""
 
 
 def adopt_found(ledger: Ledger, mapping: SyncMapping, target: Target, plan: Plan) -> Plan:
@@ -20,18 +45,44 @@ def adopt_found(ledger: Ledger, mapping: SyncMapping, target: Target, plan: Plan
     the rules of its fields; one that is another account's holds its row as key_is_taken. Raises StratumError or
     TransientError where the CRM does not tell.
     """
-    creations = (change for change in plan.changes if change.by_key)
     taken: dict[str, str] = {}
     is_found = False
-    while some := list(islice(creations, ASKED_AT_ONCE)):
-        if found := found_by_key(target, some):
-            is_found = True
-            taken |= ledger.note_found(found)
+    for found, of_others in _found(ledger.connection, mapping.target, target, plan):
+        is_found = True
+        ledger.note_found(found)
+        taken |= of_others
     if is_found:
         plan = make_plan(ledger.connection, mapping, plan.run_id, plan.as_of)
+    _hold_taken(plan, taken)
+    return plan
+
+
+def show_found(target: Target, mapping: SyncMapping, plan: Plan) -> None:
+    """Change the plan as `adopt_found` would have it, and write nothing to the books: for a dry run."""
+    for found, of_others in list(_found(plan.connection, mapping.target, target, plan)):
+        plan.adopt(found, list(mapping.fields))
+        _hold_taken(plan, of_others)
+
+
+def _found(
+    connection: psycopg.Connection, name: str, target: Target, plan: Plan
+) -> Iterator[tuple[dict[str, str], dict[str, str]]]:
+    """Yield account → record id of what was found by key, some at a time: of the accounts' own, and of others'."""
+    creations = (change for change in plan.changes if change.by_key)
+    while some := list(islice(creations, ASKED_AT_ONCE)):
+        if found := found_by_key(target, some):
+            taken = _taken(connection, name, found)
+            yield {account: record for account, record in found.items() if account not in taken}, taken
+
+
+def _taken(connection: psycopg.Connection, name: str, found: dict[str, str]) -> dict[str, str]:
+    """Return those of the records that are another account's: by the books, by what is published, or found for both."""
+    return dict(connection.execute(TAKEN, [name, list(found), list(found.values())]).fetchall())
+
+
+def _hold_taken(plan: Plan, taken: dict[str, str]) -> None:
     for account_id, record_id in taken.items():
         plan.hold_creation(account_id, "key_is_taken", f"record {record_id} is another account's")
-    return plan
 
 
 def can_find(target: Target, mapping: SyncMapping) -> bool:

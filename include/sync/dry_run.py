@@ -8,7 +8,7 @@ import psycopg
 
 from include.sources.config import Sources
 from include.sync.brakes import Reason, count, look
-from include.sync.creation import can_find, found_by_key, with_records
+from include.sync.creation import can_find, show_found
 from include.sync.mapping import SyncMapping
 from include.sync.overwrite import Shown, apply_overwrite_rules, present_values
 from include.sync.plan import Change, Plan, make_plan
@@ -100,6 +100,8 @@ def plan_sync(sources: Sources, as_of: date, name: str, read: bool = False, limi
         if not read:
             return _dry_run(plan, mapping, None, limit, brakes)
         with open_target(mapping, "syncer") as target:
+            if plan.creations and target.can_read and can_find(target, mapping):
+                show_found(target, mapping, plan)
             apply_overwrite_rules(target, plan, mapping)
             return _dry_run(plan, mapping, target, limit, brakes)
 
@@ -124,13 +126,8 @@ def _dry_run(
         brakes=brakes,
     )
     counts: Counter[tuple[str, str]] = Counter()
-    finds = asked is not None and plan.creations > 0 and can_find(asked, mapping)
     for some in plan.changes.chunks():
         changes = [change for _, change in some]
-        if asked and finds and (found := found_by_key(asked, changes)):
-            # A sync would find them too, and tell them as any other record.
-            changes = with_records(changes, found, mapping)
-            done.creations -= len(found)
         known = [each for each in changes if not each.by_key]
         shown = present_values(asked, known) if asked else {}
         drifted = _to_heal(plan.connection, mapping.target, [change.record_id for change in known])

@@ -103,30 +103,14 @@ class Ledger:
                 [self.target],
             )
 
-    def note_found(self, found: dict[str, str]) -> dict[str, str]:
-        """Note the records that bear the key of an account of which the books know none: account → record id.
-
-        Returns those that are another account's, by the books or by what is published: they are not noted.
-        """
-        taken: dict[str, str] = dict(
-            self.connection.execute(
-                "select account_id, record_id from unnest(%(accounts)s::text[], %(records)s::text[]) "
-                "as found (account_id, record_id) where exists ("
-                "select from sync.ledger where target = %(target)s and ledger.record_id = found.record_id "
-                "and ledger.account_id <> found.account_id) or exists ("
-                "select from published.customer_360 as other where other.crm_record_id = found.record_id "
-                "and other.crm_system = split_part(%(target)s, ':', 1) and other.account_id <> found.account_id)",
-                {"accounts": list(found), "records": list(found.values()), "target": self.target},
-            ).fetchall()
-        )
-        ours = [(account, record) for account, record in found.items() if account not in taken]
+    def note_found(self, found: dict[str, str]) -> None:
+        """Note the records that bear the key of an account of which the books know none: account → record id."""
         with self.connection.transaction(), self.connection.cursor() as cursor:
             cursor.executemany(
                 "insert into sync.ledger (target, record_id, account_id, confirmed, proof, awaits_pull) "
                 "values (%s, %s, %s, '{}', 'read_back', true)",
-                [(self.target, record, account) for account, record in ours],
+                [(self.target, record, account) for account, record in found.items()],
             )
-        return taken
 
     def close_run(self, status: str, calls: int, failure: str | None = None) -> None:
         """End the books of the sync."""

@@ -166,6 +166,16 @@ class Plan:
             )
         )
 
+    def adopt(self, found: dict[str, str], fields: list[str]) -> None:
+        """Let the records found by key (account → record id) be told, of `fields` alone, instead of made."""
+        self.connection.execute(
+            "update pg_temp.planned set by_key = false, record_id = found.record_id, changes = ("
+            "select coalesce(jsonb_object_agg(key, value), '{}') from jsonb_each(changes) where key = any(%s)) "
+            "from unnest(%s::text[], %s::text[]) as found (account_id, record_id) "
+            "where state = 'change' and by_key and planned.account_id = found.account_id",
+            [fields, list(found), list(found.values())],
+        )
+
     def hold_creation(self, account_id: str, reason: str, detail: str) -> None:
         """Hold the change that would make the record of an account."""
         self.connection.execute(
@@ -210,8 +220,11 @@ def make_plan(connection: psycopg.Connection, mapping: SyncMapping, run_id: str,
         published, has_doubled = _count_accounts(connection)
         # The statistics may know of no record that awaits a pull, right after thousands were made.
         connection.execute("set local enable_nestloop = off")
+        # That few rows are left cannot be estimated: all of them would seem to pass from the workers to this process.
+        connection.execute("set local parallel_tuple_cost = 0")
         connection.execute(suspects(mapping, types, seed, has_doubled))
         connection.execute("set local enable_nestloop to default")
+        connection.execute("set local parallel_tuple_cost to default")
         connection.execute("analyze pg_temp.suspects")
         # Who shares a record with a suspect may be none itself: the ledger knows both.
         if named := connection.execute(PARTNERS, {"target": mapping.target}).fetchall():

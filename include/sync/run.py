@@ -3,8 +3,10 @@
 import logging
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import date
+from functools import cache
 
 import psycopg
 
@@ -65,26 +67,35 @@ def sync_crm(
     worked are in the books when this returns, and stay there; rows that failed are counted in the result and come back
     by themselves in the next sync (see `raise_if_failed`). Raises StratumError where nothing could be sent at all:
     nothing published, `as_of` not the newest published date, a wrong mapping, or a CRM that refuses or does not answer
-    before the first row.
+    before the first row. The target is opened (a Salesforce logs in then) only where there is something to ask or tell.
     """
     mapping = mapping_of(sources, name)
-    with connect("syncer") as books, open_target(mapping, "syncer", clock, sleep) as target:
+    with connect("syncer") as books, ExitStack() as stack:
         books.autocommit = True
         ledger = Ledger(books, mapping.target)
         ledger.lock()
         ledger.open_run(published_run(books, as_of), as_of)
+
+        @cache
+        def engine() -> Engine:
+            target = stack.enter_context(open_target(mapping, "syncer", clock, sleep))
+            return Engine(target, ledger, max_tries, sleep)
+
+        def calls() -> int:
+            return engine().target.calls if engine.cache_info().currsize else 0
+
         try:
-            status, why, hold = _sync(ledger, mapping, Engine(target, ledger, max_tries, sleep))
+            status, why, hold = _sync(ledger, mapping, engine)
         except StratumError as error:
-            ledger.close_run("failed", target.calls, str(error))
+            ledger.close_run("failed", calls(), str(error))
             raise
-        ledger.close_run(status, target.calls, why)
+        ledger.close_run(status, calls(), why)
         result = SyncResult(
             ledger.sync_id,
             ledger.run_id,
             as_of,
             *ledger.counts(),
-            target.calls,
+            calls(),
             ledger.reasons(),
             status,
             hold,
@@ -105,14 +116,20 @@ def sync_crm(
     return result
 
 
-def _sync(ledger: Ledger, mapping: SyncMapping, engine: Engine) -> tuple[str, str | None, Hold | None]:
-    """Return the status the run ends with, why it is not finished, and the hold that stopped it."""
+def _sync(
+    ledger: Ledger, mapping: SyncMapping, engine: Callable[[], Engine]
+) -> tuple[str, str | None, Hold | None]:
+    """Return the status the run ends with, why it is not finished, and the hold that stopped it.
+
+    `engine` opens the target when it is called first.
+    """
     if switched_off := ledger.switched_off():
         plan = make_plan(ledger.connection, mapping, ledger.run_id, ledger.as_of)
         ledger.note_plan(plan)
         ledger.hold_changes("switched_off", switched_off)
         return "held", switched_off, None
-    engine.resolve()
+    if ledger.open_attempts():
+        engine().resolve()
     plan = make_plan(ledger.connection, mapping, ledger.run_id, ledger.as_of)
     # Before the CRM is asked anything for this plan, or made to have a field: a person may say no to all of it.
     reasons = reasons_to_hold(mapping.brakes, count(ledger.connection, mapping, plan))
@@ -123,14 +140,17 @@ def _sync(ledger: Ledger, mapping: SyncMapping, engine: Engine) -> tuple[str, st
         ledger.note_plan(plan)
         ledger.hold_changes("brake", str(hold))
         return "held", str(hold), hold
-    if plan.changes:
-        check_fields(engine.target, plan.kinds, mapping.make_fields, mapping.external_key)
-    if plan.creations and engine.target.can_read:
-        plan = adopt_found(ledger, mapping, engine.target, plan)
-    apply_overwrite_rules(engine.target, plan, mapping)
+    if not plan.changes:
+        ledger.note_plan(plan)
+        return "finished", None, None
+    target = engine().target
+    check_fields(target, plan.kinds, mapping.make_fields, mapping.external_key)
+    if plan.creations and target.can_read:
+        plan = adopt_found(ledger, mapping, target, plan)
+    apply_overwrite_rules(target, plan, mapping)
     ledger.note_plan(plan)
-    engine.send(plan.changes)
-    return ("failed" if engine.stopped else "finished"), engine.stopped, None
+    engine().send(plan.changes)
+    return ("failed" if engine().stopped else "finished"), engine().stopped, None
 
 
 def tell(sources: Sources, as_of: date, name: str) -> Hold | None:

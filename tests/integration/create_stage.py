@@ -68,11 +68,6 @@ class CreateStage:
         )
 
     @property
-    def login(self) -> int:
-        """Return the calls of a sync that has nothing to tell."""
-        return 1 if self.place.system == "salesforce" else 0
-
-    @property
     def tier(self) -> str:
         """What the target calls the tier."""
         return next(iter(self.mapping["fields"]))

@@ -190,6 +190,36 @@ def test_after_a_rebuild_exactly_what_differs_is_sent(published: Published) -> N
     assert published.differing() == {}
 
 
+def test_what_was_told_before_the_consent_was_withdrawn_is_cleared_after_a_rebuild(
+    published: Published,
+) -> None:
+    """Consent is a column of what is published; only a value that is the published one is surely ours."""
+    rules = {"consent": "has_consent", "removal": "clear"}
+    published.warehouse.rows(
+        "alter table published.customer_360 add has_consent boolean generated always as (tier <> 'C') stored"
+    )
+    try:
+        published.accounts[3]["tier"] = "C"
+        published.write()
+        assert published.sync().sent == 1
+        lose(published)
+        published.crm.edit(3, {"stratum_revenue": "77"})
+        done = rebuild(published.with_rules(**rules), "crm", sleep=lambda _: None)
+        assert (done.known, done.differing, done.not_read) == (TOLD, 1, {})
+        assert published.sync(**rules).sent == 1
+        held = published.crm.held()[published.crm.record_id(3)]
+        assert (held["stratum_tier"], held["stratum_revenue"]) == (None, "77")
+    finally:
+        published.warehouse.rows("alter table published.customer_360 drop has_consent")
+
+
+def test_a_rebuild_says_which_accounts_it_could_not_read(published: Published) -> None:
+    lose(published)
+    published.warehouse.rows("update published.customer_360 set account_id = null where account_id = 'A0001'")
+    done = rebuild(published.sources, "crm", sleep=lambda _: None)
+    assert (done.known, done.not_read) == (TOLD - 1, {"key_is_null": 1})
+
+
 def test_a_rebuild_takes_nobody_elses_value_for_ours(published: Published) -> None:
     lose(published)
     published.crm.edit(4, {"stratum_tier": "gold"})

@@ -14,7 +14,9 @@ from include.sync.holds import decide
 from include.sync.ledger import Ledger
 from include.sync.reconcile import reconcile
 from include.sync.run import replay_dead_letters, set_up_target
+from include.sync.switches import switch_off, switch_on
 from tests.conftest import Warehouse
+from tests.integration import salesforce_fixture
 from tests.integration.create_stage import MAKES, CreateStage, crash_in, prepare
 from tests.integration.target_stage import AS_OF
 
@@ -42,6 +44,54 @@ def test_a_found_record_is_told_by_the_rules_of_its_fields(
 
 
 @MAKES
+def test_a_dry_run_applies_the_rules_to_records_it_finds_as_the_sync_does(
+    stage_of: Callable[[str], CreateStage], kind: str
+) -> None:
+    stage = stage_of(kind)
+    stage.publish(3)
+    stage.sync()
+    other = stage.record_of(2)
+    stage.forget()
+    stage.mapping["fields"] = {stage.tier: {"column": "tier", "overwrite": "if_empty"}}
+    stage.publish(4, crm_record_id={3: other}, tier="B")  # the third's record is the fourth's now
+    known = stage.plan(read=True)
+    books = stage.warehouse.rows("select count(*) from sync.ledger")
+    result = stage.sync()
+    assert (known.creations, known.changes, known.held) == (0, 0, {"not_empty": 3, "key_is_taken": 1})
+    assert (result.sent, result.reasons) == (0, known.held)
+    assert books == [(0,)]
+
+
+def test_a_salesforce_is_logged_into_only_where_there_is_something_to_say(
+    stage_of: Callable[[str], CreateStage],
+) -> None:
+    stage = stage_of("collections")
+    stage.publish(2)
+    stage.sync()
+    before = stage.place.running.sandbox.calls.by_endpoint.total()
+    switch_off(stage.sources.sync["crm"].target, "anna", "wrong tiers")
+    stage.publish(2, tier="B")
+    assert stage.sync().reasons == {"switched_off": 2}
+    switch_on(stage.sources.sync["crm"].target)
+    stage.mapping["brakes"] = {"max_tier_changes": 0.1}
+    assert stage.sync().reasons == {"brake": 2}
+    stage.publish(2)
+    assert (stage.sync().unchanged, stage.place.running.sandbox.calls.by_endpoint.total()) == (2, before)
+
+
+def test_a_login_that_is_refused_ends_the_run_in_the_books(
+    stage_of: Callable[[str], CreateStage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = stage_of("collections")
+    stage.publish(2)
+    salesforce_fixture.reach(monkeypatch, stage.place.running, secret="another")
+    with pytest.raises(StratumError, match="refused the login"):
+        stage.sync()
+    [(status, failure)] = stage.warehouse.rows("select status, failure from sync.runs")
+    assert (status, "refused the login" in failure) == ("failed", True)
+
+
+@MAKES
 def test_the_pull_that_brings_the_record_changes_nothing(
     stage_of: Callable[[str], CreateStage], kind: str
 ) -> None:
@@ -51,7 +101,7 @@ def test_the_pull_that_brings_the_record_changes_nothing(
     made = {n: stage.record_of(n) for n in range(3)}
     stage.publish(3, crm_record_id=made)
     result = stage.sync()
-    assert (result.sent, result.unchanged, result.held, result.calls) == (0, 3, 0, stage.login)
+    assert (result.sent, result.unchanged, result.held, result.calls) == (0, 3, 0, 0)
     # It is an account's record like any other: one that leaves the CRM later is not made again.
     stage.publish(3)
     result = stage.sync()
@@ -223,7 +273,7 @@ def test_many_creations_are_held_and_the_hold_says_how_many(
     (reason,) = result.hold.reasons
     assert (reason["brake"], reason["figure"], reason["limit"]) == ("creations", 3, 2)
     assert "3 records would be created, the limit is 2 (max_creations)" in reason["says"]
-    assert (stage.total(), result.calls) == (before, stage.login)
+    assert (stage.total(), result.calls) == (before, 0)
     decide(result.hold.hold_id, True, "anna", "they are new customers")
     assert stage.sync().sent == 3
     assert stage.total() == before + 3

@@ -1,5 +1,8 @@
 """One burst limit for all tasks of all processes."""
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
 from include.sync.limits import Limiter, limiter
 from tests.conftest import Warehouse
 
@@ -29,6 +32,32 @@ def test_two_tasks_together_stay_within_the_burst(warehouse: Warehouse) -> None:
     for start in calls:
         assert sum(start <= call < start + 10.0 for call in calls) <= 5
     assert calls[-1] - calls[0] < 75  # and no slower than it must be: seven windows
+
+
+def test_tasks_that_ask_in_the_same_instant_are_let_through_one_by_one(warehouse: Warehouse) -> None:
+    """Each reads what the others counted, or calls would be lost count of. The clock stands still."""
+    burst, tasks = 40, 8
+    begin = Barrier(tasks)
+
+    class TurnedAway(Exception):
+        pass
+
+    def turn_away(_: float) -> None:
+        raise TurnedAway
+
+    def task(_: int) -> int:
+        with limiter("syncer", "org", burst, 10.0, lambda: 1_800_000_000.0, turn_away) as shared:
+            begin.wait()
+            for calls in range(burst + 1):
+                try:
+                    shared.take()
+                except TurnedAway:
+                    return calls
+        raise AssertionError("more than the burst")
+
+    with ThreadPoolExecutor(tasks) as pool:
+        assert sum(pool.map(task, range(tasks))) == burst
+    assert warehouse.value("select cardinality(calls) from sync.call_windows where org = 'org'") == burst
 
 
 def test_another_organisation_has_its_own(warehouse: Warehouse) -> None:
