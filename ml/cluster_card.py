@@ -68,6 +68,16 @@ def map_of(frame: pd.DataFrame, fit: Fit) -> Map:
     )
 
 
+def write_missing_cluster_cards(folder: Path) -> list[Path]:
+    """Write the card of each fit that has none and whose features are still kept; return the pages."""
+    with connect("scorer") as connection:
+        fits = connection.execute(
+            "select fit_id from ml.cluster_fits where exists ("
+            "select from marts.account_features where as_of_date = fitted_on) order by quarter_start"
+        ).fetchall()
+    return write_cluster_cards((fit for (fit,) in fits if not (folder / f"{fit}.html").exists()), folder)
+
+
 def write_cluster_cards(fit_ids: Iterable[str], folder: Path) -> list[Path]:
     """Write the card of each fit, `FIT_ID.html`, and its map beside it; return the pages."""
     pages = []

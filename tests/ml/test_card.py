@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ml import card, plots
+from ml import card, due, plots
 from ml.card import Facts, drawings, render
 from ml.card_parts import number as written
 from ml.champion import Promotion
@@ -277,3 +277,26 @@ def test_a_model_whose_training_was_cut_off_before_its_card_gets_it_with_the_nex
     assert card.write_missing_cards(tmp_path) == [tmp_path / "churn_b.html"]
     assert (tmp_path / "churn_a.html").read_text() == "as it was"
     assert card.write_missing_cards(tmp_path) == []
+
+
+def test_a_training_writes_the_cards_of_the_models_that_score_the_date_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drift, decisions and evaluations came since; a model that scores no more keeps the card it has."""
+    scoring = {"churn": SimpleNamespace(model_id="churn_b")}
+    for name in ("churn_a", "churn_b"):
+        (tmp_path / f"{name}.html").write_text("as it was")
+    monkeypatch.setattr(due, "connect", lambda role: nullcontext())
+    monkeypatch.setattr(due, "champion_on", lambda connection, model, as_of: scoring.get(model))
+    monkeypatch.setattr(due, "write_card", lambda model_id, page: page.write_text(model_id) and page)
+    monkeypatch.setattr(due, "write_missing_cards", lambda cards: [])
+    monkeypatch.setattr(due, "write_missing_cluster_cards", lambda cards: [])
+    monkeypatch.setattr(due, "fit_clusters_if_due", lambda as_of: [])
+    monkeypatch.setattr(due, "fit_recommendations_if_due", lambda as_of: None)
+    monkeypatch.setattr(due, "settle_all", lambda as_of: [])
+    due.fit_all_due(date(2026, 6, 30), tmp_path)
+    assert (tmp_path / "churn_b.html").read_text() == "as it was"
+    monkeypatch.setattr(due, "settle_all", lambda as_of: ["upsell_c"])
+    due.fit_all_due(date(2026, 6, 30), tmp_path)
+    assert (tmp_path / "churn_b.html").read_text() == "churn_b"
+    assert (tmp_path / "churn_a.html").read_text() == "as it was"

@@ -13,7 +13,7 @@ from include.sources.loads import bind_company, landing
 from include.warehouse.connect import connect
 from include.warehouse.lock import begin_run, fail_run
 from ml import cluster_runs
-from ml.cluster_card import write_cluster_cards
+from ml.cluster_card import write_cluster_cards, write_missing_cluster_cards
 from ml.cluster_names import MEASURES
 from ml.cluster_runs import assign_clusters, fit_clusters_if_due
 from ml.copies import write_rows
@@ -205,6 +205,11 @@ def test_each_fit_of_clusters_gets_a_card_with_its_map(grouped: Warehouse, tmp_p
             assert f"<td>{cluster_id}</td><td>{name}</td>" in written
             assert f"<td>{accounts:,}</td>" in written
             assert f">{cluster_id}  {name}</text>" in drawn
+    # One whose training was cut off before its card gets it with the next; the others stay as they are.
+    pages[0].unlink()
+    pages[1].write_text("as it was")
+    assert write_missing_cluster_cards(tmp_path) == [pages[0]]
+    assert pages[1].read_text() == "as it was"
     with pytest.raises(StratumError, match="There are no clusters 'gone'"):
         write_cluster_cards(["gone"], tmp_path)
 
