@@ -2,19 +2,32 @@
 
 with
 
-ordering_span as (
+-- Who orders and who signs a contract are customers alike. A signature counts from the day that it was known.
+first_days as (
 
     select min(order_date) as first_day
     from {{ ref('int_account_days') }}
     where orders > 0
+    union all
+    select min(greatest({{ local_date('signed_at') }}, valid_from_date)) as first_day
+    from {{ ref('stg_contracts') }}
+    where
+        signed_at is not null
+        and not is_archived
+
+),
+
+company_span as (
+
+    select min(first_day) as first_day from first_days
 
 ),
 
 month_ends as (
 
     select months.month_end as as_of_date
-    from ordering_span
-    cross join lateral {{ month_ends('ordering_span.first_day', as_of_date()) }} as months
+    from company_span
+    cross join lateral {{ month_ends('company_span.first_day', as_of_date()) }} as months
     where months.month_end < {{ as_of_date() }}
 
 ),
