@@ -20,7 +20,7 @@ def build_marts(as_of: date) -> str:
     run_id = begin_run(as_of)
     with connect("transformer") as connection:
         if connection.execute("select to_regclass('marts.built_dates')").fetchone() != (None,):
-            connection.execute("delete from marts.built_dates")
+            connection.execute("delete from marts.built_dates where extract(day from as_of_date + 1) = 1")
     build("staging", as_of, run_id)
     build("marts", as_of, run_id, only=(*FEATURES, *WITH_OWN_MARTS))
     return run_id

@@ -2,13 +2,17 @@
 
 with
 
--- Who orders and who signs a contract are customers alike. A signature counts from the day that it was known.
-first_days as (
+first_orders as (
 
     select min(order_date) as first_day
     from {{ ref('int_account_days') }}
     where orders > 0
-    union all
+
+),
+
+-- Where nobody has ordered, who signs a contract is a customer all the same: from the day that the signature was known.
+first_signatures as (
+
     select min(greatest({{ local_date('signed_at') }}, valid_from_date)) as first_day
     from {{ ref('stg_contracts') }}
     where
@@ -19,7 +23,9 @@ first_days as (
 
 company_span as (
 
-    select min(first_day) as first_day from first_days
+    select coalesce(first_orders.first_day, first_signatures.first_day) as first_day
+    from first_orders
+    cross join first_signatures
 
 ),
 
