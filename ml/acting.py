@@ -5,9 +5,11 @@ The value of contacting a share of the accounts, those with the highest scores, 
     sum over them of (value at stake x offer_success_rate, where the account churned) - contact_cost
 
 in the reporting currency. Value at stake is the net revenue of the 365 days up to the cutoff, as much as fits into the
-horizon; below 0 it counts as 0. `offer_success_rate` and `contact_cost` are policy (our defaults): nobody was contacted
-because of these scores, so the rate is assumed, and a figure says what a ranking is worth if the rate is true. An experiment
-with a hold-out group (`published.experiment_readouts`) is what measures the rate.
+horizon; below 0 it counts as 0. Of an account that pays by a contract it is a year of that, which is what a renewal is
+about; where its value or its end is not known, the net revenue of the 365 days. `offer_success_rate` and `contact_cost` are
+policy (our defaults): nobody was contacted because of these scores, so the rate is assumed, and a figure says what a
+ranking is worth if the rate is true. An experiment with a hold-out group (`published.experiment_readouts`) is what measures
+the rate.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,8 +22,7 @@ import psycopg
 from numpy.typing import NDArray
 
 from ml.figures import SHARES, Figure
-from ml.metrics import interval, once, resamples, top_sum
-from ml.params import Params
+from ml.metrics import interval, once, top_sum
 from ml.train import MODEL
 
 Array = NDArray[np.float64]
@@ -51,10 +52,14 @@ def costs_on(connection: psycopg.Connection, day: date) -> Costs | None:
 
 
 def at_stake(frame: pd.DataFrame, horizon_days: int) -> Array:
-    """Return the value at stake of each row: net_revenue_365d in proportion to the horizon, at least 0."""
-    return (
-        np.maximum(frame["net_revenue_365d"].fillna(0).to_numpy(np.float64), 0) * horizon_days / DAYS_OF_SPEND
-    )
+    """Return the value at stake of each row: net_revenue_365d in proportion to the horizon, at least 0.
+
+    Of a frame with yearly_contract_value it is that, whole, and net_revenue_365d, whole too, where it is not known.
+    """
+    spend = frame["net_revenue_365d"].fillna(0).clip(lower=0)
+    if "yearly_contract_value" in frame:
+        return frame["yearly_contract_value"].fillna(spend).to_numpy(np.float64)
+    return spend.to_numpy(np.float64) * horizon_days / DAYS_OF_SPEND
 
 
 def acted_on(
@@ -63,13 +68,13 @@ def acted_on(
     stake: Array,
     scores: Mapping[str, Array],
     costs: Costs,
-    params: Params,
+    drawn: Array,
 ) -> Iterator[Figure]:
     """Yield `acting_05`, `acting_10` and `acting_20`: the value of contacting that share, by each way to rank.
 
     `scores` holds MODEL (a probability) and other ways to rank, row by row of `happened` (1: churned) and `stake`. Beside
-    them stand BY_VALUE and RANDOM, and the model's two ways less the others, on the same resamples of accounts; and the
-    policy, of which each figure is made.
+    them stand BY_VALUE and RANDOM, and the model's two ways less the others, on the same resamples of accounts (`drawn`:
+    weights of the rows, one row per resample); and the policy, of which each figure is made.
     """
     accounts = len(happened)
     gains = happened * stake * costs.success_rate - costs.contact_cost
@@ -77,7 +82,7 @@ def acted_on(
     ranked = {**scores, BY_VALUE: scores[MODEL] * stake, RANDOM: np.zeros(accounts)}
     for name, number in (("offer_success_rate", costs.success_rate), ("contact_cost", costs.contact_cost)):
         yield Figure(population, POLICY, name, number, None, None, accounts)
-    every, drawn = once(accounts), resamples(accounts, params.evaluation.bootstrap, params.seed)
+    every = once(accounts)
     for share in SHARES:
         metric, name = top_sum(share), f"acting_{round(100 * share):02d}"
         values = {way: float(metric(score, gains, every)[0]) for way, score in ranked.items()}

@@ -15,6 +15,7 @@ from ml import registry
 from ml.cluster_names import MEASURES
 from ml.clusters import Cluster, Fit, Scale, assign, fit_clusters, medians, quarter_in_force, too_few
 from ml.copies import read_rows, write_rows
+from ml.frames import was_built
 from ml.params import ClusterParams, section_of
 
 log = logging.getLogger(__name__)
@@ -58,14 +59,15 @@ def assign_clusters(as_of: date, run_id: str) -> str | None:
     """Write the cluster of every account that has ordered by a date, for a run; return the fit, None where there is none.
 
     The clusters are those of the date's quarter; where that has none, the run's row of ml.cluster_runs says why. Run
-    again, a run's rows are replaced. Raises StratumError where the date's features are not there.
+    again, a run's rows are replaced. Where nobody has ordered yet there is none. Raises StratumError where the date's
+    features are not there.
     """
     params = section_of(CLUSTERS, ClusterParams)
     with connect("scorer") as connection:
         quarter = _quarter_of(connection, as_of)
         found = _fit_between(connection, quarter, quarter)
         frame = features_of(connection, as_of)
-        if frame.empty:
+        if frame.empty and (found is not None or not was_built(connection, as_of)):
             raise StratumError(
                 f"marts.account_features holds nothing as of {as_of}: build the date first "
                 f"(`stratum run --as-of {as_of}`)."

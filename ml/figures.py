@@ -114,7 +114,7 @@ def pooled(target: Target, rows: pd.DataFrame, params: Params) -> Iterator[Figur
     happened = rows[LABEL].to_numpy(np.float64)
     if len(set(happened)) < 2:
         return
-    every, drawn = once(len(rows)), _drawn(rows, params)
+    every, drawn = once(len(rows)), drawn_by_account(rows, params)
     yield _figure(POOLED, "observed", f"{target.model}_rate", _mean, happened, happened, every, drawn)
     probability = rows["probability"].to_numpy(np.float64)
     yield _figure(POOLED, "model", "mean_probability", _mean, probability, probability, every, drawn)
@@ -186,7 +186,7 @@ def sliced(
 
 def _of_slice(target: Target, population: str, part: pd.DataFrame, params: Params) -> Iterator[Figure]:
     happened, probability = (part[column].to_numpy(np.float64) for column in (LABEL, "probability"))
-    every, drawn = once(len(part)), _drawn(part, params)
+    every, drawn = once(len(part)), drawn_by_account(part, params)
     yield _figure(population, "observed", f"{target.model}_rate", _mean, happened, happened, every, drawn)
     yield _figure(population, "model", "mean_probability", _mean, probability, probability, every, drawn)
     yield _figure(population, "model", "brier", brier, probability, happened, every, drawn)
@@ -234,8 +234,8 @@ def _mean(values: Array, _: Array, weights: Array) -> Array:
     return weights @ values / weights.sum(axis=1)
 
 
-def _drawn(rows: pd.DataFrame, params: Params) -> Array:
-    """Return weights of the rows in resamples of their accounts."""
+def drawn_by_account(rows: pd.DataFrame, params: Params) -> Array:
+    """Return weights of the rows in resamples of their accounts: one row per resample; all dates of an account together."""
     accounts, names = pd.factorize(rows["account_id"])
     return resamples(len(names), params.evaluation.bootstrap, params.seed)[:, accounts]
 

@@ -30,12 +30,13 @@ CHUNK = 20_000
 def training_dates(connection: psycopg.Connection, as_of: date, horizon_days: int) -> list[date]:
     """Return the month-ends a model may be trained on as of a date, oldest first.
 
-    They begin with the first one kept and end with the newest whose label window, the `horizon_days` days
-    after it, ended on `as_of` or before. Raises StratumError where one in between is not kept.
+    They begin with the first one built and end with the newest whose label window, the `horizon_days` days
+    after it, ended on `as_of` or before. A date without an account of the model's population is one of them: a company may
+    have contracts and no order, and a month without either. Raises StratumError where one in between was not built.
     """
     newest = as_of - timedelta(days=horizon_days)
     rows = connection.execute(
-        "select distinct as_of_date from marts.account_features where as_of_date <= %s "
+        "select as_of_date from marts.built_dates where as_of_date <= %s "
         "and extract(day from as_of_date + 1) = 1 order by as_of_date",
         [newest],
     ).fetchall()
@@ -43,10 +44,18 @@ def training_dates(connection: psycopg.Connection, as_of: date, horizon_days: in
     missing = [day for day in _month_ends(kept[0], newest) if day not in set(kept)] if kept else []
     if missing:
         raise StratumError(
-            f"marts.account_features lacks the month-end {missing[0]} ({len(missing)} in all): "
+            f"The month-end {missing[0]} was not built ({len(missing)} in all): "
             f"make it with `stratum backfill --from {missing[0]} --to {missing[-1]}`."
         )
     return kept
+
+
+def was_built(connection: psycopg.Connection, day: date) -> bool:
+    """Return whether the marts of a date were built, so that an account that is in none of them was not there."""
+    return (
+        connection.execute("select from marts.built_dates where as_of_date = %s", [day]).fetchone()
+        is not None
+    )
 
 
 def training_frame(
@@ -64,14 +73,25 @@ def training_frame(
 def labelled_frame(
     connection: psycopg.Connection, target: Target, dates: Sequence[date], policy: Policy
 ) -> pd.DataFrame:
-    """Return features and labels of the given dates; whoever asks has seen to it that their windows have ended."""
+    """Return features and labels of the given dates.
+
+    Raises StratumError where rows have no label: their window has not ended yet, or the outcomes lack them.
+    """
     frame = features_on(connection, target, dates)
     label = sql.SQL("({})::int as {}").format(label_of(target, policy), sql.Identifier(LABEL))
     labels = _read(connection, _outcomes(target, policy, label, dates))
     joined = frame.merge(labels, on=KEYS, how="left", validate="one_to_one")
-    if joined[LABEL].isna().any():
+    if len(labels) < len(frame):
         raise StratumError(
             f"marts.{target.outcomes_mart} lacks rows of marts.{target.features_mart}: build the marts anew."
+        )
+    open_windows = joined.loc[joined[LABEL].isna(), "as_of_date"]
+    if not open_windows.empty:
+        day = open_windows.min().date()
+        end = day + timedelta(days=policy.horizon_days)
+        raise StratumError(
+            f"What comes true in the {policy.horizon_days} days after {day} is not known yet: they end on {end}, and no "
+            f"build has reached that day. Run it (`stratum run --as-of {end}`), or choose an earlier date."
         )
     return joined.astype({LABEL: np.int8})
 

@@ -74,8 +74,8 @@ def lines(report: Report) -> list[str]:
     """Return a report as lines of text: a table per population, with what the model is ahead of each baseline."""
     shown = [
         f"Model {report.model_id} ({report.definition}), trained as of {report.trained_as_of}, judged on {report.on}:",
-        f"accounts as they stood on {report.cutoff}, and whether it came true ({report.definition}) in the "
-        f"{report.horizon_days} days after.",
+        f"accounts as they stood on {', '.join(map(str, report.cutoffs))}, and whether it came true ({report.definition}) "
+        f"in the {report.horizon_days} days after.",
         "In brackets the 95 % interval of a bootstrap over accounts; differences are paired.",
         *report.notes,
     ]
@@ -103,8 +103,9 @@ def _of_population(report: Report, population: str) -> list[str]:
     rate = report.figure(population, OBSERVED, f"{report.model}_rate")
     mean = report.figure(population, MODEL, "mean_probability")
     who = "All" if population == "all" else f"Bought in the last {population.partition('_')[2]} days"
+    rows = "accounts" if len(report.cutoffs) == 1 else f"rows of accounts on {len(report.cutoffs)} dates"
     shown = [
-        f"{who}: {rate.rows:,} accounts, of which {_with_interval(rate, percent=True)} came true; "
+        f"{who}: {rate.rows:,} {rows}, of which {_with_interval(rate, percent=True)} came true; "
         f"mean probability {mean.value:.1%}"
     ]
     figures = {

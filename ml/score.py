@@ -19,7 +19,7 @@ from ml.champion import champion_on
 from ml.copies import write_frame
 from ml.estimators import one_thread, probabilities, selected
 from ml.explain import contributions, reasons
-from ml.frames import check_columns, features_in_chunks
+from ml.frames import check_columns, features_in_chunks, was_built
 from ml.next_best import next_best
 from ml.params import params_of
 from ml.targets import MODELS, Target, target_of, target_on
@@ -129,7 +129,8 @@ def _write_scores(
     """Score the accounts chunk by chunk, rank them, and return their probabilities; `seen` is told their features.
 
     A rank needs all probabilities, so the scores wait in a table of the transaction. Rank 1 is the highest probability,
-    equal ones by account_id. Raises StratumError where there is no account, unless the target may be empty.
+    equal ones by account_id. Raises StratumError where there is no account, unless the target may be empty or the date was
+    built (all that have ordered may be under contracts).
     """
     pipeline = registry.load(connection, found)
     likeliest = next_best(connection, as_of) if target.has_next_best else None
@@ -147,7 +148,7 @@ def _write_scores(
         write_frame(connection, "scored", scores)
         seen.add(chunk)
         told.append(scores["probability"].to_numpy(np.float64))
-    if not told and target.may_be_empty:
+    if not told and (target.may_be_empty or was_built(connection, as_of)):
         return np.array([])
     if not told:
         raise StratumError(

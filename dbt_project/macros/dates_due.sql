@@ -1,4 +1,5 @@
-{#- Marts hold the run's date, every date that was built, and every month-end since the first order. A build makes
+{#- Marts hold the run's date, every date that was built, and every month-end since the first order, or, of a company
+    without any, since its first signed contract. A build makes
       int_dates_due   the run's date and the month-ends that were never built: their profiles, bands, tiers, segments
       kpi_dates       these, and the month-ends whose features this build has made anew: their KPIs
     and notes in built_dates, last of all, that they stand. Profiles, tiers and segments of a date stay as they were built,

@@ -7,4 +7,5 @@ FEATURES = (
     "account_categories",
     "account_profiles",
 )
-TIERS = (*FEATURES, "path:models/marts/segments", "kpi_dates", "built_dates")
+OF_CONTRACTS = ("kpi_dates", "growth_dates", "growth_account_keys", "lapse_features")
+TIERS = (*FEATURES, *OF_CONTRACTS, "path:models/marts/segments", "built_dates")

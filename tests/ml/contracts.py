@@ -128,8 +128,11 @@ def overwritten_after(day: date) -> Iterator[Version]:
         yield Version(renewal, later, is_signed=True)
 
 
-def land_contracts(as_of: date, versions: Iterable[Version]) -> None:
-    """Land versions of contracts from files, which name the account by the number the orders know it by."""
+def land_contracts(as_of: date, versions: Iterable[Version], named_by: str = "") -> None:
+    """Land versions of contracts from files, which name the account by the number the orders know it by.
+
+    `named_by` stands before it: `files:` names the record of a CRM that is of files.
+    """
     with landing("records", "contracts", as_of) as load:
         bind_company(load.connection, "Test company", TIMEZONE, CURRENCY)
         for one in versions:
@@ -152,7 +155,7 @@ def land_contracts(as_of: date, versions: Iterable[Version]) -> None:
                     as_of,
                     at(one.valid_from),
                     contract.contract_id,
-                    contract.account_id,
+                    named_by + contract.account_id,
                     one.is_archived,
                     Jsonb(properties),
                 ],

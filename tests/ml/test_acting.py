@@ -6,13 +6,12 @@ import pytest
 
 from ml.acting import Costs, acted_on, at_stake
 from ml.metrics import once, resamples, top_sum
-from ml.params import params_of
 
 COSTS = Costs(success_rate=0.1, contact_cost=5.0)
 
 
 def figures(happened: np.ndarray, stake: np.ndarray, scores: dict[str, np.ndarray]) -> dict:
-    found = acted_on("all", happened, stake, scores, COSTS, params_of("churn"))
+    found = acted_on("all", happened, stake, scores, COSTS, resamples(len(happened), 500, seed=1))
     return {(one.estimator, one.metric): one for one in found}
 
 
@@ -50,3 +49,13 @@ def test_the_interval_is_that_of_accounts_drawn_again() -> None:
 def test_at_stake_is_the_spend_of_a_year_in_proportion_and_never_below_nothing() -> None:
     frame = pd.DataFrame({"net_revenue_365d": [365.0, -20.0, np.nan]})
     assert at_stake(frame, 90).tolist() == [90.0, 0.0, 0.0]
+
+
+def test_at_stake_of_a_contract_is_a_year_of_it_and_else_the_spend_of_a_year() -> None:
+    frame = pd.DataFrame(
+        {
+            "net_revenue_365d": [365.0, 365.0, -20.0, np.nan],
+            "yearly_contract_value": [1_000.0, np.nan, np.nan, np.nan],
+        }
+    )
+    assert at_stake(frame, 120).tolist() == [1_000.0, 365.0, 0.0, 0.0]

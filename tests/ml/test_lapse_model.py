@@ -97,9 +97,28 @@ def test_it_learns_from_the_outcomes_of_its_own_horizon_once_the_window_has_pass
 def test_a_window_that_has_not_passed_is_nobodys_label(planted: Warehouse) -> None:
     with (
         connect("scorer") as connection,
-        pytest.raises(StratumError, match=r"lacks rows of marts\.lapse_features"),
+        pytest.raises(
+            StratumError, match=r"120 days after 2025-11-30 .* end on 2026-03-30, and no build has reached"
+        ),
     ):
-        labelled_frame(connection, LAPSE, [date(2025, 11, 30)], POLICY)
+        labelled_frame(connection, LAPSE, [date(2025, 10, 31), date(2025, 11, 30)], POLICY)
+
+
+def test_outcomes_that_lack_accounts_are_no_open_window(planted: Warehouse) -> None:
+    planted.rows(
+        "create table marts.kept as select * from marts.lapse_outcomes where as_of_date = '2025-09-30'"
+    )
+    planted.rows("delete from marts.lapse_outcomes where as_of_date = '2025-09-30' and account_id = 'A0000'")
+    try:
+        with (
+            connect("scorer") as connection,
+            pytest.raises(StratumError, match=r"lacks rows of marts\.lapse_features: build the marts anew"),
+        ):
+            labelled_frame(connection, LAPSE, [date(2025, 9, 30)], POLICY)
+    finally:
+        planted.rows("delete from marts.lapse_outcomes where as_of_date = '2025-09-30'")
+        planted.rows("insert into marts.lapse_outcomes select * from marts.kept")
+        planted.rows("drop table marts.kept")
 
 
 def test_our_default_horizon_is_three_months_of_ends_and_their_grace() -> None:

@@ -134,7 +134,7 @@ def make_marts(days: pd.DataFrame, dates: Iterable[date]) -> None:
     )
     with connect("transformer") as connection:
         connection.execute("drop view if exists marts.account_outcomes")
-        tables = ("account_features", "thresholds", "outcomes")
+        tables = ("account_features", "thresholds", "outcomes", "built_dates")
         for table in (*tables, "trial_features", "trial_outcomes", "lapse_features", "lapse_outcomes"):
             connection.execute(f"drop table if exists marts.{table}")
         connection.execute(
@@ -158,6 +158,7 @@ def make_marts(days: pd.DataFrame, dates: Iterable[date]) -> None:
             "create table marts.lapse_outcomes (as_of_date date, account_id text, horizon_days integer, "
             "has_lapsed boolean)"
         )
+        connection.execute("create table marts.built_dates (as_of_date date primary key)")
         connection.execute("create table marts.thresholds (name text, value numeric, effective_from date)")
         connection.execute(
             "create table marts.outcomes (as_of_date date, account_id text, horizon_days integer, has_ordered boolean, "
@@ -175,6 +176,7 @@ def add_date(days: pd.DataFrame, day: date) -> None:
     frame = features(days, day)
     frame["has_decision_maker"] = frame["has_decision_maker"].astype(bool)
     with connect("transformer") as connection:
+        connection.execute("insert into marts.built_dates values (%s)", [day])
         for table, rows in (("account_features", frame), ("outcomes", outcomes(days, day))):
             text = StringIO()
             rows.to_csv(text, index=False, header=False)

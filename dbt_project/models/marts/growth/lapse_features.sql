@@ -124,12 +124,31 @@ held as (
 
 ),
 
+-- An offer without an end renews what it names; where it names nothing, what can only be one contract.
+standing as (
+
+    select
+        as_of_date,
+        account_id,
+        count(*) as contracts
+    from signed
+    where
+        ends_on is null
+        or as_of_date <= {{ days_before('ends_on', '-renewal_grace_days') }}
+    group by as_of_date, account_id
+
+),
+
 renewals_sent as (
 
     select distinct
         held.as_of_date,
         held.account_id
     from held
+    inner join standing
+        on
+            held.as_of_date = standing.as_of_date
+            and held.account_id = standing.account_id
     inner join contracts
         on
             held.as_of_date = contracts.as_of_date
@@ -137,7 +156,17 @@ renewals_sent as (
     where
         contracts.signed_date is null
         and contracts.sent_date <= held.as_of_date
-        and (contracts.renews_contract_id = held.contract_id or contracts.ends_on > held.ends_on)
+        and (
+            contracts.renews_contract_id = held.contract_id
+            or contracts.ends_on > held.ends_on
+            or (
+                contracts.ends_on is null
+                and contracts.renews_contract_id is null
+                and held.ends_on is not null
+                and (contracts.starts_on > held.starts_on or contracts.starts_on is null)
+                and standing.contracts = 1
+            )
+        )
 
 ),
 

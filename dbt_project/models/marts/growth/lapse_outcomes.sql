@@ -14,7 +14,7 @@ horizons as (
 
 newest_dates as (
 
-    select max(as_of_date) as built_until from {{ ref('account_features') }}
+    select max(as_of_date) as built_until from {{ ref('built_dates') }}
 
 ),
 

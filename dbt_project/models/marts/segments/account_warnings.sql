@@ -6,19 +6,21 @@
         'value': 'days_since_last_login',
         'known': 'has_logins',
         'nothing': 'no login of any account is loaded up to the date',
-        'not_of_account': 'it has never logged in',
+        'not_of_account': "'it has never logged in'",
     },
     'tickets_rise': {
         'value': 'tickets_90d - tickets_before',
         'known': 'has_tickets',
         'nothing': 'no ticket is loaded, or nothing is kept of the days before',
-        'not_of_account': 'it had not ordered the quarter before',
+        'not_of_account': "case when accounts.has_ordered then 'it had not ordered the quarter before'
+            else 'it has never ordered' end",
     },
     'nps_fall': {
         'value': 'nps_previous - nps_latest',
         'known': 'has_answers',
         'nothing': 'no NPS answer is loaded up to the date',
-        'not_of_account': 'it has not given two NPS answers',
+        'not_of_account': "case when accounts.has_ordered then 'it has not given two NPS answers'
+            else 'it has never ordered' end",
     },
 } %}
 
@@ -45,6 +47,7 @@ accounts as (
     select
         features.as_of_date,
         features.account_id,
+        true as has_ordered,
         features.days_since_last_login,
         features.tickets_90d,
         earlier.tickets_90d as tickets_before,
@@ -56,6 +59,24 @@ accounts as (
         on
             dates_due.day_before = earlier.as_of_date
             and features.account_id = earlier.account_id
+    union all
+    -- Of who pays by a contract and has never ordered the use alone is known.
+    select
+        held.as_of_date,
+        held.account_id,
+        false as has_ordered,
+        held.days_since_last_login,
+        null as tickets_90d,
+        null as tickets_before,
+        null as nps_latest,
+        null as nps_previous
+    from dates_due
+    inner join {{ ref('lapse_features') }} as held on dates_due.as_of_date = held.as_of_date
+    left join {{ ref('account_features') }} as features
+        on
+            held.as_of_date = features.as_of_date
+            and held.account_id = features.account_id
+    where features.account_id is null
 
 ),
 
@@ -84,7 +105,7 @@ signals as (
         cast(case when known.{{ one.known }} then {{ one.value }} end as numeric(18, 4)) as value,
         case
             when not known.{{ one.known }} then '{{ one.nothing }}'
-            when {{ one.value }} is null then '{{ one.not_of_account }}'
+            when {{ one.value }} is null then {{ one.not_of_account }}
         end as no_value_reason
     from accounts
     inner join known on accounts.as_of_date = known.as_of_date
