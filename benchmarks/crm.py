@@ -258,7 +258,7 @@ def _bare_loop(url: str, ids: list[str], values: dict[str, str | None], batch_si
 def _many_accounts(wanted: int) -> None:
     """Publish accounts with a record each, and let the ledger say what the CRM was told, of one in a hundred otherwise."""
     from include.sandbox.store import FIRST_RECORD_ID, RECORD_ID_STEP
-    from include.warehouse.publish import _ensure_table
+    from include.warehouse.publish import ensure_table
 
     columns = {
         each["name"]: each["data_type"]
@@ -272,7 +272,7 @@ def _many_accounts(wanted: int) -> None:
         "crm_record_id": f"({RECORD_ID.format(first=FIRST_RECORD_ID, step=RECORD_ID_STEP)})::text",
     }
     with as_owner() as owner:
-        _ensure_table(owner, "customer_360", columns)
+        ensure_table(owner, "customer_360", columns)
         owner.execute(
             "insert into published.current_run (run_id, as_of_date, published_at) values (%s, %s, now())",
             [RUN, LAST_DAY],

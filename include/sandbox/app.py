@@ -108,7 +108,7 @@ class Sandbox:
                 self._check_token(request)
                 if counted:
                     self.calls.by_endpoint[endpoint.__name__] += 1
-                    await self._misbehave()
+                    await self._misbehave(endpoint.__name__)
                 only_reads = reads or request.method == "GET"
                 body = _parse(await request.body())
                 if counted and not only_reads and self.faults.take("hang_before"):
@@ -126,7 +126,7 @@ class Sandbox:
 
         return handle
 
-    async def _misbehave(self) -> None:
+    async def _misbehave(self, endpoint: str) -> None:
         """Be slow, expire the token, be down or turn the call away, as far as told to; keep the burst limit."""
         faults = self.faults
         if faults.slow_s:
@@ -137,7 +137,7 @@ class Sandbox:
             faults.expires_after -= 1
         if faults.take("unavailable"):
             raise Failure(503, "UNKNOWN", "Service unavailable")
-        self._check_rate()
+        self._check_rate(endpoint)
 
     def _check_token(self, request: Request) -> None:
         given = request.headers.get("authorization", "")
@@ -148,8 +148,8 @@ class Sandbox:
                 "Authentication credentials not found. This API supports OAuth 2.0 authentication.",
             )
 
-    def _check_rate(self) -> None:
-        if self.faults.take("rate_limited"):
+    def _check_rate(self, endpoint: str) -> None:
+        if self.faults.rate_limited_at in (None, endpoint) and self.faults.take("rate_limited"):
             raise rate_limited(self.faults.retry_after)
         now = time.monotonic()
         while self._recent and self._recent[0] <= now - self.burst_window_s:

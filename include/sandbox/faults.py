@@ -28,9 +28,9 @@ class Faults(Switches):
     """What goes wrong next. Numbers count down by one each time; names stay until they are cleared."""
 
     refuse_ids: list[str] = field(default_factory=list)
-    """Records whose row in a batch update is refused (207)."""
+    """Records, or keys of an upsert, whose row in a batch is refused (207)."""
     reject_batch_ids: list[str] = field(default_factory=list)
-    """Records that make a batch update fail as a whole, with `reject_batch_status`."""
+    """Records, or keys of an upsert, that make a batch fail as a whole, with `reject_batch_status`."""
     reject_batch_status: int = 400
     """The status of those."""
     missing_scopes: list[str] = field(default_factory=list)
@@ -38,7 +38,9 @@ class Faults(Switches):
     missing_objects: list[str] = field(default_factory=list)
     """Object types whose records answer 404: the account's plan has none of them."""
     rate_limited: int = 0
-    """The next n calls of any kind answer 429."""
+    """The next n calls answer 429."""
+    rate_limited_at: str | None = None
+    """Which endpoint alone those strike, such as `upsert_batch`; any if unset."""
     retry_after: int | None = None
     """Retry-After of those, in seconds; none if unset."""
     secondly_limited: int = 0

@@ -19,7 +19,7 @@ COLUMNS = (
     "hold_id, target, sync_id, run_id, as_of_date, fingerprint, to_send, reasons, status, opened_at, expires_at, "
     "decided_at, decided_by, why"
 )
-OPEN, APPROVED, REJECTED, SUPERSEDED = "waiting", "approved", "rejected", "superseded"
+OPEN, APPROVED, REJECTED, SUPERSEDED, EXPIRED = "waiting", "approved", "rejected", "superseded", "expired"
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Hold:
             return f"{what} waits for an answer until {self.expires_at:%Y-%m-%d %H:%M %Z}: {self.says}"
         if self.status in (APPROVED, REJECTED):
             return f"{what} was {self.status} by {self.decided_by}" + (f": {self.why}" if self.why else "")
-        if self.status == "expired":
+        if self.status == EXPIRED:
             return f"{what} expired at {self.expires_at:%Y-%m-%d %H:%M %Z} without an answer"
         return f"{what} was superseded: another run, or another mapping, took its place"
 
@@ -80,24 +80,26 @@ def hold_of(
 ) -> Hold | None:
     """Return the hold that stops this sync, a new one where none was asked about it; None where it may be sent.
 
-    An answer holds for the same run, mapping and at most as many records, as long as no other run was synced in
-    between. Any other hold of the target that still waits is superseded. Call it under the target's lock.
+    An answer holds for the same run and mapping, as long as no other run was synced in between: a yes for at most as many
+    records; a no, or an expired hold, whatever the brakes say by now. Any other hold of the target that still waits is
+    superseded. Call it under the target's lock.
     """
     mark = fingerprint(run_id, mapping)
     expire(connection, mapping.target)
-    answered = _holds(
+    asked = _holds(
         connection,
-        "select {} from sync.holds as hold where target = %s and fingerprint = %s and to_send >= %s "
-        "and status <> 'superseded' and not exists (select from sync.runs where runs.target = hold.target "
+        "select {} from sync.holds as hold where target = %s and fingerprint = %s "
+        "and (to_send >= %s or status in ('rejected', 'expired')) and status <> 'superseded' "
+        "and not exists (select from sync.runs where runs.target = hold.target "
         "and runs.sync_id > hold.sync_id and runs.run_id <> hold.run_id) order by hold_id desc limit 1",
         [mapping.target, mark, to_send],
     )
-    if not reasons:
-        _supersede(connection, mapping.target, keep=None)
-        return None
+    is_refused = any(hold.status in (REJECTED, EXPIRED) for hold in asked)
     with connection.transaction():
-        _supersede(connection, mapping.target, keep=answered[0] if answered else None)
-        (hold,) = answered or _holds(
+        _supersede(connection, mapping.target, keep=asked[0] if asked and reasons else None)
+        if not reasons and not is_refused:
+            return None
+        (hold,) = asked or _holds(
             connection,
             "insert into sync.holds (target, sync_id, run_id, as_of_date, fingerprint, to_send, reasons, expires_at) "
             "values (%s, %s, %s, %s, %s, %s, %s, clock_timestamp() + %s) returning {}",

@@ -114,7 +114,7 @@ def publish(run_id: str, as_of: date) -> Published:
     with publisher_transaction() as connection:
         hold(connection, run_id)
         for table in ALL_TABLES:
-            _ensure_table(connection, table, columns[table])
+            ensure_table(connection, table, columns[table])
         return _write(connection, run_id, as_of, columns)
 
 
@@ -156,6 +156,40 @@ def kept_runs(log_of_changes: list[Change]) -> list[Change]:
     """Return the publish of each run whose rows were not dropped, the oldest first."""
     dropped = {change.run_id for change in log_of_changes if change.action == "drop"}
     return [c for c in log_of_changes if c.action == "publish" and c.run_id not in dropped]
+
+
+def ensure_table(connection: psycopg.Connection, table: str, columns: dict[str, str]) -> None:
+    """Create the table behind a published view, and the view with its readers, where they are not there yet.
+
+    `table` is one of ALL_TABLES, `columns` its columns' SQL types by name, those of its key among them. What is there is
+    neither replaced nor widened, and nothing is committed: call it in a transaction of the publisher, or of the owner.
+    """
+    if _columns(connection, "published", f"{table}_by_run"):
+        return
+    # The run comes first in a current table (one run is read), the date in the history (one date is appended).
+    key = (
+        ("run_id", *CURRENT_TABLES[table])
+        if table in CURRENT_TABLES
+        else ("as_of_date", "run_id", *HISTORY_KEY)
+    )
+    definitions = [
+        sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind)) for name, kind in columns.items()
+    ]
+    connection.execute(
+        sql.SQL("create table {} ({}, primary key ({}))").format(
+            _behind(table), sql.SQL(", ").join(definitions), _names(key)
+        )
+    )
+    connection.execute(_view(table, columns))
+    known = connection.execute(
+        "select rolname from pg_roles where rolname = any(%s)", [[role_name(role) for role in READERS]]
+    ).fetchall()
+    for (reader,) in known:  # none where one role runs all
+        connection.execute(
+            sql.SQL("grant select on {} to {}").format(
+                sql.Identifier("published", table), sql.Identifier(reader)
+            )
+        )
 
 
 @contextmanager
@@ -228,36 +262,6 @@ def _behind(table: str) -> sql.Identifier:
 
 def _names(columns: dict[str, str] | tuple[str, ...]) -> sql.Composed:
     return sql.SQL(", ").join(map(sql.Identifier, columns))
-
-
-def _ensure_table(connection: psycopg.Connection, table: str, columns: dict[str, str]) -> None:
-    """Create the table behind a view, and the view with its readers, on the first publish. Neither is replaced."""
-    if _columns(connection, "published", f"{table}_by_run"):
-        return
-    # The run comes first in a current table (one run is read), the date in the history (one date is appended).
-    key = (
-        ("run_id", *CURRENT_TABLES[table])
-        if table in CURRENT_TABLES
-        else ("as_of_date", "run_id", *HISTORY_KEY)
-    )
-    definitions = [
-        sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind)) for name, kind in columns.items()
-    ]
-    connection.execute(
-        sql.SQL("create table {} ({}, primary key ({}))").format(
-            _behind(table), sql.SQL(", ").join(definitions), _names(key)
-        )
-    )
-    connection.execute(_view(table, columns))
-    known = connection.execute(
-        "select rolname from pg_roles where rolname = any(%s)", [[role_name(role) for role in READERS]]
-    ).fetchall()
-    for (reader,) in known:  # none where one role runs all
-        connection.execute(
-            sql.SQL("grant select on {} to {}").format(
-                sql.Identifier("published", table), sql.Identifier(reader)
-            )
-        )
 
 
 def _view(table: str, columns: dict[str, str]) -> sql.Composed:

@@ -7,8 +7,12 @@ import httpx
 import pytest
 
 from include.sources import salesforce_api
-from include.sync import hubspot_api
+from include.sync import hubspot_api, trickle
+from include.sync.target import Answer, Row, Target
 from include.sync.targets import webhook
+from include.sync.targets.hubspot import HubSpotTarget
+from include.sync.targets.salesforce import SalesforceTarget
+from include.sync.targets.webhook import WebhookTarget
 from include.warehouse.embedded import Cluster
 from tests.conftest import Warehouse, fresh_warehouse
 from tests.integration.create_stage import CreateStage
@@ -74,7 +78,25 @@ def stage_of(
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give an answer up after a second."""
+    """Give an answer up after a second, and one that trickles after half of one."""
     monkeypatch.setattr(hubspot_api, "TIMEOUT_S", (5.0, SHORT_S))
     monkeypatch.setattr(salesforce_api, "TIMEOUT_S", (5.0, SHORT_S))
     monkeypatch.setattr(webhook, "TIMEOUT", httpx.Timeout(5.0, read=SHORT_S))
+    monkeypatch.setattr(trickle, "WHOLE_ANSWER_S", SHORT_S / 2)
+    monkeypatch.setattr(webhook, "WHOLE_ANSWER_S", SHORT_S / 2)
+
+
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The rows of each write without an answer that a target was asked about."""
+    asked: list[int] = []
+    for target in (HubSpotTarget, SalesforceTarget, WebhookTarget):
+
+        def settle(
+            self: Target, rows: list[Row], job_id: str | None, original: Callable[..., Answer] = target.settle
+        ) -> Answer:
+            asked.append(len(rows))
+            return original(self, rows, job_id)
+
+        monkeypatch.setattr(target, "settle", settle)
+    return asked

@@ -74,7 +74,8 @@ class CreateStage:
 
     @property
     def key(self) -> str:
-        return str(self.mapping.get("external_key"))
+        """What the target calls the account's id; a webhook's rows bear it beside their values."""
+        return str(self.mapping.get("external_key") or "account_id")
 
     def account(self, index: int) -> str:
         """Return the id of an account of this test."""
@@ -141,7 +142,10 @@ class CreateStage:
         )
 
     def records(self) -> dict[str, list[tuple[str, dict[str, Any]]]]:
-        """Return account → the records that bear its key (id, fields), by the target's own store."""
+        """Return account → the records that bear its key (id, fields), by the target's own store.
+
+        Of a webhook: the rows that were taken, each key once, and said that the account is new.
+        """
         found: dict[str, list[tuple[str, dict[str, Any]]]] = {}
         for record_id, values in self._all_records():
             if str(values.get(self.key, "")).startswith(f"N{self.mark}-"):
@@ -161,6 +165,10 @@ class CreateStage:
                 values = json.loads(row["field_values"])
                 if not values["IsDeleted"]:
                     yield row["id"], values
+        else:
+            for row in self.place.running.applied.values():
+                if row.get("create"):
+                    yield row["account_id"], row["values"] | {"account_id": row["account_id"]}
 
     def total(self) -> int:
         """Return how many records the target has, whoever made them."""

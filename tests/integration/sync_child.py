@@ -32,11 +32,13 @@ from include.sync.engine import Engine
 from include.sync.ledger import Ledger
 
 # Step → what it is a call of. `settle` is the CRM's word on calls without an answer, `close` the closing of attempts
-# that changed nothing.
+# that changed nothing, `adopt_found` asks which accounts without a record have one by their key.
 METHODS: dict[str, tuple[Any, str]] = {
     "open_run": (Ledger, "open_run"),
     "resolve": (Engine, "resolve"),
     "make_plan": (run, "make_plan"),
+    "adopt_found": (run, "adopt_found"),
+    "note_found": (Ledger, "note_found"),
     "note_plan": (Ledger, "note_plan"),
     "attempt": (Ledger, "attempt"),
     "note_job": (Ledger, "note_job"),
@@ -49,8 +51,12 @@ METHODS: dict[str, tuple[Any, str]] = {
 
 
 def points(calls: dict[str, str]) -> list[str]:
-    """Return every step of a sync whose write makes these calls; one alone has no job to note."""
-    methods = [name for name in (*METHODS, "settle") if name != "note_job" or len(calls) > 1]
+    """Return every step of a sync whose write makes these calls: without a job none is noted, without keys none found."""
+    absent = {
+        *(["note_job"] if "create_job" not in calls else []),
+        *(["adopt_found", "note_found"] if "find" not in calls else []),
+    }
+    methods = [name for name in (*METHODS, "settle") if name not in absent]
     return [
         *(f"{name}.{side}" for name in methods for side in ("before", "after")),
         *(f"{name}.{side}" for name in calls for side in ("sent", "answered")),

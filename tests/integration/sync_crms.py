@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -44,12 +45,20 @@ class Crm(Protocol):
     """The calls of a write, in their order: name → pattern of "METHOD /path body"."""
     keeps_keys: bool
     """Whether its log names the attempt of each row."""
+    creation: dict[str, Any]
+    """What sync.yml says of creation; nothing where every account has a record."""
+
+    def account_id(self, index: int) -> str:
+        """Return the id of an account, counted from 0."""
+
+    def pulled(self, index: int) -> str | None:
+        """Return the record that the newest pull knows of an account."""
 
     def short_batches(self, rows: int) -> dict[str, Any]:
         """Return dotted name → value of what the product is set to, so that a batch is of so many rows."""
 
     def record_id(self, index: int) -> str:
-        """Return the id of a record, counted from 0."""
+        """Return the id of an account's record."""
 
     def held(self) -> dict[str, Values]:
         """Return record id → the mapped fields' values."""
@@ -79,13 +88,32 @@ class Crm(Protocol):
         """Answer the next write without a word of its rows, of which none is carried out."""
 
     def refuse(self, indexes: list[int]) -> None:
-        """Refuse the rows of these records from now on."""
+        """Refuse the rows of these accounts from now on."""
 
     def calm(self) -> None:
         """Take all faults out."""
 
 
-class HubSpotCrm:
+class EachHasOne:
+    """A CRM that has had a record of every account from the beginning."""
+
+    creation: ClassVar[dict[str, Any]] = {}
+
+    def account_id(self, index: int) -> str:
+        return f"A{index:04d}"
+
+    def pulled(self, index: int) -> str | None:
+        return self.record_id(index)
+
+    def record_id(self, index: int) -> str:
+        raise NotImplementedError
+
+    def named(self, index: int) -> list[str]:
+        """Return what rows of an account are named by."""
+        return [self.record_id(index)]
+
+
+class HubSpotCrm(EachHasOne):
     """The companies of the HubSpot sandbox."""
 
     system = "hubspot"
@@ -138,7 +166,7 @@ class HubSpotCrm:
             {"drop_before": 1},
             {"drop_answer": 1, "drop_before": 1},
             {"empty_complete": 1},
-            {"reject_batch_ids": [self.record_id(3)]},
+            {"reject_batch_ids": self.named(3)},
             {"cut_answer": 1, "drop_answer": 1},
             {"hang_before": 1, "hang_s": FOR_EVER_S},
             {"hang_after": 1, "hang_s": FOR_EVER_S},
@@ -160,13 +188,13 @@ class HubSpotCrm:
         self.fault(empty_complete=1)
 
     def refuse(self, indexes: list[int]) -> None:
-        self.fault(refuse_ids=[self.record_id(each) for each in indexes])
+        self.fault(refuse_ids=[name for each in indexes for name in self.named(each)])
 
     def calm(self) -> None:
         self.running.sandbox.faults.__init__()  # type: ignore[misc]
 
 
-class SalesforceCrm:
+class SalesforceCrm(EachHasOne):
     """The accounts of the Salesforce sandbox, told by collections."""
 
     system = "salesforce"
@@ -194,8 +222,11 @@ class SalesforceCrm:
         return self.ids[index]
 
     def held(self) -> dict[str, Values]:
-        shown = {each: self.org.row(each)["values"] for each in self.ids}
+        shown = {each: self.org.row(each)["values"] for each in self._told()}
         return {each: {name: text(of.get(name)) for name in self.fields} for each, of in shown.items()}
+
+    def _told(self) -> list[str]:
+        return self.ids
 
     def applied(self) -> list[Applied]:
         ingest.carry_out(self.running.sandbox)  # a job that is still to come counts
@@ -237,10 +268,10 @@ class SalesforceCrm:
 
     def _own_faults(self) -> list[dict[str, Any]]:
         return [
-            {"write_fault_at": "collection_update", "drop_before": 1, "drop_after": 1},
-            {"write_fault_at": "collection_update", "malformed": 1},
-            {"locked_rows": {self.record_id(4): 1}},
-            {"reject_ids": [self.record_id(3)]},
+            {"write_fault_at": self.steps[0], "drop_before": 1, "drop_after": 1},
+            {"write_fault_at": self.steps[0], "malformed": 1},
+            {"locked_rows": dict.fromkeys(self.named(4), 1)},
+            {"reject_ids": self.named(3)},
             {"empty_results": 1},
         ]
 
@@ -257,11 +288,8 @@ class SalesforceCrm:
         self.fault(empty_results=1)
 
     def refuse(self, indexes: list[int]) -> None:
-        self.fault(
-            refuse_rows=dict.fromkeys(
-                [self.record_id(each) for each in indexes], "FIELD_CUSTOM_VALIDATION_EXCEPTION"
-            )
-        )
+        names = [name for each in indexes for name in self.named(each)]
+        self.fault(refuse_rows=dict.fromkeys(names, "FIELD_CUSTOM_VALIDATION_EXCEPTION"))
 
     def calm(self) -> None:
         self.running.sandbox.faults = type(self.running.sandbox.faults)()
@@ -292,7 +320,7 @@ class SalesforceBulkCrm(SalesforceCrm):
         return [
             {"write_fault_at": "create_ingest", "malformed": 1},
             {"write_fault_at": "set_state", "malformed": 1},
-            {"locked_rows": {self.record_id(4): 1}},
+            {"locked_rows": dict.fromkeys(self.named(4), 1)},
             {"ingest_delay_s": 0.05},
             {"fail_ingest": 1},
             {"fail_ingest": 1, "fail_ingest_rows": 3},
@@ -314,33 +342,32 @@ def text(value: Any) -> str | None:
 
 
 @contextmanager
-def _hubspot(folder: Path, records: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubSpotCrm]:
+def hubspot(
+    crm: type[HubSpotCrm], folder: Path, records: int, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[HubSpotCrm]:
+    """Run the HubSpot sandbox with so many empty companies."""
     accounts = [sandbox_fixture.account(n) for n in range(records)]
     state = folder / "crm.sqlite"
     with sandbox_fixture.running_sandbox(state, accounts, burst_calls=1_000_000) as running:
         sandbox_fixture.reach(monkeypatch, running)
-        yield HubSpotCrm(running)
+        yield crm(running)
 
 
 @contextmanager
-def _collections(folder: Path, records: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[SalesforceCrm]:
-    with _salesforce(folder, monkeypatch) as running:
-        yield SalesforceCrm(running, records)
-
-
-@contextmanager
-def _bulk(folder: Path, records: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[SalesforceBulkCrm]:
-    with _salesforce(folder, monkeypatch) as running:
-        yield SalesforceBulkCrm(running, records)
-
-
-@contextmanager
-def _salesforce(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[salesforce_fixture.Running]:
+def salesforce(
+    crm: type[SalesforceCrm], folder: Path, records: int, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[SalesforceCrm]:
+    """Run the Salesforce sandbox with so many empty accounts."""
     # Hundreds of syncs make more calls than an org allows in a day.
     monkeypatch.setattr(salesforce_app, "DAILY_CALLS", 100_000_000)
     with salesforce_fixture.running_salesforce(folder / "salesforce.sqlite") as running:
         salesforce_fixture.reach(monkeypatch, running)
-        yield running
+        yield crm(running, records)
 
 
-CRMS = {"hubspot": _hubspot, "collections": _collections, "bulk": _bulk}
+CRMS: dict[str, Any] = {
+    "hubspot": partial(hubspot, HubSpotCrm),
+    "collections": partial(salesforce, SalesforceCrm),
+    "bulk": partial(salesforce, SalesforceBulkCrm),
+}
+"""Name → what opens the CRM, of a folder, a number of records and a MonkeyPatch."""

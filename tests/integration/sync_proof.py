@@ -16,6 +16,7 @@ from include.sync.run import SyncResult, sync_crm
 from include.warehouse.embedded import Cluster
 from tests.conftest import Warehouse, fresh_warehouse
 from tests.integration.sync_crms import CRMS, Applied, Crm, HubSpotCrm, Values, text
+from tests.integration.sync_making_crms import MAKING, Making
 
 AS_OF = date(2026, 6, 30)
 COLUMNS = ("tier", "next_action", "net_revenue_365d")
@@ -44,6 +45,7 @@ class Published:
                         "make_fields": True,
                         "fields": crm.fields,
                         "brakes": NO_BRAKES,
+                        **crm.creation,
                     }
                 },
             }
@@ -61,10 +63,11 @@ class Published:
 
     def write(self) -> None:
         """Publish the accounts, in the place of what was published."""
-        rows = [
-            (f"A{index:04d}", self.crm.record_id(index), self.crm.system, *(values[name] for name in COLUMNS))
-            for index, values in self.accounts.items()
-        ]
+        rows = []
+        for index, values in self.accounts.items():
+            record_id = self.crm.pulled(index)
+            keys = (self.crm.account_id(index), record_id, record_id and self.crm.system)
+            rows.append((*keys, *(values[name] for name in COLUMNS)))
         with psycopg.connect(self.warehouse.owner_url) as connection, connection.cursor() as cursor:
             cursor.execute("delete from published.customer_360")
             cursor.executemany("insert into published.customer_360 values (%s, %s, %s, %s, %s, %s)", rows)
@@ -107,11 +110,14 @@ def power_cut(*_: Any, **__: Any) -> None:
 def proving_ground(
     system: str, cluster: Cluster, template: str, folder: Path, records: int
 ) -> Iterator[Published]:
-    """A CRM of so many empty records, and a warehouse that publishes to it; `template` is a migrated database."""
+    """A CRM of so many empty records, and a warehouse that publishes to it; `template` is a migrated database.
+
+    `system` is of CRMS, or of MAKING: then none of the records is an account's.
+    """
     with (
         fresh_warehouse(cluster, template, folder) as warehouse,
         pytest.MonkeyPatch.context() as patch,
-        CRMS[system](folder, records, patch) as crm,
+        (CRMS | MAKING)[system](folder, records, patch) as crm,
     ):
         warehouse.rows("""
             create table published.customer_360 (
@@ -228,3 +234,25 @@ def assert_each_write_counted(warehouse: Warehouse, crm: Crm) -> dict[str, int]:
         assert applied[record] == confirmed[record], f"{record}: carried out, and known as such"
     statuses = [status for _, _, _, status, _ in attempts]
     return {status: statuses.count(status) for status in sorted(set(statuses))}
+
+
+def assert_one_record_each(warehouse: Warehouse, crm: Making) -> int:
+    """Count the records that bear each account's key in the CRM's own store; return how many there are.
+
+    Never two bear the same. Each account of the ledger has the one that the ledger names, with the values that it says were
+    confirmed; no other account has one, but by a person's hand.
+    """
+    records = crm.records()
+    assert {account: found for account, found in records.items() if len(found) != 1} == {}
+    ledger = warehouse.rows("select account_id, record_id, confirmed from sync.ledger")
+    known = {account: record for account, record, _ in ledger}
+    assert len(known) == len(ledger)
+    assert known == {
+        account: record
+        for account, (record,) in records.items()
+        if account in known or account not in crm.by_hand
+    }
+    held = crm.held()
+    confirmed = {record: {name: told.get(name) for name in crm.fields} for _, record, told in ledger}
+    assert {record: held[record] for record in confirmed} == confirmed
+    return len(records)

@@ -50,6 +50,8 @@ class Place:
     records: Callable[[], list[str]]
     """Make, or name, the records of a test."""
     faults: Callable[..., None]
+    left: Callable[[str], int]
+    """What is left of a fault: those that strike so many times count down."""
     mend: Callable[[], None]
     written: Callable[[str], list[dict[str, Any]]]
     """A record's applied writes, oldest first, as field → value."""
@@ -204,6 +206,7 @@ def _hubspot(stack: ExitStack, folder: Path) -> Place:
         {"tier": "stratum_tier", "revenue": "stratum_revenue"},
         fresh,
         crm.fault,
+        lambda fault: getattr(crm.sandbox.faults, fault),
         mend,
         lambda record: [each["values"] for each in crm.sandbox.store.written(record)],
         lambda patch: sandbox_fixture.reach(patch, crm),
@@ -228,6 +231,7 @@ def _salesforce(stack: ExitStack, folder: Path) -> dict[str, Place]:
             fields,
             lambda: [crm.org.insert("Account", JANUARY, Name=f"Account {n}") for n in range(ROWS)],
             crm.fault,
+            lambda fault: getattr(crm.sandbox.faults, fault),
             mend,
             written,
             lambda patch: salesforce_fixture.reach(patch, crm),
@@ -250,6 +254,7 @@ def _webhook(stack: ExitStack, time: Time) -> Place:
         {"tier": "tier", "revenue": "revenue"},
         lambda: [""] * ROWS,
         receiver.fault,
+        lambda fault: getattr(receiver.faults, fault),
         mend,
         receiver.written,
         lambda patch: webhook_fixture.reach(patch, receiver),

@@ -18,22 +18,24 @@ from typing import Any
 import pytest
 
 from include.settings import PROJECT_DIR
-from include.sync.run import replay_dead_letters
+from include.sync.run import replay_dead_letters, set_up_target
 from include.warehouse.embedded import Cluster
 from tests.integration.sync_child import points
 from tests.integration.sync_crms import CRMS
+from tests.integration.sync_making_crms import MAKING, Making
 from tests.integration.sync_proof import (
     AS_OF,
     Published,
     assert_books_add_up,
     assert_each_write_counted,
+    assert_one_record_each,
     change_some,
     proving_ground,
 )
 
 ACCOUNTS = 30
 BATCH = 8  # four batches, where all accounts changed
-ONCE = {"open_run", "resolve", "make_plan", "note_plan", "close_run"}
+ONCE = {"open_run", "resolve", "make_plan", "adopt_found", "find", "note_found", "note_plan", "close_run"}
 """Steps that a sync does once."""
 OF_FAULTS = {"refuse", "forgotten", "settle", "close", "abort_job"}
 """Steps that only a fault leads to."""
@@ -132,7 +134,7 @@ def syncing(published: Published, folder: Path) -> Iterator[Syncs]:
         syncs.close()
 
 
-@pytest.fixture(scope="module", params=list(CRMS))
+@pytest.fixture(scope="module", params=[*CRMS, *MAKING])
 def ground(
     request: pytest.FixtureRequest,
     cluster: Cluster,
@@ -141,6 +143,10 @@ def ground(
 ) -> Iterator[Published]:
     folder = tmp_path_factory.mktemp("crm")
     with proving_ground(request.param, cluster, bare_template, folder, ACCOUNTS) as published:
+        if (
+            request.param in MAKING
+        ):  # so that a record which a person makes can bear a key before the first sync
+            set_up_target(published.sources, "crm")
         yield published
 
 
@@ -156,12 +162,13 @@ def prepare(point: str | None, syncs: Syncs, chance: random.Random) -> None:
     syncs.calm()
     replay_dead_letters(published.sources, "crm")
     step = (point or "").partition(".")[0]
-    change_some(
-        published,
-        chance,
-        1.0 if step in OF_FAULTS else chance.choice([0.1, 0.5, 0.9]),
-        ACCOUNTS,
-    )
+    share = 1.0 if step in OF_FAULTS else chance.choice([0.1, 0.5, 0.9])
+    if isinstance(crm, Making):
+        crm.turn_over(chance, ACCOUNTS, by_hand=step == "note_found" or chance.random() < 0.2)
+        share = chance.choice(
+            [0.0, share]
+        )  # records are told before others are made: often there are none to tell
+    change_some(published, chance, share, ACCOUNTS)
     if step in ("settle", "close", "abort_job"):
         crm.lose(answer_too=chance.random() < 0.5)
     elif step == "forgotten":
@@ -237,6 +244,15 @@ def prove(published: Published, folder: Path, times: int, at_random: int, seed: 
     print(f"faults that struck: {json.dumps(syncs.struck, sort_keys=True)}")
     print(f"killed at random, after: {json.dumps(moments, sort_keys=True)}")
     print(f"syncs: {runs}; attempts: {attempts}; rows the CRM carried out: {len(published.crm.applied())}")
+    if isinstance(published.crm, Making):
+        by_key = warehouse.rows(
+            "select status, count(*) from sync.attempts where by_key group by 1 order by 1"
+        )
+        records = assert_one_record_each(warehouse, published.crm)
+        by_hand = len(published.crm.by_hand)
+        print(
+            f"records: {records}, each account's own, {by_hand} of them made by hand; attempts by key: {dict(by_key)}"
+        )
     assert all(hits[point] >= times for point in points(published.crm.calls))
     assert moments.total() == at_random
     return syncs.struck

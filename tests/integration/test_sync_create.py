@@ -1,7 +1,6 @@
 """Records that a sync makes, by key: never a second one, whatever breaks; counted in the target's own record."""
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -12,7 +11,7 @@ from include.sync.targets.salesforce import SalesforceTarget
 from include.sync.targets.salesforce_bulk import BulkJobs
 from tests.conftest import Warehouse
 from tests.integration.create_stage import CREATED_BY, MAKES, CreateStage, crash_in, prepare
-from tests.integration.target_stage import SHORT_S
+from tests.integration.fault_cells import matrix
 
 # The everyday run has two kinds of each proof.
 PROVES = pytest.mark.parametrize(
@@ -70,62 +69,6 @@ def test_a_record_is_made_once_and_is_one_like_any_other_from_then_on(
     assert {values[name] for ((_, values),) in stage.records().values()} == {f"Company {n}" for n in range(5)}
 
 
-FAULTS: dict[str, dict[str, dict[str, Any]]] = {
-    "timeout after the write": {
-        "hubspot": {"hang_after": 1, "hang_s": 2 * SHORT_S},
-        "collections": {"hang_after": 1, "write_fault_at": "collection_upsert"},
-        "bulk": {"hang_after": 1, "write_fault_at": "set_state"},
-    },
-    "connection cut after the write": {
-        "hubspot": {"drop_answer": 1},
-        "collections": {"drop_after": 1, "write_fault_at": "collection_upsert"},
-        "bulk": {"drop_after": 1, "write_fault_at": "set_state"},
-    },
-    "connection cut before the write": {
-        "hubspot": {"drop_before": 1},
-        "collections": {"drop_before": 1, "write_fault_at": "collection_upsert"},
-        "bulk": {"drop_before": 1, "write_fault_at": "set_state"},
-    },
-    "malformed JSON": {
-        "hubspot": {"malformed": 1},
-        "collections": {"malformed": 1, "write_fault_at": "collection_upsert"},
-        "bulk": {"malformed": 1, "write_fault_at": "set_state"},
-    },
-    "500": {
-        "hubspot": {"server_error": 1, "server_error_status": 500},
-        "collections": {
-            "server_error": 1,
-            "server_error_status": 500,
-            "server_error_at": "collection_upsert",
-        },
-        "bulk": {"server_error": 1, "server_error_status": 500, "server_error_at": "set_state"},
-    },
-}
-LOST = ("timeout after the write", "connection cut after the write", "malformed JSON")
-"""Of these the write was done."""
-
-
-@pytest.mark.usefixtures("impatient")
-@PROVES
-@pytest.mark.parametrize("fault", FAULTS)
-def test_no_fault_makes_a_second_record(
-    stage_of: Callable[[str], CreateStage], fault: str, kind: str
-) -> None:
-    stage = stage_of(kind)
-    stage.publish(5)
-    before = stage.total()
-    stage.place.faults(**FAULTS[fault][kind])
-    first = stage.sync()
-    assert (first.sent, first.failed, first.held) == (5, 0, 0)
-    assert stage.total() == before + 5
-    stage.assert_one_record_each(5)
-    statuses = dict(stage.warehouse.rows("select status, count(*) from sync.attempts group by 1"))
-    assert ("not_landed" in statuses) is (fault not in LOST)
-    stage.place.mend()
-    second = stage.sync()
-    assert (second.sent, second.unchanged, second.calls) == (0, 5, 0)
-
-
 @PROVES
 @pytest.mark.parametrize(
     ("method", "nth", "made"),
@@ -168,7 +111,8 @@ def test_a_write_that_lands_after_it_was_asked_for_makes_no_second_record(
         monkeypatch.setattr(target, "find", lambda self, keys: {})
     # A job tells of its rows; but for seven days only.
     monkeypatch.setattr(BulkJobs, "settle", lambda self, rows, job_id: (Answer(), rows))
-    stage.place.faults(**FAULTS["connection cut after the write"][kind])
+    (cut, *_) = matrix(makes=True)["connection cut after the write", kind]
+    cut.strike(stage.place, stage.account(0))
     first = stage.sync()
     with crash_in(monkeypatch, Ledger, "confirm"):
         stage.forget()

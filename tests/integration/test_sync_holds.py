@@ -14,7 +14,7 @@ from include.sync.run import raise_if_failed, tell
 from include.sync.switches import status_lines, status_of
 from include.warehouse.connect import connect
 from tests.conftest import Warehouse
-from tests.integration.sandbox_fixture import record_id
+from tests.integration.sandbox_fixture import reach, record_id
 from tests.integration.sync_stage import AS_OF, TARGET, SyncStage, sync_stage
 
 N = 10
@@ -68,6 +68,33 @@ def test_rejected_the_run_is_never_sent_and_fails_and_a_new_run_asks_anew(stage:
     assert stage.crm.writes == 0
 
 
+@pytest.mark.parametrize(
+    ("is_answered", "words"),
+    [(True, "was rejected by anna: not these tiers"), (False, r"expired at .* without an answer")],
+)
+def test_a_run_that_was_refused_stays_unsent_whatever_the_brakes_say_and_however_many_records_it_is(
+    stage: SyncStage, is_answered: bool, words: str
+) -> None:
+    hold = newest_hold(TARGET)
+    if is_answered:
+        decide(hold.hold_id, False, "anna", "not these tiers")
+    stage.warehouse.rows(
+        "update sync.holds set to_send = to_send - 1, expires_at = clock_timestamp() + %s * interval '1 hour'",
+        int(is_answered),
+    )
+    assert stage.sync().status == "held"
+    stage.configure(brakes={"first_sync": False})
+    result = stage.sync()
+    assert (result.status, result.sent, result.held, result.hold) == ("held", 0, N, read_hold(hold.hold_id))
+    with pytest.raises(StratumError, match=words):
+        raise_if_failed(result)
+    assert statuses(stage) == ["rejected" if is_answered else "expired"]
+    assert stage.warehouse.rows("select distinct hold_id from sync.runs") == [(hold.hold_id,)]
+    assert stage.crm.writes == 0
+    stage.publish(*ALL_A)
+    assert stage.sync().sent == N, "the next run is another one"
+
+
 def test_an_unanswered_hold_expires_and_counts_as_rejected(stage: SyncStage) -> None:
     hours = stage.warehouse.value("select extract(epoch from expires_at - opened_at) / 3600 from sync.holds")
     assert float(hours) == pytest.approx(24, abs=0.01)
@@ -81,6 +108,59 @@ def test_an_unanswered_hold_expires_and_counts_as_rejected(stage: SyncStage) -> 
         raise_if_failed(result)
     with pytest.raises(StratumError, match=r"too late: .* expired"):
         decide(hold.hold_id, True, "anna", None)
+
+
+def test_a_hold_expires_for_each_who_looks_at_it(stage: SyncStage) -> None:
+    """Whoever comes first to a hold that nobody answered in time: who decides, who reads, or the next sync."""
+    over = "update sync.holds set status = 'waiting', decided_at = null, expires_at = clock_timestamp()"
+    hold = newest_hold(TARGET)
+    stage.warehouse.rows(over)
+    with pytest.raises(StratumError, match=r"too late: .* expired at .* without an answer"):
+        decide(hold.hold_id, True, "anna", None)
+    stage.warehouse.rows(over)
+    assert read_hold(hold.hold_id).status == "expired"
+    stage.warehouse.rows(over)
+    assert stage.sync().status == "held"
+    assert statuses(stage) == ["expired"]
+    assert stage.crm.writes == 0
+
+
+def test_a_hold_lasts_as_long_as_sync_yml_says_and_an_answer_says_when_it_came(stage: SyncStage) -> None:
+    stage.configure(brakes={"expire_hours": 1.5})
+    stage.publish(*ALL_A)
+    stage.sync()
+    hold = newest_hold(TARGET)
+    assert ((hold.expires_at - hold.opened_at).total_seconds(), hold.as_of_date) == (
+        pytest.approx(5400, abs=1),
+        AS_OF,
+    )
+    before = stage.warehouse.value("select clock_timestamp()")
+    answer = decide(hold.hold_id, True, "anna", None)
+    assert answer.decided_at
+    assert before <= answer.decided_at <= stage.warehouse.value("select clock_timestamp()")
+
+
+def test_holds_of_two_targets_have_nothing_to_do_with_each_other(
+    stage: SyncStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reach(monkeypatch, stage.crm, "hubspot_other")
+    first = newest_hold(TARGET)
+    stage.configure(connection="hubspot_other")
+    stage.sync()
+    other = newest_hold("hubspot:hubspot_other")
+    assert other.hold_id != first.hold_id
+    assert newest_hold(TARGET) == first, "it waits as before"
+    decide(other.hold_id, True, "anna", None)
+    assert read_hold(first.hold_id).status == "waiting"
+    # What another target was told of another run ends no answer of this one.
+    stage.warehouse.rows(
+        "insert into sync.runs (target, as_of_date, run_id, status) values (%s, %s, 'run-9', 'finished')",
+        TARGET,
+        AS_OF,
+    )
+    assert stage.sync().sent == N
+    stage.configure(connection="hubspot_default")
+    assert stage.sync().status == "held"
 
 
 def test_a_newer_published_run_supersedes_what_waits(stage: SyncStage) -> None:
@@ -105,6 +185,37 @@ def test_an_approval_is_for_the_mapping_it_was_asked_about(stage: SyncStage) -> 
     assert statuses(stage) == ["waiting", "approved"]
     stage.configure(fields={"stratum_tier": "tier", "stratum_score": "churn_probability"})
     assert stage.sync().sent == N, "the other answer stands"
+    assert statuses(stage) == ["superseded", "approved"]
+
+
+def test_a_changed_brake_or_schedule_asks_nothing_anew(stage: SyncStage) -> None:
+    """Neither changes what is sent, and to that the answer was."""
+    decide(newest_hold(TARGET).hold_id, True, "anna", None)
+    stage.configure(brakes={"first_sync": True, "expire_hours": 2}, reconcile={"sample": 5})
+    assert stage.sync().sent == N
+    assert statuses(stage) == ["approved"]
+
+
+def test_a_hold_that_was_superseded_is_no_answer(stage: SyncStage) -> None:
+    mapping = dict(stage.mapping)
+    stage.configure(fields={"stratum_tier": "tier"})
+    stage.sync()
+    stage.configure(**mapping)
+    assert stage.sync().status == "held"
+    assert statuses(stage) == ["waiting", "superseded", "superseded"]
+    decide(newest_hold(TARGET).hold_id, True, "anna", None)
+    assert stage.sync().sent == N
+
+
+def test_of_two_answers_to_one_question_the_newer_one_stands(stage: SyncStage) -> None:
+    first = decide(newest_hold(TARGET).hold_id, True, "anna", None)
+    fewer = "update sync.holds set to_send = to_send + %s where hold_id = %s"
+    stage.warehouse.rows(fewer, -1, first.hold_id)
+    stage.sync()
+    decide(newest_hold(TARGET).hold_id, False, "bert", None)
+    stage.warehouse.rows(fewer, 1, first.hold_id)
+    result = stage.sync()
+    assert (result.status, result.hold and result.hold.decided_by) == ("held", "bert")
 
 
 def test_an_approval_holds_for_no_more_records_than_were_held(stage: SyncStage) -> None:
@@ -144,6 +255,16 @@ def test_status_says_what_waits_why_and_what_died(stage: SyncStage) -> None:
     assert status["hold"] is None
     assert [letter["rows"] for letter in status["dead_letters"]] == [1]
     assert "1 dead letters, 0 attempts without an answer" in "\n".join(status_lines(status))
+
+
+def test_a_hold_keeps_each_brake_that_spoke_with_its_words(stage: SyncStage) -> None:
+    stage.told(*ALL_A)
+    stage.publish(*[("S", "0.9")] * N)
+    assert stage.sync().hold == newest_hold(TARGET)
+    hold = newest_hold(TARGET)
+    assert [reason["brake"] for reason in hold.reasons] == ["tier_changes", "score_moves"]
+    assert hold.says == "; ".join(reason["says"] for reason in hold.reasons)
+    assert str(hold).endswith(hold.says)
 
 
 def test_a_hold_nobody_opened_is_said(stage: SyncStage) -> None:

@@ -223,7 +223,7 @@ class SalesforceSandbox:
 
     def _trouble(self, endpoint: str) -> None:
         faults = self.faults
-        if faults.take("rate_limited"):
+        if faults.rate_limited_at in (None, endpoint) and faults.take("rate_limited"):
             headers = {} if faults.retry_after is None else {"Retry-After": str(faults.retry_after)}
             raise Failure(429, "TOO_MANY_REQUESTS", "Too many requests", headers)
         if faults.server_error_at in (None, endpoint) and faults.take("server_error"):

@@ -16,6 +16,8 @@ class SalesforceFaults(Switches):
 
     rate_limited: int = 0
     """The next n calls answer 429."""
+    rate_limited_at: str | None = None
+    """Which endpoint alone those strike; any if unset."""
     retry_after: int | None = None
     """Retry-After of those, in seconds; none if unset."""
     request_limit: bool = False
@@ -65,9 +67,9 @@ class SalesforceFaults(Switches):
     locked_rows: dict[str, int] = field(default_factory=dict)
     """Rows whose next n writes are refused with UNABLE_TO_LOCK_ROW, named as above."""
     reject_ids: list[str] = field(default_factory=list)
-    """Records that make a collection of updates fail as a whole (400)."""
+    """Records, or external ids, that make a collection of updates or upserts fail as a whole (400)."""
     empty_results: int = 0
-    """The next n collections of updates are answered with no result at all, and write nothing."""
+    """The next n collections of updates or upserts are answered with no result at all, and write nothing."""
     ingest_delay_s: float = 0.0
     """How long after it was closed an ingest job is carried out; until then it answers InProgress."""
     fail_ingest: int = 0

@@ -97,10 +97,8 @@ def collection_create(sandbox: "SalesforceSandbox", request: Request, body: Any)
 
 def collection_update(sandbox: "SalesforceSandbox", request: Request, body: Any) -> Response:
     """Change up to 200 records by id; answers one result each, in order."""
-    if any(_id(each) in sandbox.faults.reject_ids for each in _records(body)):
-        raise Failure(400, "JSON_PARSER_ERROR", "refused by a fault of the sandbox")
-    if sandbox.faults.take("empty_results"):
-        return JSONResponse([])
+    if (spoiled := _struck(sandbox, [_id(each) for each in _records(body)])) is not None:
+        return spoiled
     rows = [Row("update", _type(each), _values(each), _id(each)) for each in _records(body)]
     return _results(sandbox, request, rows, bool(body.get("allOrNone")))
 
@@ -114,6 +112,8 @@ def collection_upsert(sandbox: "SalesforceSandbox", request: Request, body: Any)
         values = _values(each)
         value = _id(each) if key == "Id" else values.pop(key, None)
         rows.append(Row("upsert", name, values, key=key, key_value=value))
+    if (spoiled := _struck(sandbox, [row.key_value for row in rows])) is not None:
+        return spoiled
     return _results(sandbox, request, rows, bool(body.get("allOrNone")))
 
 
@@ -178,6 +178,13 @@ def _result(done: Outcome) -> dict[str, Any]:
     error = {"statusCode": done.error.code, "message": done.error.message, "fields": done.error.fields}
     named = {"id": done.record_id} if done.record_id else {}
     return named | {"success": False, "errors": [error]}
+
+
+def _struck(sandbox: "SalesforceSandbox", named: list[Any]) -> Response | None:
+    """Return the answer to a collection that is not carried out, None where it is; refuse one that may not be."""
+    if any(each in sandbox.faults.reject_ids for each in named):
+        raise Failure(400, "JSON_PARSER_ERROR", "refused by a fault of the sandbox")
+    return JSONResponse([]) if sandbox.faults.take("empty_results") else None
 
 
 def _results(

@@ -1,0 +1,163 @@
+"""The CRMs of the sync's proofs in which an account has no record until the sync makes it."""
+
+import random
+from collections import Counter
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, ClassVar
+
+from tests.integration.salesforce_fixture import JANUARY
+from tests.integration.sync_crms import (
+    EachHasOne,
+    HubSpotCrm,
+    SalesforceBulkCrm,
+    SalesforceCrm,
+    hubspot,
+    salesforce,
+)
+
+
+class MadeByKey(EachHasOne):
+    """A CRM whose records are made by key, and new accounts, which have none, that come all the time."""
+
+    key: str
+    """The field that holds the account's id."""
+    name: str
+    """The field without which there is no record."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget which accounts came, and whose record is known."""
+        self._came: Counter[int] = Counter()
+        self._pulled: dict[int, str] = {}
+        self.by_hand: set[str] = set()
+        """Accounts whose record a person made."""
+
+    def account_id(self, index: int) -> str:
+        return f"A{index:04d}-{self._came[index]}"
+
+    def pulled(self, index: int) -> str | None:
+        return self._pulled.get(index)
+
+    def record_id(self, index: int) -> str:
+        (only,) = self.records()[self.account_id(index)]
+        return only
+
+    def named(self, index: int) -> list[str]:
+        account = self.account_id(index)
+        return [account, *self.records().get(account, [])]
+
+    def records(self) -> dict[str, list[str]]:
+        """Return account → the records that bear its key, by the CRM's own store."""
+        found: dict[str, list[str]] = {}
+        for account, record in self._keys():
+            found.setdefault(account, []).append(record)
+        return found
+
+    def _keys(self) -> list[tuple[str, str]]:
+        """Return each key that there is, and the record that bears it."""
+        raise NotImplementedError
+
+    def turn_over(self, chance: random.Random, accounts: int, by_hand: bool) -> None:
+        """Let a pull bring some of the records that were made, and other accounts make room for new ones.
+
+        With `by_hand`, a person makes the record of a few of these before the sync does.
+        """
+        records = self.records()
+        for index in chance.sample(range(accounts), accounts // 3):
+            if made := records.get(self.account_id(index)):
+                self._pulled[index] = made[0]
+        new = chance.sample(range(accounts), chance.choice([3, 6, 12]))
+        for index in new:
+            self._came[index] += 1
+            self._pulled.pop(index, None)
+        for index in new[:2] if by_hand else []:
+            self.by_hand.add(self.account_id(index))
+            self._make({self.key: self.account_id(index), self.name: "Made by hand"})
+
+    def _make(self, values: dict[str, str]) -> None:
+        """Make a record as a person does."""
+        raise NotImplementedError
+
+
+class HubSpotMaking(MadeByKey, HubSpotCrm):
+    """The HubSpot sandbox, whose companies are made by a unique property."""
+
+    key, name = "stratum_account_id", "name"
+    creation: ClassVar = {"create": True, "external_key": key, "create_fields": {name: "account_id"}}
+    calls: ClassVar = {
+        "find": r"POST \S+/companies/batch/read .*idProperty",
+        "upsert": r"POST \S+/companies/batch/upsert ",
+    }
+
+    def _keys(self) -> list[tuple[str, str]]:
+        found = self.store.db.execute(
+            "select json_extract(properties, '$.stratum_account_id') as key, id from records "
+            "where key is not null and archived_at is null order by id"
+        )
+        return [(row["key"], str(row["id"])) for row in found]
+
+    def _make(self, values: dict[str, str]) -> None:
+        self.store.create(values, datetime(2026, 7, 1, tzinfo=UTC))
+
+    def reset(self) -> None:
+        super().reset()
+        self.begin()
+        with self.store.db as db:
+            db.execute(
+                "delete from records where json_extract(properties, '$.stratum_account_id') is not null"
+            )
+
+
+class SalesforceMaking(MadeByKey, SalesforceCrm):
+    """The Salesforce sandbox, whose accounts are made by an external id, in collections."""
+
+    key, name = "Stratum_Account_Id__c", "Name"
+    creation: ClassVar = {"create": True, "external_key": key, "create_fields": {name: "account_id"}}
+    calls: ClassVar = {
+        "find": r"GET \S+/query/",
+        "upsert": r"PATCH \S+/composite/sobjects/Account/\w+ ",
+    }
+    steps = ("collection_upsert",)
+    reads = ("query",)
+
+    def _keys(self) -> list[tuple[str, str]]:
+        found = self.org.db.execute(
+            "select json_extract(field_values, '$.Stratum_Account_Id__c') as key, id from rows "
+            "where object = 'Account' and key is not null order by seq"
+        )
+        return [(row["key"], row["id"]) for row in found]
+
+    def _told(self) -> list[str]:
+        return [record for _, record in self._keys()]
+
+    def _make(self, values: dict[str, str]) -> None:
+        self.org.insert("Account", JANUARY, **values)
+
+    def reset(self) -> None:
+        super().reset()
+        self.begin()
+        with self.org.db as db:
+            db.execute(
+                "delete from rows where json_extract(field_values, '$.Stratum_Account_Id__c') is not null"
+            )
+
+
+class SalesforceBulkMaking(SalesforceMaking, SalesforceBulkCrm):
+    """The same by jobs of Bulk 2.0."""
+
+    calls: ClassVar = SalesforceBulkCrm.calls | {"find": SalesforceMaking.calls["find"]}
+    steps = SalesforceBulkCrm.steps
+    reads = (*SalesforceBulkCrm.reads, *SalesforceMaking.reads)
+
+
+Making = HubSpotMaking | SalesforceMaking
+MAKING: dict[str, Any] = {
+    "hubspot creation": partial(hubspot, HubSpotMaking),
+    "collections creation": partial(salesforce, SalesforceMaking),
+    "bulk creation": partial(salesforce, SalesforceBulkMaking),
+}
+"""As CRMS."""
