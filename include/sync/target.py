@@ -151,6 +151,14 @@ def same_text(told: str | None, held: str | None) -> bool:
     return bool(are_numbers) and Decimal(told) == Decimal(held)
 
 
+def same_double(told: str | None, held: str | None) -> bool:
+    """Tell whether a system that keeps numbers as doubles holds what it was told: the same, or the nearest double."""
+    if same_text(told, held):
+        return True
+    is_number = told and held and TOLD_NUMBER.fullmatch(told)
+    return bool(is_number) and same_text(as_text(float(told or "")), held)
+
+
 def _is_moment(held: str, wanted: str) -> bool:
     """Tell whether a text is a moment: at any offset, or in milliseconds since 1970. Without an offset it is none."""
     try:

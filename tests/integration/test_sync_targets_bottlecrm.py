@@ -58,7 +58,7 @@ def failing(times: int, method_path: str, answer: Any) -> Callable[[str, dict[st
 
 def test_each_record_is_one_call_and_one_reading(crm: Bottle, target: BottleCrmTarget) -> None:
     sent = [
-        row(crm, stratum_text="华 🚀", stratum_number="-3.10", stratum_flag="true"),
+        row(crm, stratum_text="华 🚀", stratum_number="-3.1", stratum_flag="true"),
         row(crm, stratum_text="00123"),
     ]
     before = target.calls
@@ -131,6 +131,40 @@ def test_being_turned_away_is_waited_out(crm: Bottle, target: BottleCrmTarget, s
     crm.answers = failing(2, f"accounts/{sent.record_id}", (429, b"{}"))
     assert target.write([sent], no_note).confirmed == [sent]
     assert (slept, len(crm.patched)) == ([1.0, 2.0], 1)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403])
+def test_a_change_that_was_made_and_may_not_be_read_back_has_no_answer(
+    crm: Bottle, target: BottleCrmTarget, status: int
+) -> None:
+    sent = row(crm, stratum_text="A")
+    crm.answers = lambda path, query: (status, {"detail": "no more"}) if crm.patched else None
+    with pytest.raises(NoAnswer, match=f"HTTP {status}: no more"):
+        target.write([sent], no_note)
+    crm.answers = lambda path, query: None
+    assert target.settle([sent], None).confirmed == [sent]
+
+
+def test_an_answer_to_a_change_that_cannot_be_read_is_none(
+    crm: Bottle, target: BottleCrmTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = row(crm, stratum_text="A")
+    original = crm.write
+    monkeypatch.setattr(crm, "write", lambda *what: (original(*what)[0], b'{"error": fal'))
+    with pytest.raises(NoAnswer, match="is no BottleCRM API"):
+        target.write([sent], no_note)
+    assert target.settle([sent], None).confirmed == [sent]
+    assert len(crm.patched) == 1
+
+
+def test_a_lost_write_is_not_taken_for_done_where_texts_look_like_one_number(
+    crm: Bottle, target: BottleCrmTarget
+) -> None:
+    held = row(crm, stratum_text="007", stratum_number="0.1")
+    assert target.write([held], no_note).confirmed == [held]
+    lost = Row("2", "A2", held.record_id, {"stratum_text": "7"})
+    assert target.settle([lost], None).missing == [lost]
+    assert target.settle([held], None).confirmed == [held]
 
 
 def test_a_token_that_is_refused_blames_no_row(crm: Bottle, monkeypatch: pytest.MonkeyPatch) -> None:

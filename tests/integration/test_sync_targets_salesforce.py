@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from simple_salesforce import Salesforce
+from simple_salesforce.exceptions import SalesforceResourceNotFound
 
 from include.connections import get_login
 from include.sources.salesforce_api import SalesforceApi
@@ -281,6 +282,64 @@ def test_the_calls_of_the_day_being_used_up_blames_no_row(
     with pytest.raises(Refused, match="REQUEST_LIMIT_EXCEEDED") as refused:
         target.write(sent, lambda job_id: None)
     assert not refused.value.is_of_rows
+
+
+@pytest.mark.parametrize("looked_at", ["show_ingest", "successful"])
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        {"request_limit": True},
+        {"rate_limited": 99, "retry_after": 50},
+        {"expire_session": 1},
+    ],
+    ids=["request limit", "429 for good", "refused login"],
+)
+def test_a_job_at_work_that_may_not_be_asked_leaves_its_rows_without_an_answer(
+    crm: Running,
+    target: SalesforceTarget,
+    three: list[Row],
+    monkeypatch: pytest.MonkeyPatch,
+    looked_at: str,
+    refusal: dict[str, Any],
+) -> None:
+    steps, jobs = target._bulk._steps, list[str]()
+    name = {"show_ingest": "get_job", "successful": "get_ingest_results"}[looked_at]
+    original = getattr(steps, name)
+
+    def refused(*arguments: Any) -> Any:
+        monkeypatch.setattr(crm.sandbox, "secret", "another")  # so that no login is let in
+        crm.fault(**refusal)
+        return original(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(steps, name, refused)
+        with pytest.raises(NoAnswer, match=r"^job \w+: "):
+            target.write(three, jobs.append)
+    monkeypatch.undo()
+    crm.sandbox.faults = type(crm.sandbox.faults)()
+    assert target.settle(three, jobs[0]).confirmed == three
+    assert [len(crm.org.written(row.record_id)) for row in three] == [1, 1, 1]
+
+
+def test_a_job_that_is_called_unknown_while_it_works_is_not_halved(
+    target: SalesforceTarget, three: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(*arguments: Any) -> Any:
+        raise SalesforceResourceNotFound("jobs/ingest", 404, "", [{"errorCode": "NOT_FOUND"}])
+
+    monkeypatch.setattr(target._bulk._steps, "get_job", unknown)
+    with pytest.raises(NoAnswer, match="HTTP 404"):
+        target.write(three, lambda job_id: None)
+
+
+def test_a_lost_write_is_not_taken_for_done_where_texts_look_like_one_number(
+    crm: Running, target: SalesforceTarget
+) -> None:
+    (held,) = rows(crm, {TEXT: "007", NUMBER: "0.1"})
+    assert target.write([held], lambda job_id: None).confirmed == [held]
+    lost = Row("key-2", "A2", held.record_id, {TEXT: "7"})
+    assert target.settle([lost], None).missing == [lost]
+    assert target.settle([Row("key-3", "A3", held.record_id, {NUMBER: "0.1"})], None).missing == []
 
 
 def test_setup_makes_and_grants_what_it_may_and_names_the_rest(

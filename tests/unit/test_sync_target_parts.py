@@ -8,7 +8,7 @@ import pytest
 
 from include.connections import ApiConnection
 from include.sync.limits import Alone
-from include.sync.target import NoAnswer, Row
+from include.sync.target import NoAnswer, Row, as_text, same_double
 from include.sync.targets.salesforce import json_value, read_results
 from include.sync.targets.salesforce_bulk import as_csv
 from include.sync.targets.webhook import WebhookTarget, _parsed, as_body, batch_key, read_answer, signature
@@ -96,6 +96,30 @@ def test_a_plain_yes_is_one(status: int) -> None:
 def test_a_text_is_told_as_its_field_keeps_it(kind: str, text: str | None, value: object) -> None:
     assert json_value(kind, text) == value
     assert type(json_value(kind, text)) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("told", "held", "same"),
+    [
+        ("0.1234567890123456789", as_text(0.1234567890123456789), True),
+        ("12345678901234567891", as_text(12345678901234567891.0), True),
+        ("12345678901234567891", "12345678901234567890", False),
+        ("9" * 400, "8" * 400, False),
+        ("0.1", "0.10000001", False),
+        ("7", "007", False),
+        ("007", "7", False),
+        ("1000", "1_000", False),
+        ("7", "٧", False),
+        ("nan", "NaN", False),
+        ("7", None, False),
+        (None, "0", False),
+        (None, None, True),
+    ],
+)
+def test_a_system_that_keeps_doubles_holds_the_nearest_one_and_no_other_text(
+    told: str | None, held: str | None, same: bool
+) -> None:
+    assert same_double(told, held) is same
 
 
 def test_results_are_those_of_the_rows_in_order_or_none() -> None:

@@ -22,7 +22,7 @@ from include.sync.target import (
     Row,
     Setup,
     as_text,
-    same_text,
+    same_double,
     settled_by_reading,
 )
 from include.sync.targets.salesforce_bulk import BulkJobs
@@ -149,12 +149,7 @@ class SalesforceTarget:
         It takes the blanks around a text away, keeps numbers as doubles, and a checkbox that is emptied is false.
         """
         told, held = _plain(told), _plain(held)
-        if same_text(told, held) or (told is None and held == "false"):
-            return True
-        try:
-            return told is not None and held is not None and float(told) == float(held)
-        except ValueError:
-            return False
+        return same_double(told, held) or (told is None and held == "false")
 
     def asked(self, call: Callable[[], Told], once: bool = False) -> Told:
         """Return what a call to the client gives; `once` for one that writes. Raises Refused or NoAnswer."""

@@ -54,7 +54,10 @@ class BulkJobs:
         self._sleep = sleep
 
     def write(self, rows: list[Row], note: Callable[[str], None]) -> Answer:
-        """Tell records as one job and wait for its end. Raises Refused of rows where they are too many for one file."""
+        """Tell records as one job and wait for its end. Raises Refused of rows where they are too many for one file.
+
+        Once the job is closed its rows are being done: what is refused from then on is a NoAnswer.
+        """
         answer, sendable = _sorted_out(rows)
         key = self._key if rows[0].by_key else None
         text = as_csv(sendable, key)
@@ -68,13 +71,17 @@ class BulkJobs:
         note(job_id)
         self._step(lambda: self._steps.upload_job_data(job_id, text), once=True)
         self._step(lambda: self._steps.close_job(job_id), once=True)
-        job = self._ended(job_id)
+        try:
+            job = self._ended(job_id)
+            is_done = job["state"] == "JobComplete"
+            answer, unknown = self._results(job_id, sendable, answer) if is_done else (answer, [])
+        except Refused as refused:  # whoever may not ask: the job is at work by now, or has ended
+            raise NoAnswer(f"job {job_id}: {refused}") from None
         error = str(job.get("errorMessage") or "no reason given")
         if job["state"] == "Failed" and error.startswith(OF_THE_FILE):
             raise Refused(400, f"job {job_id}: {error}", is_of_rows=False)
-        if job["state"] != "JobComplete":  # some of its rows may have been done
+        if not is_done:  # some of its rows may have been
             raise NoAnswer(f"job {job_id} is {job['state']}: {error}")
-        answer, unknown = self._results(job_id, sendable, answer)
         answer.missing += unknown
         return answer
 
