@@ -65,6 +65,8 @@ class Answer:
     """How the confirmed rows are known: 'answer', or 'read_back' where they were read."""
     records: dict[str, str] = field(default_factory=dict)
     """A row's key → the id of its record, of the rows that were told by the account's key."""
+    overwritten: dict[str, set[str]] = field(default_factory=dict)
+    """Record id → the fields on which the values of another record's row were written: what it held is not known now."""
 
 
 @dataclass

@@ -78,6 +78,29 @@ def test_a_record_merged_into_another_does_not_clear_the_one_that_remains(stage:
     assert stage.sync().queried == 2
 
 
+def test_a_record_merged_after_the_pull_is_refused_and_the_one_that_remains_is_told_anew(
+    stage: Stage,
+) -> None:
+    merge = PublicMergeInput(primary_object_id=record_id(1), object_id_to_merge=record_id(0))
+    stage.crm.client.crm.companies.basic_api.merge(merge)
+    stage.publish(row(0, tier="B"), row(1), row(2))
+    result = stage.sync()
+    assert (result.sent, result.failed, result.unchanged) == (0, 1, 2)
+    ((failed, detail),) = stage.warehouse.rows(
+        "select account_id, detail from sync.outcomes where outcome = 'failed'"
+    )
+    assert failed == "A0000"
+    assert detail.startswith(f"record_is_gone: it was merged into {record_id(1)}")
+    assert stage.shows(1) == "B", "HubSpot wrote it on the record that remains"
+    assert (stage.ledger(0), stage.ledger(1)) == (
+        {"stratum_tier": "A", "stratum_revenue": "100.5"},
+        {"stratum_revenue": "100.5"},
+    )
+    stage.publish(row(1), row(2))  # the pull has seen the merge
+    assert stage.sync().sent == 1
+    assert stage.shows(1) == "A"
+
+
 def test_a_record_in_the_bin_is_gone(stage: Stage) -> None:
     stage.crm.client.crm.companies.basic_api.archive(record_id(0))
     stage.publish(row(1), row(2))

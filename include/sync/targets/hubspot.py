@@ -124,6 +124,7 @@ def read_answer(body: dict[str, Any], rows: list[Row], key: str | None = None) -
 
     A row is found by its objectWriteTraceId (the id of a merged record changes), else by its id, which of an upsert is
     the value of the unique property `key`. A result that shows another value than was told is no confirmation.
+    One under another id was written on the record that ours was merged into: it is refused, and that one overwritten.
     """
     results = _index(body.get("results") or [], key)
     errors = _errors(body.get("errors") or [])
@@ -136,6 +137,10 @@ def read_answer(body: dict[str, Any], rows: list[Row], key: str | None = None) -
             answer.refused.append((row, error))
         elif result is None:
             answer.missing.append(row)
+        elif not row.by_key and (remains := str(result.get("id") or row.record_id)) != row.record_id:
+            answer.overwritten.setdefault(remains, set()).update(row.values)
+            reason = f"record_is_gone: it was merged into {remains}, which was told in its place"
+            answer.refused.append((row, reason))
         elif odd := _not_taken(row, result):
             answer.refused.append((row, f"the CRM kept another value of {', '.join(odd)}"))
         else:
