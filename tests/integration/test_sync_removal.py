@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hubspot.crm.companies import PublicMergeInput
 
+from include.sync.run import MAX_TRIES
 from tests.conftest import Warehouse
 from tests.integration.sandbox_fixture import record_id
 from tests.integration.sync_rules_stage import FIELDS, Stage, row, staged
@@ -153,6 +154,23 @@ def test_a_refused_clearing_is_tried_again_and_its_delivery_says_what_was_cleare
         result.sync_id,
     )
     assert told == [("stratum_revenue", "100.5", None), ("stratum_tier", "A", None)]
+
+
+def test_a_dead_letter_keeps_no_opted_out_account_in_the_crm_and_a_clearing_has_its_own(stage: Stage) -> None:
+    stage.crm.fault(refuse_ids=[record_id(0), record_id(1)])
+    stage.publish(row(0, tier="B"), row(1, tier="B"), row(2))
+    for _ in range(MAX_TRIES):
+        assert stage.sync().failed == 2
+    assert stage.sync().reasons == {"dead_letter": 2}
+    stage.crm.fault(refuse_ids=[record_id(1)])
+    stage.publish(row(0, tier="B", may_be_told=False), row(2))
+    result = stage.sync()
+    assert (result.sent, result.failed) == (1, 1)
+    assert (stage.shows(0), stage.shows(0, "stratum_revenue"), stage.shows(1)) == (None, None, "A")
+    letters = stage.warehouse.rows("select record_id, payload from sync.dead_letters")
+    assert letters == [(record_id(1), {"stratum_tier": None, "stratum_revenue": None})]
+    again = stage.sync()
+    assert (again.sent, again.failed, again.reasons) == (0, 0, {"dead_letter": 1, "no_consent": 1})
 
 
 def test_the_plan_counts_what_it_would_clear(stage: Stage) -> None:
