@@ -71,10 +71,16 @@ class Answer:
 
 @dataclass
 class Setup:
-    """What a target lacked: the fields that were made, and those a person must make, each with how."""
+    """What a target lacked: the fields that were made, and those a person must make, each with how.
+
+    `unfit` are fields that are there and cannot be told, each with why.
+    """
 
     made: list[str] = field(default_factory=list)
     by_hand: dict[str, str] = field(default_factory=dict)
+    unfit: dict[str, str] = field(default_factory=dict)
+    note: str | None = None
+    """What is to be said in place of all that, of a target that has no fields."""
 
 
 class Target(Protocol):

@@ -11,7 +11,6 @@ from include.errors import StratumError
 from include.sources import salesforce_api
 from include.sync import trickle
 from include.sync.target import Answer, Row, Target
-from include.sync.targets import webhook
 from include.sync.targets.hubspot import HubSpotTarget
 from include.sync.targets.salesforce import SalesforceTarget
 from include.sync.targets.webhook import WebhookTarget
@@ -212,7 +211,6 @@ def settled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def impatient(impatient: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Give an answer up after a second, and one that trickles after half of one."""
     monkeypatch.setattr(trickle, "WHOLE_ANSWER_S", SHORT_S / 2)
-    monkeypatch.setattr(webhook, "WHOLE_ANSWER_S", SHORT_S / 2)
 
 
 def test_every_cell_of_the_matrix_has_an_outcome_or_a_reason_and_none_has_both() -> None:

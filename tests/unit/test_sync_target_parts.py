@@ -8,6 +8,7 @@ import pytest
 
 from include.connections import ApiConnection
 from include.sync.limits import Alone
+from include.sync.patience import Patience, retry_after
 from include.sync.target import NoAnswer, Row, as_text, same_double
 from include.sync.targets.salesforce import json_value, read_results
 from include.sync.targets.salesforce_bulk import as_csv
@@ -122,12 +123,49 @@ def test_a_system_that_keeps_doubles_holds_the_nearest_one_and_no_other_text(
     assert same_double(told, held) is same
 
 
+ANSWERED = "Tue, 30 Jun 2026 12:00:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "7"}, 7.0),
+        ({"Retry-After": " 0.5 "}, 0.5),
+        ({"Retry-After": "0"}, 0.0),
+        ({"Retry-After": "Tue, 30 Jun 2026 12:00:30 GMT", "Date": ANSWERED}, 30.0),
+        ({"Retry-After": "Tue, 30 Jun 2026 11:00:00 GMT", "Date": ANSWERED}, 0.0),
+        ({"Retry-After": "Tue, 30 Jun 2026 12:00:30 -0000", "Date": ANSWERED}, None),
+        ({"Retry-After": "Tue, 30 Jun 2026 12:00:30 GMT"}, None),
+        ({"Retry-After": "-1"}, None),
+        ({"Retry-After": "nan"}, None),
+        ({"Retry-After": "inf"}, None),
+        ({"Retry-After": "٧"}, None),
+        ({"Retry-After": "soon", "Date": ANSWERED}, None),
+        ({"Date": ANSWERED}, None),
+    ],
+)
+def test_how_long_to_wait_is_read_in_seconds_or_as_a_date(headers: dict[str, str], seconds: float) -> None:
+    assert retry_after(headers) == seconds
+
+
+@pytest.mark.parametrize(
+    ("named", "waits"), [({"Retry-After": "0"}, 120), ({"Retry-After": "121"}, 0), ({}, 12)]
+)
+def test_patience_ends_whatever_is_named(named: dict[str, str], waits: int) -> None:
+    waited: list[float] = []
+    patience = Patience()
+    while patience.block(Alone(waited.append), named, 10.0):
+        assert len(waited) <= 120
+    assert len(waited) == waits
+
+
 def test_results_are_those_of_the_rows_in_order_or_none() -> None:
     sent = rows("1", "2", "3")
     done = [{"id": row.record_id, "success": True, "errors": []} for row in sent]
     assert read_results(done, sent).confirmed == sent
     assert read_results(done[:2], sent).missing == sent
     assert read_results({}, sent).missing == sent
+    assert read_results([done[0], None, 3], sent).missing == sent[1:]
     refused = {"success": False, "errors": [{"statusCode": "C", "message": "m"}]}
     answer = read_results([done[0], refused, done[1]], sent)  # the third is the result of another record
     assert (answer.confirmed, answer.refused, answer.missing) == ([sent[0]], [(sent[1], "C: m")], [sent[2]])

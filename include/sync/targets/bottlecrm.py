@@ -23,6 +23,8 @@ OUR_PREFIX = "stratum_"
 ACCOUNT = "Account"
 DEFINITIONS = {"string": "textarea", "number": "number", "date": "date", "moment": "text", "bool": "checkbox"}
 """Kind of value → BottleCRM's type of a custom field; it has none of a date with a time."""
+STRICT = ("number", "date", "checkbox")
+"""Types that refuse a text which is none of theirs."""
 Told = TypeVar("Told")
 
 
@@ -45,14 +47,23 @@ class BottleCrmTarget:
         return 1
 
     def setup(self, kinds: dict[str, str], make: bool) -> Setup:
-        """Make the stratum_ custom fields that accounts lack; other names are the company's own. Needs an administrator."""
+        """Make the stratum_ custom fields that accounts lack; other names are the company's own. Needs an administrator.
+
+        One that is there and of a type that takes no such value is unfit.
+        """
         told = self._asked(
             lambda: self.api.get("custom-fields/", target_model=ACCOUNT, include_counts="false")
         )
-        known = {each["key"]: bool(each["is_active"]) for each in told.body["definitions"]}
+        known = {each["key"]: each for each in told.body["definitions"]}
         done = Setup()
         for name, kind in kinds.items():
-            if known.get(name):
+            if name in known and known[name]["is_active"]:
+                type_ = known[name].get("field_type")
+                if type_ in STRICT and type_ != DEFINITIONS[kind]:
+                    done.unfit[name] = (
+                        f"the custom field of accounts is there and of type {type_}, which does not take a {kind}: "
+                        "name another one"
+                    )
                 continue
             done.by_hand[name] = (
                 "the custom field of accounts is switched off: switch it on"

@@ -19,6 +19,9 @@ DEFINITIONS = {
     "moment": ("datetime", "date"),
     "bool": ("bool", "booleancheckbox"),
 }
+STRICT = ("number", "date", "datetime", "bool")
+"""Types that refuse a text which is none of theirs; the others keep texts, or choose among a company's own."""
+ALSO_TAKES = {"date": "datetime"}
 
 
 class HubSpotTarget:
@@ -45,6 +48,7 @@ class HubSpotTarget:
         """Create the stratum_ properties HubSpot lacks, in the group `stratum`; other names are the company's own.
 
         The key is made unique. One that is there and is not unique is left to a person: HubSpot changes none to be so.
+        One that is there and read-only, or of a type that takes no such value, is unfit.
         """
         known = self.api.properties()
         missing = [name for name in kinds if name not in known]
@@ -64,7 +68,12 @@ class HubSpotTarget:
                 "the company property is there and is not unique, and HubSpot makes no property unique after it was "
                 f"made: name another one as external_key ({OUR_PREFIX}… is made by setup)"
             )
-        return Setup(ours, by_hand)
+        unfit = {
+            name: why
+            for name, kind in kinds.items()
+            if name in known and (why := _unfit(known[name], kind)) is not None
+        }
+        return Setup(ours, by_hand, unfit)
 
     def write(self, rows: list[Row], note: Callable[[str], None]) -> Answer:
         """Update, or make, up to 100 companies in one call; its answer comes at once, so nothing is noted."""
@@ -99,6 +108,18 @@ def _hundreds(ids: list[str]) -> Iterator[list[str]]:
     left = iter(ids)
     while some := list(islice(left, BATCH_SIZE)):
         yield some
+
+
+def _unfit(definition: dict[str, Any], kind: str) -> str | None:
+    """Return why a property cannot be told values of a kind; None where it can, or where its type takes any text."""
+    if (definition.get("modificationMetadata") or {}).get("readOnlyValue"):
+        return "the company property is there and read-only: name another one"
+    type_ = definition.get("type")
+    if type_ not in STRICT or type_ in (DEFINITIONS[kind][0], ALSO_TAKES.get(kind)):
+        return None
+    return (
+        f"the company property is there and of type {type_}, which does not take a {kind}: name another one"
+    )
 
 
 def _definition(name: str, kind: str, is_key: bool = False) -> properties.PropertyCreate:

@@ -29,6 +29,13 @@ OF_THE_FILE = ("InvalidBatch", "ClientInputError")
 """What the error of a failed job begins with where it could not be read, or names a field that is not there."""
 
 
+def value_of(told: Any, name: str) -> Any:
+    """Return a value of a JSON object. Raises NoAnswer where what was told is no object that has it."""
+    if not isinstance(told, dict) or name not in told:
+        raise NoAnswer(f"an answer that does not say {name}")
+    return told[name]
+
+
 class Asks(Protocol):
     """Makes a call to the client; see SalesforceTarget.asked."""
 
@@ -67,7 +74,8 @@ class BulkJobs:
             return answer
         # Made twice where the answer is lost: a job that gets no rows does nothing, and is left to expire.
         operation = "upsert" if key else "update"
-        job_id = str(self._step(lambda: self._steps.create_job(operation, external_id_field=key))["id"])
+        made = self._step(lambda: self._steps.create_job(operation, external_id_field=key))
+        job_id = str(value_of(made, "id"))
         note(job_id)
         self._step(lambda: self._steps.upload_job_data(job_id, text), once=True)
         self._step(lambda: self._steps.close_job(job_id), once=True)
@@ -93,7 +101,7 @@ class BulkJobs:
         answer, sendable = _sorted_out(rows)
         try:
             job = self._asked(lambda: self._steps.get_job(job_id, False))
-            if job["state"] == "Open":
+            if value_of(job, "state") == "Open":
                 try:
                     self._asked(lambda: self._steps.abort_job(job_id, False))
                 except Refused as refused:
@@ -121,7 +129,7 @@ class BulkJobs:
         waited, looks = 0.0, iter(LOOKS_S)
         while True:
             job = self._asked(lambda: self._steps.get_job(job_id, False))
-            if job["state"] in ENDED:
+            if value_of(job, "state") in ENDED:
                 return job
             if waited >= PATIENCE_S:
                 raise NoAnswer(f"job {job_id} is still {job['state']} after {waited:.0f} s")
