@@ -134,9 +134,14 @@ def sync_setup(target: Target = None, sources: SourcesFile = None) -> None:
         say(f"made        {field}")
     for field, how in done.by_hand.items():
         say(f"not made    {field}: {how}")
+    for field, why in done.unfit.items():
+        say(f"unfit       {field}: {why}")
+    if done.note:
+        say(f"{name}: {done.note}")
+        return
     told = parsed.sync[name].columns | parsed.sync[name].columns_at_creation
     say(f"{name}: {len(done.made)} of {len(told)} fields made, {len(done.by_hand)} to be made by hand")
-    if done.by_hand:
+    if done.by_hand or done.unfit:
         raise StratumError(
             "Make these fields in the CRM, or take them out of sync.yml, then run setup again."
         )

@@ -375,7 +375,18 @@ def list_properties(sandbox: Sandbox, request: Request, body: Any) -> Response:
 
 
 def _shown(definition: dict[str, Any]) -> dict[str, Any]:
-    defaults = {"description": "", "options": [], "hidden": False, "displayOrder": -1, "archived": False}
+    defaults = {
+        "description": "",
+        "options": [],
+        "hidden": False,
+        "displayOrder": -1,
+        "archived": False,
+        "modificationMetadata": {
+            "archivable": True,
+            "readOnlyDefinition": False,
+            "readOnlyValue": definition["name"] in READ_ONLY,
+        },
+    }
     return defaults | definition
 
 

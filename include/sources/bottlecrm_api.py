@@ -3,6 +3,7 @@
 BottleCRM (PyPI `django-crm`) has no client of its own. Its lists cannot be asked for what was modified since.
 """
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,13 +15,14 @@ import httpx
 
 from include.connections import ApiConnection
 from include.errors import StratumError, TransientError
+from include.sync.limits import Alone
+from include.sync.patience import Patience
+from include.sync.trickle import whole
 
 PAGE_SIZE = 500
 """An account costs the CRM 5 to 15 ms in a list, and its web server gives a request 30 s by default."""
 TIMEOUT = httpx.Timeout(5.0, read=120.0)
 BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 16.0)
-MAX_WAIT_S = 120.0
-"""The longest Retry-After that is waited out."""
 
 Record = dict[str, Any]
 
@@ -67,6 +69,7 @@ class BottleCrmApi:
         self.host = connection.host
         self.conn_id = connection.conn_id
         self.sleep = sleep
+        self.limiter = Alone(sleep)
         self.calls = 0
         self._http = httpx.Client(
             base_url=f"{connection.host}/api/",
@@ -102,25 +105,29 @@ class BottleCrmApi:
         query: dict[str, str] | None = None,
     ) -> Answer:
         """Make a request; what writes (has `values`) is repeated only where it was turned away."""
-        backoff = iter(BACKOFF_S)
+        patience, backoff = Patience(), iter(BACKOFF_S)
         while True:
             self.calls += 1
-            wait, may_repeat = 0.0, values is None
+            may_repeat = values is None
             try:
-                response = self._http.request(method, path, params=query, json=values)
-                if response.status_code != 429 and response.status_code < 500:
-                    return self._read(response)
-                reason = f"HTTP {response.status_code}"
-                wait = _retry_after(response)
-                may_repeat |= response.status_code == 429
-            except httpx.TransportError as error:
+                with self._http.stream(method, path, params=query, json=values) as response:
+                    content = whole(response.iter_bytes(), httpx.ReadTimeout("the answer trickles"))
+            except httpx.RequestError as error:
                 reason = type(error).__name__
+            else:
+                if response.status_code == 429:
+                    if patience.block(self.limiter, response.headers):
+                        continue
+                    may_repeat = False
+                elif response.status_code < 500:
+                    return self._read(response, content)
+                reason = f"HTTP {response.status_code}"
             pause = next(backoff, None) if may_repeat else None
-            if pause is None or wait > MAX_WAIT_S:
+            if pause is None:
                 raise TransientError(
                     f"BottleCRM at {self.host} does not answer ({reason}). Is it up? Try again later."
                 )
-            self.sleep(max(pause, wait))
+            self.sleep(pause)
 
     def all(self, listing: Listing) -> list[tuple[Record, datetime]]:
         """Return every record of a list, once, each with the moment it was shown.
@@ -174,9 +181,9 @@ class BottleCrmApi:
             return refused.at
         return None
 
-    def _read(self, response: httpx.Response) -> Answer:
+    def _read(self, response: httpx.Response, content: bytes) -> Answer:
         try:
-            body = response.json()
+            body = json.loads(content)
         except ValueError:
             body = None
         if not isinstance(body, dict) or "date" not in response.headers:
@@ -199,10 +206,3 @@ def _at(body: dict[str, Any], place: tuple[str, ...]) -> Any:
 
 def _count(listing: Listing, body: dict[str, Any]) -> int:
     return sum(_at(body, place) for place in listing.counts)
-
-
-def _retry_after(response: httpx.Response) -> float:
-    try:
-        return max(0.0, float(response.headers.get("retry-after", "")))
-    except ValueError:
-        return 0.0

@@ -26,6 +26,7 @@ from simple_salesforce.exceptions import (
 from include.connections import LoginConnection
 from include.errors import StratumError, TransientError
 from include.sync.limits import Alone, Limiter, limiter
+from include.sync.patience import Patience
 from include.sync.target import Refused
 from include.sync.trickle import read_whole
 
@@ -34,8 +35,6 @@ log = logging.getLogger(__name__)
 PAGE_ROWS = 50_000  # of a page of results; Salesforce recommends no more
 TIMEOUT_S = (5.0, 120.0)  # to connect, and to answer
 BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 16.0)
-TURNED_AWAY_S = 10.0  # to wait after a 429 that names no time
-RATE_PATIENCE_S = 120.0  # a limit that lasts longer is the one of the day
 NO_CALLS_LEFT = "REQUEST_LIMIT_EXCEEDED"
 # https://developer.salesforce.com/docs/atlas.en-us.salesforce_app_limits_cheatsheet.meta/salesforce_app_limits_cheatsheet/
 # salesforce_app_limits_platform_api.htm: the calls of any 24 hours are limited, 100,000 and 1,000 for each licence with
@@ -118,7 +117,7 @@ class Session(requests.Session):
     def request(self, method: str, url: str, *arguments: Any, **options: Any) -> requests.Response:  # type: ignore[override]
         """Make one request. Raises TurnedAway or Silent where Salesforce keeps turning us away or failing."""
         options.setdefault("timeout", TIMEOUT_S)
-        waited, is_renewed, backoff = 0.0, False, iter(BACKOFF_S)
+        patience, is_renewed, backoff = Patience(), False, iter(BACKOFF_S)
         while True:
             self._authorize(options)
             self._take()
@@ -128,12 +127,9 @@ class Session(requests.Session):
                 reason = type(error).__name__
             else:
                 if response.status_code == 429:
-                    wait = _wait(response)
-                    waited += wait
-                    if waited > RATE_PATIENCE_S:
-                        raise TurnedAway("Salesforce keeps answering 429. Try again later.")
-                    self.limiter.block(wait)
-                    continue
+                    if patience.block(self.limiter, response.headers):
+                        continue
+                    raise TurnedAway("Salesforce keeps answering 429. Try again later.")
                 if response.status_code == 401 and self.log_in and not is_renewed:
                     self._token, is_renewed = self._new_token(), True
                     continue
@@ -187,21 +183,19 @@ class Session(requests.Session):
 
 
 def _is_whole(response: requests.Response) -> bool:
-    """Tell whether an answer that says it is JSON can be read as such."""
-    if not response.content or "json" not in response.headers.get("Content-Type", ""):
+    """Tell whether an answer is Salesforce's: rows, the XML of a login, nothing, or JSON, whatever it says that it is.
+
+    A no may be of any kind that does not say it is JSON: a proxy's is a web page.
+    """
+    kind, is_yes = response.headers.get("Content-Type", ""), response.status_code < 300
+    if kind.startswith(("text/csv", "text/xml")) or not (is_yes or "json" in kind):
         return True
+    if not response.content:
+        return response.status_code != 200
     try:
-        response.json()
+        return isinstance(response.json(), dict | list)
     except ValueError:
         return False
-    return True
-
-
-def _wait(response: requests.Response) -> float:
-    try:
-        return max(0.0, float(response.headers.get("Retry-After", "")))
-    except ValueError:
-        return TURNED_AWAY_S
 
 
 class SalesforceApi:

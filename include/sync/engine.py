@@ -38,7 +38,7 @@ class Engine:
         """Settle every attempt an earlier sync left without an answer; return how many there were.
 
         What the CRM holds goes to the ledger, the rest is closed as not landed. Raises TransientError where
-        the CRM does not tell: then nothing newer may be sent.
+        the CRM does not tell, or the target is switched off meanwhile: then nothing newer may be sent.
         """
         attempts = self.ledger.open_attempts()
         for job_id, of_job in groupby(attempts, lambda attempt: attempt.job_id):
@@ -46,6 +46,11 @@ class Engine:
             # Rows of one job are told together, others as many as one call takes.
             size = len(together) if job_id else self.target.batch_size(len(together))
             for some in _batches(together, size):
+                if switched_off := self.ledger.switched_off():
+                    raise TransientError(
+                        f"{self.target.name} was {switched_off}, while it was asked what became of {len(attempts)} rows "
+                        "of an earlier sync. Nothing was sent; let stratum sync start switch it on."
+                    )
                 try:
                     self._settle(some, job_id, is_own=False)
                 except (Refused, NoAnswer) as error:
@@ -61,8 +66,6 @@ class Engine:
         for some in _batches_of_a_kind(changes, size):
             if self.stopped:
                 self.ledger.fail(some, "not_sent", self.stopped)
-            elif switched_off := self.ledger.switched_off():
-                self.ledger.hold(some, "switched_off", switched_off)
             else:
                 before, self._whole_refusal = self._confirmed, None
                 self._deliver(some, resends=0)
@@ -71,6 +74,11 @@ class Engine:
                     self.stopped = f"every row of a batch was refused ({self._whole_refusal})"
 
     def _deliver(self, changes: list[Change], resends: int) -> None:
+        # Of halves and of what is sent again, too: minutes may have passed since the batch was begun.
+        if switched_off := self.ledger.switched_off():
+            self.ledger.hold(changes, "switched_off", switched_off)
+            self._whole_refusal = None  # not every row of the batch was
+            return
         attempts = self.ledger.attempt(changes)
         jobs: list[str] = []
 
@@ -102,6 +110,8 @@ class Engine:
         self.ledger.refuse(
             [(by_key[row.key], "refused", reason) for row, reason in answer.refused], self.max_tries, is_own
         )
+        if answer.overwritten:
+            self.ledger.forget(answer.overwritten)
 
     def _refused(self, attempts: list[Attempt], refused: Refused) -> None:
         """Halve a batch the CRM refused as a whole; a single row is the guilty one."""

@@ -32,6 +32,7 @@ from hubspot.crm.properties.exceptions import ApiException as PropertiesError
 from include.connections import ApiConnection
 from include.errors import StratumError, TransientError
 from include.sync.limits import Alone, Limiter, limiter
+from include.sync.patience import Patience
 from include.sync.target import TURNED_AWAY, NoAnswer, Refused, Row
 from include.sync.trickle import read_whole
 
@@ -61,7 +62,6 @@ BURST_WINDOW_S = 10.5  # HubSpot's is 10, counted when a call arrives: a little 
 TIMEOUT_S = (5.0, 60.0)  # to connect, and to answer
 BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 LOCKED_S = 2.0  # HubSpot's documented duration of a 423
-RATE_PATIENCE_S = 120.0  # twelve windows; a limit that lasts longer is the daily one
 SECOND_S = 1.1  # a 429 of the limit by the second is over by then
 BY_THE_SECOND = " SECONDLY"  # policyName of a 429; the burst's is TEN_SECONDLY_ROLLING
 API_ERRORS = (AssociationsError, CompaniesError, ObjectsError, PropertiesError)
@@ -289,7 +289,7 @@ class HubSpotApi:
 
     def _create(self, create: Callable[..., Any], wanted: Any) -> None:
         try:
-            self._call(create, "companies", wanted)
+            self._call(create, "companies", wanted, has_results=False)
         except Refused as refused:
             if refused.status != 409:  # it exists: somebody was faster, or an answer was lost
                 raise
@@ -299,16 +299,17 @@ class HubSpotApi:
         request: Callable[..., Any],
         *arguments: Any,
         repeatable: bool = True,
+        has_results: bool = True,
         limiter: Limiter | Alone | None = None,
         **options: Any,
     ) -> dict[str, Any]:
         """Make one request, waiting out rate limits; a repeatable one also outlives server faults.
 
-        `limiter` is that of a kind of call which has one of its own beside the limit of all calls. Raises Refused for a
-        no of the CRM, NoAnswer where it is not known what the CRM did.
+        `limiter` is that of a kind of call which has one of its own beside the limit of all calls, `has_results` whether
+        the answer is a list of `results`. Raises Refused for a no of the CRM, NoAnswer where it is not known what the
+        CRM did.
         """
-        waited = 0.0
-        backoff = iter(BACKOFF_S)
+        patience, backoff = Patience(), iter(BACKOFF_S)
         while True:
             if limiter is not None:
                 limiter.take()
@@ -321,17 +322,20 @@ class HubSpotApi:
                 if daily := response.headers.get("X-HubSpot-RateLimit-Daily", ""):
                     self.limiter.learn(int(daily))
                 text = read_whole(response, self.host).replace(b"\\u0000", b"\\ufffd")
-                return json.loads(text) if text else {}
+                body = json.loads(text) if text else {}
+                if _is_answer(body, has_results):
+                    return body
+                reason = "an answer that is not HubSpot's"
             except API_ERRORS as error:
                 status = int(error.status or 0)
                 reason = _reason(error)
                 if status in TURNED_AWAY:
-                    wait = _wait(error, status, reason)
-                    waited += wait
-                    if waited > RATE_PATIENCE_S or "DAILY" in reason:
-                        raise Refused(status, reason) from None
-                    (limiter or self.limiter).block(wait)
-                    continue
+                    # The end of a day is not waited for.
+                    if "DAILY" not in reason and patience.block(
+                        limiter or self.limiter, error.headers or {}, _window(status, reason)
+                    ):
+                        continue
+                    raise Refused(status, reason) from None
                 if 400 <= status < 500:
                     raise Refused(status, reason) from None
             except (urllib3.exceptions.HTTPError, ValueError, AttributeError) as error:
@@ -377,15 +381,19 @@ def _reason(error: ApiError) -> str:
     return said or str(error.reason or "no reason given")
 
 
-def _wait(error: ApiError, status: int, reason: str) -> float:
-    """Return the seconds to wait before a call that was turned away is made again."""
-    given = (error.headers or {}).get("Retry-After", "")
-    try:
-        return max(0.0, float(given))
-    except ValueError:
-        if status == 423:
-            return LOCKED_S
-        return SECOND_S if reason.endswith(BY_THE_SECOND) else BURST_WINDOW_S
+def _window(status: int, reason: str) -> float:
+    """Return the seconds after which a call that was turned away may pass, where HubSpot names no time."""
+    if status == 423:
+        return LOCKED_S
+    return SECOND_S if reason.endswith(BY_THE_SECOND) else BURST_WINDOW_S
+
+
+def _is_answer(body: Any, has_results: bool) -> bool:
+    """Tell whether the JSON of an answer with 200 is an object, whose results are records."""
+    if not isinstance(body, dict):
+        return False
+    results = body.get("results", None if has_results else [])
+    return isinstance(results, list) and all(isinstance(each, dict) for each in results)
 
 
 @contextmanager

@@ -284,6 +284,14 @@ class Ledger:
                 self._count_try(cursor, attempt.change, reason, max_tries)
             self._outcomes("failed", [(attempt.change, reason, None) for attempt in attempts])
 
+    def forget(self, overwritten: dict[str, set[str]]) -> None:
+        """Forget what records held in some of their fields, so that they are told it anew."""
+        with self.connection.transaction(), self.connection.cursor() as cursor:
+            cursor.executemany(
+                "update sync.ledger set confirmed = confirmed - %s::text[] where target = %s and record_id = %s",
+                [(sorted(fields), self.target, record_id) for record_id, fields in overwritten.items()],
+            )
+
     def settle(self, attempts: list[Attempt], status: str, detail: str | None) -> None:
         """Close attempts that changed nothing: 'not_done' or 'not_landed'."""
         with self.connection.transaction():

@@ -124,7 +124,8 @@ judged as (
         end as fault,
         coalesce(counted.record_id, '{new}' || counted.account_id) as told_record_id,
         {by_key} as is_unknown,
-        failure.dead_at is not null as is_dead
+        failure.payload as letter,
+        failure.dead_at is not null as has_letter
     from counted
     left join sync.ledger as ledger on ledger.target = %(target)s and ledger.record_id = counted.record_id
     left join sync.failures as failure on failure.target = %(target)s
@@ -149,7 +150,9 @@ resolved as (
             when by_key and not is_refused then changed || coalesce(creation_texts, '{{}}')
             when fault is null and not is_refused then changed
             else '{{}}'
-        end as changes
+        end as changes,
+        -- The letter of a value that was refused keeps nothing from being cleared: that of a clearing does.
+        has_letter and (not is_removal or jsonb_strip_nulls(letter) = '{{}}') as is_dead
     from decided
 )
 select

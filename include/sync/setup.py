@@ -19,11 +19,12 @@ def lacking_fields(target: Target, kinds: dict[str, str]) -> list[str]:
 
 
 def check_fields(target: Target, kinds: dict[str, str], make: bool, key: str | None = None) -> None:
-    """Raise StratumError where the target lacks fields, after making those that can be made if `make`.
+    """Raise StratumError where the target lacks fields, or cannot be told one, after making what can be made if `make`.
 
     `key` is the field by which records are made: it may be there, and be none that is unique.
     """
-    lacking = _asked(target, kinds, make).by_hand
+    done = _asked(target, kinds, make)
+    lacking = done.by_hand
     if key in lacking:
         raise StratumError(
             f"{target.name} cannot make records by {key}: {lacking[key]}. Let `stratum sync setup` make what can be made. "
@@ -34,6 +35,9 @@ def check_fields(target: Target, kinds: dict[str, str], make: bool, key: str | N
             f"{target.name} has no field {', '.join(lacking)}. Let `stratum sync setup` make what can be made, "
             "or take it out of the fields in sync.yml. Nothing was sent."
         )
+    if done.unfit:
+        faults = "; ".join(f"{name}: {why}" for name, why in done.unfit.items())
+        raise StratumError(f"{target.name} cannot be told {faults}. Nothing was sent.")
 
 
 def _asked(target: Target, kinds: dict[str, str], make: bool) -> Setup:

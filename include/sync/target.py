@@ -65,14 +65,22 @@ class Answer:
     """How the confirmed rows are known: 'answer', or 'read_back' where they were read."""
     records: dict[str, str] = field(default_factory=dict)
     """A row's key → the id of its record, of the rows that were told by the account's key."""
+    overwritten: dict[str, set[str]] = field(default_factory=dict)
+    """Record id → the fields on which the values of another record's row were written: what it held is not known now."""
 
 
 @dataclass
 class Setup:
-    """What a target lacked: the fields that were made, and those a person must make, each with how."""
+    """What a target lacked: the fields that were made, and those a person must make, each with how.
+
+    `unfit` are fields that are there and cannot be told, each with why.
+    """
 
     made: list[str] = field(default_factory=list)
     by_hand: dict[str, str] = field(default_factory=dict)
+    unfit: dict[str, str] = field(default_factory=dict)
+    note: str | None = None
+    """What is to be said in place of all that, of a target that has no fields."""
 
 
 class Target(Protocol):
@@ -149,6 +157,14 @@ def same_text(told: str | None, held: str | None) -> bool:
         return _is_moment(held, told)
     are_numbers = TOLD_NUMBER.fullmatch(told) and HELD_NUMBER.fullmatch(held)
     return bool(are_numbers) and Decimal(told) == Decimal(held)
+
+
+def same_double(told: str | None, held: str | None) -> bool:
+    """Tell whether a system that keeps numbers as doubles holds what it was told: the same, or the nearest double."""
+    if same_text(told, held):
+        return True
+    is_number = told and held and TOLD_NUMBER.fullmatch(told)
+    return bool(is_number) and same_text(as_text(float(told or "")), held)
 
 
 def _is_moment(held: str, wanted: str) -> bool:

@@ -5,9 +5,10 @@ The shapes are those of BottleCRM 1.35, which tests/integration/test_bottlecrm.p
 
 import json
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -42,6 +43,10 @@ class Bottle:
         self.records: dict[str, dict[str, dict[str, Any]]] = {path: {} for path in PATHS}
         self.answers: Callable[[str, dict[str, str]], tuple[int, Any] | None] = lambda path, query: None
         self.asked: list[str] = []
+        self.headers: dict[str, str] = {}
+        """Headers that every answer has besides."""
+        self.trickle_s = 0.0
+        """The pause before each byte of an answer."""
         self.url = ""
 
     def add(self, path: str, created: datetime, **values: Any) -> str:
@@ -72,7 +77,12 @@ class Bottle:
             return 200, {"user_obj": {"id": "p1", "role": self.role}}
         if path == "custom-fields/":
             fields = [
-                {"target_model": "Account", "key": key, "is_active": True}
+                {
+                    "target_model": "Account",
+                    "key": key,
+                    "is_active": True,
+                    "field_type": self.kinds.get(key, "text"),
+                }
                 for key in (*self.fields, *self.kinds)
             ]
             return 200, {"definitions": fields}
@@ -223,8 +233,13 @@ def running_bottle(now: datetime) -> Iterator[Bottle]:
             self.send_response_only(status)
             self.send_header("Date", format_datetime(bottle.now, usegmt=True))
             self.send_header("Content-Length", str(len(content)))
+            for name, value in bottle.headers.items():
+                self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(content)
+            with suppress(ConnectionError):  # a client that has enough of it leaves
+                for part in [bytes([each]) for each in content] if bottle.trickle_s else [content]:
+                    time.sleep(bottle.trickle_s)
+                    self.wfile.write(part)
 
         def log_message(self, *args: object) -> None:
             pass

@@ -83,7 +83,6 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(salesforce_api, "TIMEOUT_S", (5.0, SHORT_S))
     monkeypatch.setattr(webhook, "TIMEOUT", httpx.Timeout(5.0, read=SHORT_S))
     monkeypatch.setattr(trickle, "WHOLE_ANSWER_S", SHORT_S / 2)
-    monkeypatch.setattr(webhook, "WHOLE_ANSWER_S", SHORT_S / 2)
 
 
 @pytest.fixture

@@ -389,7 +389,7 @@ def test_server_faults_are_outlived_and_a_server_that_stays_down_is_named(world:
     faults = [(503, b"busy"), (429, {"detail": "slow down"}), (500, b"")]
     crm.answers = lambda path, query: faults.pop() if path == "contacts/" and faults else None
     assert stage.ingest(DAY_1) == FIRST_LOAD
-    assert stage.slept == [1.0, 2.0, 4.0]
+    assert stage.slept == [1.0, 10.0, 2.0]
     stage.forget()
     crm.answers = lambda path, query: (502, b"") if path == "cases/" else None
     with pytest.raises(TransientError, match=r"does not answer \(HTTP 502\). Is it up"):

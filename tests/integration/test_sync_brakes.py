@@ -1,17 +1,23 @@
 """What the brakes count in the warehouse, and that a sync they stop sends nothing and adds up."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
-from include.errors import StratumError
+from include.errors import StratumError, TransientError
 from include.sync.brakes import Counts, count
+from include.sync.ledger import Ledger
 from include.sync.mapping import SyncMapping
 from include.sync.plan import make_plan
+from include.sync.run import sync_crm
+from include.sync.switches import status_lines, status_of, switch_off, switch_on
+from include.sync.targets import hubspot
 from include.warehouse.connect import connect
 from tests.conftest import Warehouse
+from tests.integration.sandbox_fixture import record_id
 from tests.integration.sync_stage import AS_OF, SyncStage, sync_stage
 
 N = 10
@@ -149,8 +155,6 @@ def test_a_column_the_crm_is_not_told_brakes_nothing_unless_it_was_meant_to(stag
 
 
 def test_a_target_that_is_switched_off_ends_held_without_any_call(stage: SyncStage) -> None:
-    from include.sync.switches import status_lines, status_of, switch_off, switch_on
-
     stage.told(*[("A", "0.5")] * N)
     target = stage.sources.sync["crm"].target
     calls = stage.crm.sandbox.calls.by_endpoint.total()
@@ -166,6 +170,72 @@ def test_a_target_that_is_switched_off_ends_held_without_any_call(stage: SyncSta
     with pytest.raises(StratumError, match="is not switched off"):
         switch_on(target)
     assert status_of(target)["switch"] is None
+
+
+def test_a_target_that_is_switched_off_gets_no_half_of_a_refused_batch_and_nothing_a_second_time(
+    stage: SyncStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = stage.sources.sync["crm"].target
+    stage.told(*[("A", "0.5")] * N)
+    stage.configure(brakes={"max_tier_changes": None})
+    stage.publish(*[("B", "0.5")] * N)
+    writes = stage.crm.writes
+
+    stage.crm.fault(reject_batch_ids=[record_id(0)])
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            Ledger, "settle", then(Ledger.settle, lambda: switch_off(target, "anna", "wrong tiers"))
+        )
+        halved = stage.sync()
+    assert (halved.sent, halved.failed, halved.reasons) == (0, 0, {"switched_off": N})
+    assert (halved.status, stage.crm.writes - writes) == ("finished", 1)
+
+    switch_on(target)
+    stage.crm.fault(reject_batch_ids=[], server_error=1)
+    # It is switched off while we wait to send again what did not land.
+    off = sync_crm(stage.sources, AS_OF, "crm", sleep=lambda _: switch_off(target, "anna", "wrong tiers"))
+    assert (off.sent, off.failed, off.reasons) == (0, 0, {"switched_off": N})
+    assert stage.crm.writes - writes == 2
+
+    switch_on(target)
+    assert stage.sync().sent == N
+
+
+def test_a_target_that_is_switched_off_is_asked_no_more_of_what_an_earlier_sync_left(
+    stage: SyncStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hubspot, "BATCH_SIZE", N // 2)
+    target = stage.sources.sync["crm"].target
+    stage.publish(*[("A", "0.5")] * N)
+    stage.configure(brakes={"first_sync": False})
+    stage.crm.fault(empty_complete=2)
+    assert stage.sync().reasons == {"missing_from_answer": N}
+    settled: list[int] = []
+
+    def switch() -> None:
+        settled.append(N // 2)
+        switch_off(target, "anna", "wrong tiers")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hubspot.HubSpotTarget, "settle", then(hubspot.HubSpotTarget.settle, switch))
+        with pytest.raises(TransientError, match="was switched off by anna: wrong tiers"):
+            stage.sync()
+    assert settled == [N // 2]
+    assert stage.warehouse.value("select count(*) from sync.attempts where status = 'open'") == N // 2
+    assert stage.sync().reasons == {"switched_off": N}
+    switch_on(target)
+    assert stage.sync().sent == N
+
+
+def then(method: Callable[..., Any], act: Callable[[], None]) -> Callable[..., Any]:
+    """Return a method that acts after it was called."""
+
+    def called(*arguments: Any, **options: Any) -> Any:
+        result = method(*arguments, **options)
+        act()
+        return result
+
+    return called
 
 
 def test_what_the_brakes_may_say_is_read_from_the_mapping() -> None:

@@ -1,10 +1,17 @@
-"""One burst limit for all tasks of all processes."""
+"""One burst limit for all tasks of all processes; a day's limit that is met while a job is at work."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
 from include.sync.limits import Limiter, limiter
+from include.sync.targets.salesforce_bulk import BulkJobs
 from tests.conftest import Warehouse
+from tests.integration.target_stage import JOB, ROWS, Place, Places, Stage, make_fields, prepare
 
 
 class Time:
@@ -83,3 +90,30 @@ def test_a_block_holds_for_every_task(warehouse: Warehouse) -> None:
         ingest.block(7.0)
         sync.take()
         assert time.now == began + 7.0
+
+
+def test_a_job_that_is_at_work_when_the_day_is_used_up_is_settled_by_the_next_sync_and_not_sent_again(
+    warehouse: Warehouse,
+    systems: Places,
+    reached: Callable[[str], Place],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    prepare(warehouse)
+    place = reached("bulk")
+    stage = Stage(warehouse, place, systems.time)
+    make_fields(stage)
+    original = BulkJobs._ended
+
+    def ended(self: BulkJobs, job_id: str) -> dict[str, Any]:
+        place.faults(request_limit=True)
+        return original(self, job_id)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BulkJobs, "_ended", ended)
+        first = stage.sync()
+    assert (first.sent, first.reasons) == (0, {"no_answer": JOB, "not_sent": ROWS - JOB})
+    assert stage.open_attempts() == JOB
+    place.mend()
+    second = stage.sync()
+    assert (second.sent, second.unchanged) == (ROWS - JOB, JOB)
+    assert stage.told() == {record: [f"T{stage.mark}"] for record in stage.records}

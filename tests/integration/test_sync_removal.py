@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hubspot.crm.companies import PublicMergeInput
 
+from include.sync.run import MAX_TRIES
 from tests.conftest import Warehouse
 from tests.integration.sandbox_fixture import record_id
 from tests.integration.sync_rules_stage import FIELDS, Stage, row, staged
@@ -78,6 +79,29 @@ def test_a_record_merged_into_another_does_not_clear_the_one_that_remains(stage:
     assert stage.sync().queried == 2
 
 
+def test_a_record_merged_after_the_pull_is_refused_and_the_one_that_remains_is_told_anew(
+    stage: Stage,
+) -> None:
+    merge = PublicMergeInput(primary_object_id=record_id(1), object_id_to_merge=record_id(0))
+    stage.crm.client.crm.companies.basic_api.merge(merge)
+    stage.publish(row(0, tier="B"), row(1), row(2))
+    result = stage.sync()
+    assert (result.sent, result.failed, result.unchanged) == (0, 1, 2)
+    ((failed, detail),) = stage.warehouse.rows(
+        "select account_id, detail from sync.outcomes where outcome = 'failed'"
+    )
+    assert failed == "A0000"
+    assert detail.startswith(f"record_is_gone: it was merged into {record_id(1)}")
+    assert stage.shows(1) == "B", "HubSpot wrote it on the record that remains"
+    assert (stage.ledger(0), stage.ledger(1)) == (
+        {"stratum_tier": "A", "stratum_revenue": "100.5"},
+        {"stratum_revenue": "100.5"},
+    )
+    stage.publish(row(1), row(2))  # the pull has seen the merge
+    assert stage.sync().sent == 1
+    assert stage.shows(1) == "A"
+
+
 def test_a_record_in_the_bin_is_gone(stage: Stage) -> None:
     stage.crm.client.crm.companies.basic_api.archive(record_id(0))
     stage.publish(row(1), row(2))
@@ -130,6 +154,23 @@ def test_a_refused_clearing_is_tried_again_and_its_delivery_says_what_was_cleare
         result.sync_id,
     )
     assert told == [("stratum_revenue", "100.5", None), ("stratum_tier", "A", None)]
+
+
+def test_a_dead_letter_keeps_no_opted_out_account_in_the_crm_and_a_clearing_has_its_own(stage: Stage) -> None:
+    stage.crm.fault(refuse_ids=[record_id(0), record_id(1)])
+    stage.publish(row(0, tier="B"), row(1, tier="B"), row(2))
+    for _ in range(MAX_TRIES):
+        assert stage.sync().failed == 2
+    assert stage.sync().reasons == {"dead_letter": 2}
+    stage.crm.fault(refuse_ids=[record_id(1)])
+    stage.publish(row(0, tier="B", may_be_told=False), row(2))
+    result = stage.sync()
+    assert (result.sent, result.failed) == (1, 1)
+    assert (stage.shows(0), stage.shows(0, "stratum_revenue"), stage.shows(1)) == (None, None, "A")
+    letters = stage.warehouse.rows("select record_id, payload from sync.dead_letters")
+    assert letters == [(record_id(1), {"stratum_tier": None, "stratum_revenue": None})]
+    again = stage.sync()
+    assert (again.sent, again.failed, again.reasons) == (0, 0, {"dead_letter": 1, "no_consent": 1})
 
 
 def test_the_plan_counts_what_it_would_clear(stage: Stage) -> None:

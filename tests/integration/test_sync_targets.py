@@ -9,12 +9,13 @@ from hubspot.crm.companies import BatchReadInputSimplePublicObjectId as ReadBatc
 from hubspot.crm.companies import SimplePublicObjectId as RecordId
 
 from include.connections import get_connection, get_login
-from include.errors import TransientError
+from include.errors import StratumError, TransientError
 from include.sources.salesforce_api import Silent, TurnedAway, salesforce
-from include.sync import limits
+from include.sync import hubspot_api, limits
 from include.sync.hubspot_api import hubspot
 from include.sync.limits import Alone, limiter
-from include.sync.target import NoAnswer, Refused, Row
+from include.sync.setup import check_fields
+from include.sync.target import NoAnswer, Refused, Row, Setup
 from include.sync.targets.hubspot import HubSpotTarget
 from include.sync.targets.webhook import WebhookTarget, batch_key
 from include.warehouse import embedded
@@ -159,6 +160,78 @@ def test_a_web_page_with_200_confirms_nothing(receiver: Receiver, time: Time) ->
         opened(time).write(rows("1"), no_note)
 
 
+def test_an_answer_that_cannot_be_decoded_confirms_nothing_and_the_rows_are_known_the_second_time(
+    receiver: Receiver, time: Time
+) -> None:
+    receiver.fault(undecodable=1)
+    with pytest.raises(NoAnswer, match="DecodingError"):
+        opened(time).write(rows("1"), no_note)
+    assert opened(time).settle(rows("1"), None).confirmed == rows("1")
+    assert len(receiver.written("A1")) == 1
+
+
+@pytest.mark.parametrize(("retry_after", "wait"), [(0, 1.0), (50, 50.0), (-3, 10.0)])
+def test_a_receiver_that_turns_away_for_ever_is_given_up_after_two_minutes(
+    receiver: Receiver, time: Time, retry_after: int, wait: float
+) -> None:
+    receiver.fault(rate_limited=500, retry_after=retry_after)
+    with pytest.raises(Refused, match="HTTP 429"):
+        opened(time).write(rows("1"), no_note)
+    assert time.slept == [wait] * int(120 // wait)
+
+
+ODD = [
+    b"<html>",
+    b"",
+    b"null",
+    b"3",
+    b"[]",
+    b"{}",
+    b'{"results": 3}',
+    b'{"results": [null]}',
+    b'{"results": ["1"]}',
+]
+
+
+def test_hubspot_that_names_no_wait_or_answers_what_is_not_its_own_is_given_up(
+    time: Time, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running_sandbox(tmp_path / "crm.sqlite", [account(0)]) as crm:
+        sandbox_fixture.reach(monkeypatch, crm)
+        with hubspot(get_connection("hubspot_default"), None, sleep=time.sleep) as api:
+            target = HubSpotTarget(api)
+            assert target.setup({"stratum_tier": "string"}, make=True).made == ["stratum_tier"]
+            crm.fault(rate_limited=500, retry_after=0)
+            with pytest.raises(Refused, match="HTTP 429"):
+                target.read([record_id(0)], ["stratum_tier"])
+            assert time.slept == [1.0] * 120
+            crm.fault(rate_limited=0)
+            sent = Row("k1", "A0", record_id(0), {"stratum_tier": "A"})
+            for odd in ODD:
+                with monkeypatch.context() as patch:
+                    patch.setattr(hubspot_api, "read_whole", lambda answer, url, odd=odd: odd)
+                    with pytest.raises(NoAnswer):
+                        target.write([sent], no_note)
+                    with pytest.raises(NoAnswer):
+                        target.read([record_id(0)], ["stratum_tier"])
+            assert target.settle([sent], None).confirmed == [sent]
+            unfit = {"group_name": "stratum", "label": "l", "fieldType": "f"}
+            crm.sandbox.store.add_property(unfit | {"name": "stratum_since", "type": "bool"})
+            crm.sandbox.store.add_property(unfit | {"name": "stratum_text", "type": "enumeration"})
+            kinds = {"stratum_since": "date", "stratum_text": "string", "hs_object_id": "number"}
+            assert target.setup(kinds, make=True) == Setup(
+                unfit={
+                    "stratum_since": "the company property is there and of type bool, which "
+                    "does not take a date: name another one",
+                    "hs_object_id": "the company property is there and read-only: name another one",
+                }
+            )
+            with pytest.raises(
+                StratumError, match="cannot be told stratum_since: the company property is there"
+            ):
+                check_fields(target, kinds, make=True)
+
+
 def test_a_wrong_secret_is_told_and_blames_no_row(
     receiver: Receiver, time: Time, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,6 +247,10 @@ def test_a_webhook_cannot_be_read(receiver: Receiver, time: Time) -> None:
     assert not target.can_read
     with pytest.raises(Refused, match="cannot be read"):
         target.read(["A1"], ["tier"])
+    assert (
+        target.setup({"tier": "string"}, make=True).note
+        == "a webhook has no fields: its receiver takes what it is sent"
+    )
 
 
 def test_the_share_of_a_day_is_one_for_all_tasks_and_comes_back_by_the_hour(

@@ -8,6 +8,7 @@ import pytest
 
 from include.connections import get_connection
 from include.sources.bottlecrm_api import BottleCrmApi
+from include.sync import trickle
 from include.sync.target import NoAnswer, Refused, Row
 from include.sync.targets.bottlecrm import BottleCrmTarget
 from tests.integration.bottlecrm_fixture import Bottle, reach, running_bottle
@@ -58,7 +59,7 @@ def failing(times: int, method_path: str, answer: Any) -> Callable[[str, dict[st
 
 def test_each_record_is_one_call_and_one_reading(crm: Bottle, target: BottleCrmTarget) -> None:
     sent = [
-        row(crm, stratum_text="华 🚀", stratum_number="-3.10", stratum_flag="true"),
+        row(crm, stratum_text="华 🚀", stratum_number="-3.1", stratum_flag="true"),
         row(crm, stratum_text="00123"),
     ]
     before = target.calls
@@ -130,7 +131,71 @@ def test_being_turned_away_is_waited_out(crm: Bottle, target: BottleCrmTarget, s
     sent = row(crm, stratum_text="A")
     crm.answers = failing(2, f"accounts/{sent.record_id}", (429, b"{}"))
     assert target.write([sent], no_note).confirmed == [sent]
-    assert (slept, len(crm.patched)) == ([1.0, 2.0], 1)
+    assert (slept, len(crm.patched)) == ([10.0, 10.0], 1)
+
+
+@pytest.mark.parametrize(("retry_after", "wait"), [("0", 1.0), ("50", 50.0), ("soon", 10.0)])
+def test_being_turned_away_for_ever_ends_after_two_minutes(
+    crm: Bottle, target: BottleCrmTarget, slept: list[float], retry_after: str, wait: float
+) -> None:
+    sent = row(crm, stratum_text="A")
+    crm.answers = failing(500, f"accounts/{sent.record_id}", (429, b"{}"))
+    crm.headers = {"Retry-After": retry_after}
+    with pytest.raises(NoAnswer, match="HTTP 429"):
+        target.write([sent], no_note)
+    assert slept == [wait] * int(120 // wait)
+    assert crm.patched == []
+
+
+def test_an_answer_that_trickles_or_cannot_be_decoded_is_given_up(
+    crm: Bottle, target: BottleCrmTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = row(crm, stratum_text="A"), row(crm, stratum_text="B")
+    crm.trickle_s = 0.02
+    with monkeypatch.context() as patch:
+        patch.setattr(trickle, "WHOLE_ANSWER_S", 0.05)
+        with pytest.raises(NoAnswer, match="ReadTimeout"):
+            target.write([first], no_note)
+    crm.trickle_s, crm.headers = 0.0, {"Content-Encoding": "gzip"}
+    with pytest.raises(NoAnswer, match="DecodingError"):
+        target.write([second], no_note)
+    crm.headers = {}
+    assert target.settle([first, second], None).confirmed == [first, second]
+    assert len(crm.patched) == 2
+
+
+@pytest.mark.parametrize("status", [400, 401, 403])
+def test_a_change_that_was_made_and_may_not_be_read_back_has_no_answer(
+    crm: Bottle, target: BottleCrmTarget, status: int
+) -> None:
+    sent = row(crm, stratum_text="A")
+    crm.answers = lambda path, query: (status, {"detail": "no more"}) if crm.patched else None
+    with pytest.raises(NoAnswer, match=f"HTTP {status}: no more"):
+        target.write([sent], no_note)
+    crm.answers = lambda path, query: None
+    assert target.settle([sent], None).confirmed == [sent]
+
+
+def test_an_answer_to_a_change_that_cannot_be_read_is_none(
+    crm: Bottle, target: BottleCrmTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = row(crm, stratum_text="A")
+    original = crm.write
+    monkeypatch.setattr(crm, "write", lambda *what: (original(*what)[0], b'{"error": fal'))
+    with pytest.raises(NoAnswer, match="is no BottleCRM API"):
+        target.write([sent], no_note)
+    assert target.settle([sent], None).confirmed == [sent]
+    assert len(crm.patched) == 1
+
+
+def test_a_lost_write_is_not_taken_for_done_where_texts_look_like_one_number(
+    crm: Bottle, target: BottleCrmTarget
+) -> None:
+    held = row(crm, stratum_text="007", stratum_number="0.1")
+    assert target.write([held], no_note).confirmed == [held]
+    lost = Row("2", "A2", held.record_id, {"stratum_text": "7"})
+    assert target.settle([lost], None).missing == [lost]
+    assert target.settle([held], None).confirmed == [held]
 
 
 def test_a_token_that_is_refused_blames_no_row(crm: Bottle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,6 +217,13 @@ def test_setup_makes_only_fields_of_ours_and_only_as_an_administrator(
         ["stratum_new"],
         {"their_own": "a custom field of accounts, type textarea"},
     )
+    crm.kinds |= {"stratum_date": "checkbox", "stratum_flag": "text"}
+    unfit = target.setup(KINDS, make=True)
+    assert (unfit.made, unfit.by_hand) == ([], {})
+    assert unfit.unfit == {
+        "stratum_date": "the custom field of accounts is there and of type checkbox, which "
+        "does not take a date: name another one"
+    }
     crm.role = "USER"
     refused = target.setup({"stratum_other": "string"}, make=True)
     assert refused.made == []

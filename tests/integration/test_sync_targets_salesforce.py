@@ -1,10 +1,13 @@
 """What Salesforce is told by collections and by jobs, read back by the unmodified official client; jobs that end badly."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
 from simple_salesforce import Salesforce
+from simple_salesforce.exceptions import SalesforceResourceNotFound
+from starlette.responses import JSONResponse, Response
 
 from include.connections import get_login
 from include.sources.salesforce_api import SalesforceApi
@@ -281,6 +284,134 @@ def test_the_calls_of_the_day_being_used_up_blames_no_row(
     with pytest.raises(Refused, match="REQUEST_LIMIT_EXCEEDED") as refused:
         target.write(sent, lambda job_id: None)
     assert not refused.value.is_of_rows
+
+
+@pytest.mark.parametrize("looked_at", ["show_ingest", "successful"])
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        {"request_limit": True},
+        {"rate_limited": 99, "retry_after": 50},
+        {"expire_session": 1},
+    ],
+    ids=["request limit", "429 for good", "refused login"],
+)
+def test_a_job_at_work_that_may_not_be_asked_leaves_its_rows_without_an_answer(
+    crm: Running,
+    target: SalesforceTarget,
+    three: list[Row],
+    monkeypatch: pytest.MonkeyPatch,
+    looked_at: str,
+    refusal: dict[str, Any],
+) -> None:
+    steps, jobs = target._bulk._steps, list[str]()
+    name = {"show_ingest": "get_job", "successful": "get_ingest_results"}[looked_at]
+    original = getattr(steps, name)
+
+    def refused(*arguments: Any) -> Any:
+        monkeypatch.setattr(crm.sandbox, "secret", "another")  # so that no login is let in
+        crm.fault(**refusal)
+        return original(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(steps, name, refused)
+        with pytest.raises(NoAnswer, match=r"^job \w+: "):
+            target.write(three, jobs.append)
+    monkeypatch.undo()
+    crm.sandbox.faults = type(crm.sandbox.faults)()
+    assert target.settle(three, jobs[0]).confirmed == three
+    assert [len(crm.org.written(row.record_id)) for row in three] == [1, 1, 1]
+
+
+def test_a_job_that_is_called_unknown_while_it_works_is_not_halved(
+    target: SalesforceTarget, three: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(*arguments: Any) -> Any:
+        raise SalesforceResourceNotFound("jobs/ingest", 404, "", [{"errorCode": "NOT_FOUND"}])
+
+    monkeypatch.setattr(target._bulk._steps, "get_job", unknown)
+    with pytest.raises(NoAnswer, match="HTTP 404"):
+        target.write(three, lambda job_id: None)
+
+
+def test_a_lost_write_is_not_taken_for_done_where_texts_look_like_one_number(
+    crm: Running, target: SalesforceTarget
+) -> None:
+    (held,) = rows(crm, {TEXT: "007", NUMBER: "0.1"})
+    assert target.write([held], lambda job_id: None).confirmed == [held]
+    lost = Row("key-2", "A2", held.record_id, {TEXT: "7"})
+    assert target.settle([lost], None).missing == [lost]
+    assert target.settle([Row("key-3", "A3", held.record_id, {NUMBER: "0.1"})], None).missing == []
+
+
+@pytest.mark.parametrize(("retry_after", "wait"), [(0, 1.0), (50, 50.0), (-3, 10.0)])
+def test_being_turned_away_for_ever_ends_after_two_minutes(
+    crm: Running, target: SalesforceTarget, slept: list[float], retry_after: int, wait: float
+) -> None:
+    sent = rows(crm, {TEXT: "A"})
+    crm.fault(rate_limited=500, retry_after=retry_after)
+    with pytest.raises(Refused, match="keeps answering 429"):
+        target.read([sent[0].record_id], [TEXT])
+    assert slept == [wait] * int(120 // wait)
+
+
+PAGE = Response("<html>Down for maintenance</html>", media_type="text/html")
+ODD = [
+    PAGE,
+    Response(status_code=200),
+    *(JSONResponse(body) for body in (None, 3, "no", [], {}, [None], [3])),
+]
+
+
+@pytest.mark.parametrize("endpoint", ["collection_update", "create_ingest", "set_state", "show_ingest"])
+def test_an_answer_with_200_that_is_not_salesforces_confirms_nothing(
+    crm: Running,
+    target: SalesforceTarget,
+    monkeypatch: pytest.MonkeyPatch,
+    endpoint: str,
+) -> None:
+    monkeypatch.setattr(salesforce, "COLLECTION_ROWS", 1)
+    sent = rows(crm, *[{TEXT: "A"}] * (1 if endpoint == "collection_update" else 2))
+    target.write(sent[:1], lambda job_id: None)  # so that the fields are described
+    # What closing a job is answered is not looked at, but it must be an answer.
+    for odd in ODD if endpoint != "set_state" else ODD[:5]:
+        with spoiled(crm, monkeypatch, endpoint, odd), suppress(NoAnswer):
+            assert target.write(sent, lambda job_id: None).confirmed == []
+
+
+@pytest.mark.parametrize("endpoint", ["collection_read", "query", "describe"])
+def test_a_reading_with_200_that_is_not_salesforces_is_no_answer(
+    crm: Running,
+    target: SalesforceTarget,
+    monkeypatch: pytest.MonkeyPatch,
+    endpoint: str,
+) -> None:
+    sent = rows(crm, {TEXT: "A"})
+    keyed = SalesforceTarget(target.api, "Account", key=TEXT)
+    ask: dict[str, Callable[[], Any]] = {
+        "collection_read": lambda: keyed.read([sent[0].record_id], [TEXT]),
+        "query": lambda: keyed.find(["A"]),
+        "describe": lambda: keyed.setup({TEXT: "string"}, make=False),
+    }
+    for odd in ODD:
+        if endpoint == "collection_read" and odd.body == b"[null]":  # the record is not there
+            continue
+        with spoiled(crm, monkeypatch, endpoint, odd), pytest.raises(NoAnswer):
+            ask[endpoint]()
+
+
+@contextmanager
+def spoiled(crm: Running, monkeypatch: pytest.MonkeyPatch, endpoint: str, answer: Response) -> Iterator[None]:
+    """Let an endpoint do what it is asked to, and answer something else."""
+    original = crm.sandbox._answer
+
+    def odd(asked: Any, request: Any, raw: bytes) -> Response:
+        told = original(asked, request, raw)
+        return told if asked.__name__ != endpoint else Response(answer.body, 200, dict(answer.headers))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(crm.sandbox, "_answer", odd)
+        yield
 
 
 def test_setup_makes_and_grants_what_it_may_and_names_the_rest(

@@ -46,6 +46,8 @@ class ReceiverFaults(Switches):
     empty_complete: int = 0
     page: int = 0
     """The next n calls get a web page with 200, and do nothing."""
+    undecodable: int = 0
+    """The next n calls are carried out, and answered with what is no gzip and says that it is."""
     refuse: list[str] = field(default_factory=list)
     """Accounts whose row is refused (207)."""
     reject: list[str] = field(default_factory=list)
@@ -82,7 +84,7 @@ class Receiver:
         if faults.take("rate_limited"):
             return Response(
                 status_code=429,
-                headers={"Retry-After": str(faults.retry_after)} if faults.retry_after else {},
+                headers={} if faults.retry_after is None else {"Retry-After": str(faults.retry_after)},
             )
         if faults.take("server_error"):
             return Response("down", faults.server_error_status)
@@ -101,6 +103,8 @@ class Receiver:
         answer = self._keep(batch)
         if faults.take("hang_after"):
             await asyncio.sleep(faults.hang_s)
+        if faults.take("undecodable"):
+            return Response(b"plain", headers={"Content-Encoding": "gzip"})
         if faults.take("malformed"):
             return malformed(answer)
         if faults.take("trickle"):

@@ -129,7 +129,7 @@ def test_each_row_of_an_answer_is_confirmed_refused_or_missing() -> None:
         "status": "COMPLETE",
         "results": [
             {"id": "1", "properties": {"stratum_tier": "A"}},
-            # A merged record: answered under the id of the one that remains.
+            # A merged record: answered under the id of the one that remains, which now holds its value.
             {"id": "77", "objectWriteTraceId": sent[1].key, "properties": {"stratum_tier": "A"}},
             {"id": "6", "properties": {"stratum_tier": "B"}},
         ],
@@ -143,8 +143,10 @@ def test_each_row_of_an_answer_is_confirmed_refused_or_missing() -> None:
         ],
     }
     answer = read_answer(body, sent)
-    assert answer.confirmed == sent[:2]
+    assert answer.confirmed == sent[:1]
+    assert answer.overwritten == {"77": {"stratum_tier"}}
     assert answer.refused == [
+        (sent[1], "record_is_gone: it was merged into 77, which was told in its place"),
         (sent[2], "VALIDATION_ERROR: no"),
         (sent[3], "OBJECT_NOT_FOUND: gone"),
         (sent[5], "the CRM kept another value of stratum_tier"),

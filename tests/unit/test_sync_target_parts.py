@@ -8,7 +8,8 @@ import pytest
 
 from include.connections import ApiConnection
 from include.sync.limits import Alone
-from include.sync.target import NoAnswer, Row
+from include.sync.patience import Patience, retry_after
+from include.sync.target import NoAnswer, Row, as_text, same_double
 from include.sync.targets.salesforce import json_value, read_results
 from include.sync.targets.salesforce_bulk import as_csv
 from include.sync.targets.webhook import WebhookTarget, _parsed, as_body, batch_key, read_answer, signature
@@ -98,12 +99,73 @@ def test_a_text_is_told_as_its_field_keeps_it(kind: str, text: str | None, value
     assert type(json_value(kind, text)) is type(value)
 
 
+@pytest.mark.parametrize(
+    ("told", "held", "same"),
+    [
+        ("0.1234567890123456789", as_text(0.1234567890123456789), True),
+        ("12345678901234567891", as_text(12345678901234567891.0), True),
+        ("12345678901234567891", "12345678901234567890", False),
+        ("9" * 400, "8" * 400, False),
+        ("0.1", "0.10000001", False),
+        ("7", "007", False),
+        ("007", "7", False),
+        ("1000", "1_000", False),
+        ("7", "٧", False),
+        ("nan", "NaN", False),
+        ("7", None, False),
+        (None, "0", False),
+        (None, None, True),
+    ],
+)
+def test_a_system_that_keeps_doubles_holds_the_nearest_one_and_no_other_text(
+    told: str | None, held: str | None, same: bool
+) -> None:
+    assert same_double(told, held) is same
+
+
+ANSWERED = "Tue, 30 Jun 2026 12:00:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "7"}, 7.0),
+        ({"Retry-After": " 0.5 "}, 0.5),
+        ({"Retry-After": "0"}, 0.0),
+        ({"Retry-After": "Tue, 30 Jun 2026 12:00:30 GMT", "Date": ANSWERED}, 30.0),
+        ({"Retry-After": "Tue, 30 Jun 2026 11:00:00 GMT", "Date": ANSWERED}, 0.0),
+        ({"Retry-After": "Tue, 30 Jun 2026 12:00:30 -0000", "Date": ANSWERED}, None),
+        ({"Retry-After": "Tue, 30 Jun 2026 12:00:30 GMT"}, None),
+        ({"Retry-After": "-1"}, None),
+        ({"Retry-After": "nan"}, None),
+        ({"Retry-After": "inf"}, None),
+        ({"Retry-After": "٧"}, None),
+        ({"Retry-After": "soon", "Date": ANSWERED}, None),
+        ({"Date": ANSWERED}, None),
+    ],
+)
+def test_how_long_to_wait_is_read_in_seconds_or_as_a_date(headers: dict[str, str], seconds: float) -> None:
+    assert retry_after(headers) == seconds
+
+
+@pytest.mark.parametrize(
+    ("named", "waits"), [({"Retry-After": "0"}, 120), ({"Retry-After": "121"}, 0), ({}, 12)]
+)
+def test_patience_ends_whatever_is_named(named: dict[str, str], waits: int) -> None:
+    waited: list[float] = []
+    patience = Patience()
+    while patience.block(Alone(waited.append), named, 10.0):
+        assert len(waited) <= 120
+    assert len(waited) == waits
+
+
 def test_results_are_those_of_the_rows_in_order_or_none() -> None:
     sent = rows("1", "2", "3")
     done = [{"id": row.record_id, "success": True, "errors": []} for row in sent]
     assert read_results(done, sent).confirmed == sent
     assert read_results(done[:2], sent).missing == sent
     assert read_results({}, sent).missing == sent
+    assert read_results([done[0], None, 3], sent).missing == sent[1:]
     refused = {"success": False, "errors": [{"statusCode": "C", "message": "m"}]}
     answer = read_results([done[0], refused, done[1]], sent)  # the third is the result of another record
     assert (answer.confirmed, answer.refused, answer.missing) == ([sent[0]], [(sent[1], "C: m")], [sent[2]])

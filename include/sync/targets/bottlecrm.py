@@ -15,7 +15,7 @@ from include.sync.target import (
     Setup,
     as_text,
     differing,
-    same_text,
+    same_double,
     settled_by_reading,
 )
 
@@ -23,6 +23,8 @@ OUR_PREFIX = "stratum_"
 ACCOUNT = "Account"
 DEFINITIONS = {"string": "textarea", "number": "number", "date": "date", "moment": "text", "bool": "checkbox"}
 """Kind of value → BottleCRM's type of a custom field; it has none of a date with a time."""
+STRICT = ("number", "date", "checkbox")
+"""Types that refuse a text which is none of theirs."""
 Told = TypeVar("Told")
 
 
@@ -45,14 +47,23 @@ class BottleCrmTarget:
         return 1
 
     def setup(self, kinds: dict[str, str], make: bool) -> Setup:
-        """Make the stratum_ custom fields that accounts lack; other names are the company's own. Needs an administrator."""
+        """Make the stratum_ custom fields that accounts lack; other names are the company's own. Needs an administrator.
+
+        One that is there and of a type that takes no such value is unfit.
+        """
         told = self._asked(
             lambda: self.api.get("custom-fields/", target_model=ACCOUNT, include_counts="false")
         )
-        known = {each["key"]: bool(each["is_active"]) for each in told.body["definitions"]}
+        known = {each["key"]: each for each in told.body["definitions"]}
         done = Setup()
         for name, kind in kinds.items():
-            if known.get(name):
+            if name in known and known[name]["is_active"]:
+                type_ = known[name].get("field_type")
+                if type_ in STRICT and type_ != DEFINITIONS[kind]:
+                    done.unfit[name] = (
+                        f"the custom field of accounts is there and of type {type_}, which does not take a {kind}: "
+                        "name another one"
+                    )
                 continue
             done.by_hand[name] = (
                 "the custom field of accounts is switched off: switch it on"
@@ -75,17 +86,23 @@ class BottleCrmTarget:
             done.made.append(name)
 
     def write(self, rows: list[Row], note: Callable[[str], None]) -> Answer:
-        """Update accounts one by one and read each back: its 200 says nothing of fields that were dropped."""
+        """Update accounts one by one and read each back: its 200 says nothing of fields that were dropped.
+
+        Raises NoAnswer where a change was made, or may have been, and cannot be read back.
+        """
         answer = Answer(proof="read_back")
         for row in rows:
             try:
-                self._asked(partial(self.api.patch, f"accounts/{row.record_id}/", _told(row)))
+                self._asked(partial(self.api.patch, f"accounts/{row.record_id}/", _told(row)), writes=True)
             except Refused as refused:
                 if not refused.is_of_rows:
                     raise
                 answer.refused.append((row, str(refused)))
                 continue
-            shown = self._held(row.record_id, list(row.values))
+            try:
+                shown = self._held(row.record_id, list(row.values))
+            except Refused as refused:
+                raise NoAnswer(f"it was changed, and may not be read back ({refused})") from None
             if shown is None:
                 answer.missing.append(row)
             elif odd := differing(self, row, shown):
@@ -119,21 +136,18 @@ class BottleCrmTarget:
 
     def is_same(self, told: str | None, held: str | None) -> bool:
         """Tell whether BottleCRM holds what it was told; it keeps numbers as doubles."""
-        if same_text(told, held):
-            return True
-        try:
-            return told is not None and held is not None and float(told) == float(held)
-        except ValueError:
-            return False
+        return same_double(told, held)
 
-    def _asked(self, call: Callable[[], Told]) -> Told:
+    def _asked(self, call: Callable[[], Told], writes: bool = False) -> Told:
         try:
             return call()
         except bottlecrm_api.Refused as refused:
             raise Refused(refused.status, str(refused).partition(": ")[2]) from None
         except TransientError as error:
             raise NoAnswer(str(error)) from None
-        except StratumError as error:  # what answers is no BottleCRM
+        except StratumError as error:  # what answers is no BottleCRM, or breaks off
+            if writes:
+                raise NoAnswer(str(error)) from None
             raise Refused(502, str(error), is_of_rows=False) from None
 
 

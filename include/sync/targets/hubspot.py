@@ -19,6 +19,9 @@ DEFINITIONS = {
     "moment": ("datetime", "date"),
     "bool": ("bool", "booleancheckbox"),
 }
+STRICT = ("number", "date", "datetime", "bool")
+"""Types that refuse a text which is none of theirs; the others keep texts, or choose among a company's own."""
+ALSO_TAKES = {"date": "datetime"}
 
 
 class HubSpotTarget:
@@ -45,6 +48,7 @@ class HubSpotTarget:
         """Create the stratum_ properties HubSpot lacks, in the group `stratum`; other names are the company's own.
 
         The key is made unique. One that is there and is not unique is left to a person: HubSpot changes none to be so.
+        One that is there and read-only, or of a type that takes no such value, is unfit.
         """
         known = self.api.properties()
         missing = [name for name in kinds if name not in known]
@@ -64,7 +68,12 @@ class HubSpotTarget:
                 "the company property is there and is not unique, and HubSpot makes no property unique after it was "
                 f"made: name another one as external_key ({OUR_PREFIX}… is made by setup)"
             )
-        return Setup(ours, by_hand)
+        unfit = {
+            name: why
+            for name, kind in kinds.items()
+            if name in known and (why := _unfit(known[name], kind)) is not None
+        }
+        return Setup(ours, by_hand, unfit)
 
     def write(self, rows: list[Row], note: Callable[[str], None]) -> Answer:
         """Update, or make, up to 100 companies in one call; its answer comes at once, so nothing is noted."""
@@ -101,6 +110,18 @@ def _hundreds(ids: list[str]) -> Iterator[list[str]]:
         yield some
 
 
+def _unfit(definition: dict[str, Any], kind: str) -> str | None:
+    """Return why a property cannot be told values of a kind; None where it can, or where its type takes any text."""
+    if (definition.get("modificationMetadata") or {}).get("readOnlyValue"):
+        return "the company property is there and read-only: name another one"
+    type_ = definition.get("type")
+    if type_ not in STRICT or type_ in (DEFINITIONS[kind][0], ALSO_TAKES.get(kind)):
+        return None
+    return (
+        f"the company property is there and of type {type_}, which does not take a {kind}: name another one"
+    )
+
+
 def _definition(name: str, kind: str, is_key: bool = False) -> properties.PropertyCreate:
     type_, field_type = DEFINITIONS[kind]
     options = [
@@ -124,6 +145,7 @@ def read_answer(body: dict[str, Any], rows: list[Row], key: str | None = None) -
 
     A row is found by its objectWriteTraceId (the id of a merged record changes), else by its id, which of an upsert is
     the value of the unique property `key`. A result that shows another value than was told is no confirmation.
+    One under another id was written on the record that ours was merged into: it is refused, and that one overwritten.
     """
     results = _index(body.get("results") or [], key)
     errors = _errors(body.get("errors") or [])
@@ -136,6 +158,10 @@ def read_answer(body: dict[str, Any], rows: list[Row], key: str | None = None) -
             answer.refused.append((row, error))
         elif result is None:
             answer.missing.append(row)
+        elif not row.by_key and (remains := str(result.get("id") or row.record_id)) != row.record_id:
+            answer.overwritten.setdefault(remains, set()).update(row.values)
+            reason = f"record_is_gone: it was merged into {remains}, which was told in its place"
+            answer.refused.append((row, reason))
         elif odd := _not_taken(row, result):
             answer.refused.append((row, f"the CRM kept another value of {', '.join(odd)}"))
         else:

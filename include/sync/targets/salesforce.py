@@ -22,10 +22,10 @@ from include.sync.target import (
     Row,
     Setup,
     as_text,
-    same_text,
+    same_double,
     settled_by_reading,
 )
-from include.sync.targets.salesforce_bulk import BulkJobs
+from include.sync.targets.salesforce_bulk import BulkJobs, value_of
 from include.sync.targets.salesforce_fields import set_up_fields
 
 # https://developer.salesforce.com/docs/platform/salesforce-app-limits-cheatsheet/guide/salesforce-app-limits-platform-bulkapi.html:
@@ -119,6 +119,8 @@ class SalesforceTarget:
             told = self.asked(ask)
             if not isinstance(told, list) or len(told) != len(some):
                 raise NoAnswer(f"{len(some)} records were asked for, and the answer is of another number")
+            if not all(record is None or isinstance(record, dict) for record in told):
+                raise NoAnswer("records were asked for, and the answer has others")
             # In the order asked for, null in the place of one that is not there.
             for record_id, record in zip(some, told, strict=True):
                 if record is not None:
@@ -139,7 +141,10 @@ class SalesforceTarget:
             told: Any = self.asked(partial(self.api.client.query, query))
             # A query does not mind the case, so an id in another case is no other one.
             asked = {each.casefold(): each for each in some}
-            held = {str(each[self.key]).casefold(): each["Id"] for each in told["records"]}
+            held = {
+                str(value_of(each, str(self.key))).casefold(): value_of(each, "Id")
+                for each in value_of(told, "records")
+            }
             found |= {asked[each]: record_id for each, record_id in held.items() if each in asked}
         return found
 
@@ -149,12 +154,7 @@ class SalesforceTarget:
         It takes the blanks around a text away, keeps numbers as doubles, and a checkbox that is emptied is false.
         """
         told, held = _plain(told), _plain(held)
-        if same_text(told, held) or (told is None and held == "false"):
-            return True
-        try:
-            return told is not None and held is not None and float(told) == float(held)
-        except ValueError:
-            return False
+        return same_double(told, held) or (told is None and held == "false")
 
     def asked(self, call: Callable[[], Told], once: bool = False) -> Told:
         """Return what a call to the client gives; `once` for one that writes. Raises Refused or NoAnswer."""
@@ -176,7 +176,7 @@ class SalesforceTarget:
         """Return what the user sees of the object type's fields, by name."""
         if not self._described:
             described = self.asked(getattr(self.api.client, self.object_name).describe)
-            self._described = {field["name"]: field for field in described["fields"]}
+            self._described = {field["name"]: field for field in value_of(described, "fields")}
         return self._described
 
     def _values(self, row: Row) -> dict[str, Any]:
@@ -210,6 +210,9 @@ def read_results(told: Any, rows: list[Row]) -> Answer:
         answer.missing = list(rows)
         return answer
     for row, result in zip(rows, told, strict=True):
+        if not isinstance(result, dict):
+            answer.missing.append(row)
+            continue
         named = result.get("id")
         of_another = not row.by_key and str(named or row.record_id)[:15] != row.record_id[:15]
         if of_another or "success" not in result or (row.by_key and result["success"] is True and not named):

@@ -29,6 +29,13 @@ OF_THE_FILE = ("InvalidBatch", "ClientInputError")
 """What the error of a failed job begins with where it could not be read, or names a field that is not there."""
 
 
+def value_of(told: Any, name: str) -> Any:
+    """Return a value of a JSON object. Raises NoAnswer where what was told is no object that has it."""
+    if not isinstance(told, dict) or name not in told:
+        raise NoAnswer(f"an answer that does not say {name}")
+    return told[name]
+
+
 class Asks(Protocol):
     """Makes a call to the client; see SalesforceTarget.asked."""
 
@@ -54,7 +61,10 @@ class BulkJobs:
         self._sleep = sleep
 
     def write(self, rows: list[Row], note: Callable[[str], None]) -> Answer:
-        """Tell records as one job and wait for its end. Raises Refused of rows where they are too many for one file."""
+        """Tell records as one job and wait for its end. Raises Refused of rows where they are too many for one file.
+
+        Once the job is closed its rows are being done: what is refused from then on is a NoAnswer.
+        """
         answer, sendable = _sorted_out(rows)
         key = self._key if rows[0].by_key else None
         text = as_csv(sendable, key)
@@ -64,17 +74,22 @@ class BulkJobs:
             return answer
         # Made twice where the answer is lost: a job that gets no rows does nothing, and is left to expire.
         operation = "upsert" if key else "update"
-        job_id = str(self._step(lambda: self._steps.create_job(operation, external_id_field=key))["id"])
+        made = self._step(lambda: self._steps.create_job(operation, external_id_field=key))
+        job_id = str(value_of(made, "id"))
         note(job_id)
         self._step(lambda: self._steps.upload_job_data(job_id, text), once=True)
         self._step(lambda: self._steps.close_job(job_id), once=True)
-        job = self._ended(job_id)
+        try:
+            job = self._ended(job_id)
+            is_done = job["state"] == "JobComplete"
+            answer, unknown = self._results(job_id, sendable, answer) if is_done else (answer, [])
+        except Refused as refused:  # whoever may not ask: the job is at work by now, or has ended
+            raise NoAnswer(f"job {job_id}: {refused}") from None
         error = str(job.get("errorMessage") or "no reason given")
         if job["state"] == "Failed" and error.startswith(OF_THE_FILE):
             raise Refused(400, f"job {job_id}: {error}", is_of_rows=False)
-        if job["state"] != "JobComplete":  # some of its rows may have been done
+        if not is_done:  # some of its rows may have been
             raise NoAnswer(f"job {job_id} is {job['state']}: {error}")
-        answer, unknown = self._results(job_id, sendable, answer)
         answer.missing += unknown
         return answer
 
@@ -86,7 +101,7 @@ class BulkJobs:
         answer, sendable = _sorted_out(rows)
         try:
             job = self._asked(lambda: self._steps.get_job(job_id, False))
-            if job["state"] == "Open":
+            if value_of(job, "state") == "Open":
                 try:
                     self._asked(lambda: self._steps.abort_job(job_id, False))
                 except Refused as refused:
@@ -114,7 +129,7 @@ class BulkJobs:
         waited, looks = 0.0, iter(LOOKS_S)
         while True:
             job = self._asked(lambda: self._steps.get_job(job_id, False))
-            if job["state"] in ENDED:
+            if value_of(job, "state") in ENDED:
                 return job
             if waited >= PATIENCE_S:
                 raise NoAnswer(f"job {job_id} is still {job['state']} after {waited:.0f} s")

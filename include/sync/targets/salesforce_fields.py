@@ -6,7 +6,7 @@ from typing import Any
 from simple_salesforce import Salesforce
 
 from include.sync.target import Refused, Setup
-from include.sync.targets.salesforce_bulk import Asks
+from include.sync.targets.salesforce_bulk import Asks, value_of
 
 CUSTOM = "__c"
 OUR_PREFIX = "stratum_"
@@ -62,7 +62,7 @@ def set_up_fields(
             if refused.is_temporary or refused.status == 401:
                 raise
             by_hand[name] += f" (Salesforce said: {refused})"
-    described = asked(getattr(client, object_name).describe)["fields"]
+    described = value_of(asked(getattr(client, object_name).describe), "fields")
     writable = {each["name"] for each in described if each["updateable"]}
     for name in made:
         if name in writable:
@@ -103,16 +103,16 @@ def _make(client: Salesforce, object_name: str, name: str, kind: str, asked: Ask
 def _grant(client: Salesforce, object_name: str, name: str, asked: Asks) -> None:
     field = f"{object_name}.{name}"
     query = f"select Id from PermissionSet where Name = '{PERMISSION_SET}'"  # noqa: S608 - SOQL, of our names
-    found = asked(lambda: client.query(query))["records"]
+    found = value_of(asked(lambda: client.query(query)), "records")
     if found:
         set_id = found[0]["Id"]
     else:
         rights = {"Name": PERMISSION_SET, "Label": "Stratum sync"}
         path = "sobjects/PermissionSet/"
         made: Any = asked(lambda: client.restful(path, method="POST", json=rights))
-        set_id = made["id"]
+        set_id = value_of(made, "id")
     query = f"select Id from FieldPermissions where ParentId = '{set_id}' and Field = '{field}'"  # noqa: S608
-    if asked(lambda: client.query(query))["records"]:
+    if value_of(asked(lambda: client.query(query)), "records"):
         return
     grant = {
         "ParentId": set_id,

@@ -16,14 +16,12 @@ import httpx
 from include.connections import ApiConnection
 from include.errors import StratumError
 from include.sync.limits import Alone, Limiter
+from include.sync.patience import Patience
 from include.sync.target import TURNED_AWAY, Answer, NoAnswer, Refused, Row, Setup, same_text
+from include.sync.trickle import whole
 
 BATCH_SIZE = 100
 TIMEOUT = httpx.Timeout(5.0, read=60.0)
-WHOLE_ANSWER_S = 180.0
-"""The longest that the body of an answer may take: one that comes byte by byte never meets the time-out of a read."""
-TURNED_AWAY_S = 10.0  # to wait after a 429 that names no time
-RATE_PATIENCE_S = 120.0
 BURST_CALLS, BURST_WINDOW_S = 50, 10.0
 """Of one receiver, which has said nothing of its limits."""
 TIMESTAMP, SIGNATURE, KEY = "X-Stratum-Timestamp", "X-Stratum-Signature", "Idempotency-Key"
@@ -67,7 +65,7 @@ class WebhookTarget:
 
     def setup(self, kinds: dict[str, str], make: bool) -> Setup:
         """Do nothing: a receiver has no fields that could be missing."""
-        return Setup()
+        return Setup(note="a webhook has no fields: its receiver takes what it is sent")
 
     def write(self, rows: list[Row], note: Callable[[str], None]) -> Answer:
         """Post a batch once. Raises NoAnswer where its answer is lost."""
@@ -101,7 +99,7 @@ class WebhookTarget:
         """Return the JSON of the answer to a batch, None where it has no body; wait out 429."""
         key = batch_key(rows)
         body = as_body(self.object_name, key, rows)
-        waited = 0.0
+        patience = Patience()
         while True:
             self._limiter.take()
             self.calls += 1
@@ -115,15 +113,12 @@ class WebhookTarget:
             }
             try:
                 status, content, answered = self._exchange(body, headers)
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 raise NoAnswer(type(error).__name__) from None
             if status in TURNED_AWAY:
-                wait = _wait(answered)
-                waited += wait
-                if waited > RATE_PATIENCE_S:
-                    raise Refused(status, "the receiver keeps turning us away")
-                self._limiter.block(wait)
-                continue
+                if patience.block(self._limiter, answered):
+                    continue
+                raise Refused(status, "the receiver keeps turning us away")
             if status >= 500:
                 raise NoAnswer(f"HTTP {status}")
             if not 200 <= status < 300:
@@ -131,13 +126,9 @@ class WebhookTarget:
             return _parsed(status, content)
 
     def _exchange(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes, httpx.Headers]:
-        until, parts = time.monotonic() + WHOLE_ANSWER_S, []
         with self._http.stream("POST", self.url, content=body, headers=headers) as response:
-            for part in response.iter_bytes():
-                parts.append(part)
-                if time.monotonic() > until:
-                    raise httpx.ReadTimeout("the answer trickles")
-        return response.status_code, b"".join(parts), response.headers
+            content = whole(response.iter_bytes(), httpx.ReadTimeout("the answer trickles"))
+        return response.status_code, content, response.headers
 
 
 def batch_key(rows: list[Row]) -> str:
@@ -190,10 +181,3 @@ def _parsed(status: int, content: bytes) -> Any:
     if not is_answer:
         raise NoAnswer(f"HTTP {status} with a body that is no list of results")
     return body
-
-
-def _wait(headers: httpx.Headers) -> float:
-    try:
-        return max(0.0, float(headers.get("Retry-After", "")))
-    except ValueError:
-        return TURNED_AWAY_S
