@@ -304,16 +304,14 @@ def promote(model_id: str, reason: str, as_of: date | None = None) -> Promotion:
 def rollback(model: str, reason: str, as_of: date | None = None) -> Promotion:
     """Go back, from a date on, to the champion before the one of that date, until the next period begins.
 
-    Raises StratumError where there is none before, or it cannot score.
+    One that was itself rolled back since it was champion is passed over, so that going back twice does not return to the
+    first. Raises StratumError where there is none before, or it cannot score.
     """
     with connect("scorer") as connection:
         day = as_of or _newest_scored(connection, model)
         now = champion_on(connection, model, day)
         rows = [row for row in promotions(connection, model) if row.as_of_date <= day]
-        earlier = [one for row in rows for one in (row.champion, row.champion_before)]
-        other = next(
-            (one for one in earlier if one is not None and now is not None and one != now.model_id), None
-        )
+        other = _before(rows, now.model_id) if now is not None else None
         if now is None or other is None:
             raise StratumError(
                 f"Model {model} had no champion before the one of {day}: `stratum models list` shows its models, "
@@ -323,6 +321,18 @@ def rollback(model: str, reason: str, as_of: date | None = None) -> Promotion:
         row = Promotion(model, day, "person", "rolled back", now.model_id, None, other, reason)
         _save(connection, row)
     return row
+
+
+def _before(rows: list[Promotion], model_id: str) -> str | None:
+    """Return who was champion before a model, from the decisions up to a date, the newest first; None where nobody was."""
+    passed_over: set[str | None] = {model_id}
+    for row in rows:
+        if row.decision == "rolled back":
+            passed_over.add(row.champion_before)
+        for one in (row.champion, row.champion_before):
+            if one is not None and one not in passed_over:
+                return one
+    return None
 
 
 def promotions(connection: psycopg.Connection, model: str) -> list[Promotion]:

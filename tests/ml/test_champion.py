@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,11 +16,21 @@ from typer.testing import CliRunner
 from include.commands import models as commands
 from include.errors import StratumError
 from include.warehouse.connect import connect
-from ml import champion, registry
+from ml import champion, due, registry
 from ml.card import facts_of
-from ml.champion import champion_on, comparable, compared, promote, promotions, rollback, settle
+from ml.champion import (
+    can_score,
+    champion_on,
+    comparable,
+    compared,
+    promote,
+    promotions,
+    rollback,
+    settle,
+    settle_all,
+)
 from ml.params import params_of
-from ml.targets import CHURN, Policy
+from ml.targets import CHURN, MODELS, NEW_CATEGORY, RISE, Policy, Target
 from ml.train import Fitted, fit_model
 from tests.conftest import Warehouse
 from tests.ml.conftest import AS_OF
@@ -81,6 +92,83 @@ def test_dates_on_which_all_came_true_tell_nothing_of_who_is_better() -> None:
         assert compared({STAMP: np.full(2, 0.5)}, of([0.9, 0.9], [happened] * 2), params_of("churn")) is None
 
 
+@pytest.mark.parametrize(
+    ("policy", "is_able"),
+    [(Policy(90, 90), True), (Policy(60, 90), False), (Policy(90, 30), True), (Policy(90, 90, 0.5), True)],
+    ids=["as trained", "another horizon", "other recent buyers", "a rise, which churn does not ask for"],
+)
+def test_a_model_scores_for_the_policy_it_was_trained_under(
+    fitted: Fitted, policy: Policy, is_able: bool
+) -> None:
+    assert can_score(fitted.model, CHURN, policy) is is_able
+
+
+def test_a_model_of_a_rise_scores_for_that_rise_alone(fitted: Fitted) -> None:
+    parameters = {**fitted.model.parameters, "definition": RISE.definition, "min_rise": 0.3}
+    of_rise = replace(fitted.model, model="upsell", parameters=parameters, features=contract(RISE))
+    assert can_score(of_rise, RISE, Policy(90, 90, 0.3))
+    assert not can_score(of_rise, RISE, Policy(90, 90, 0.5))
+    assert not can_score(of_rise, NEW_CATEGORY, Policy(90, 90, 0.3))
+
+
+def contract(target: Target) -> list[dict[str, object]]:
+    return [{"name": one.name, "kind": one.kind, "typical_happened": None} for one in target.features]
+
+
+def test_a_model_of_other_features_or_of_another_definition_cannot_score(fitted: Fitted) -> None:
+    first, *others = contract(CHURN)
+    for features in (
+        others,
+        [*others, first],
+        [first | {"name": "shoe_size"}, *others],
+        [first | {"kind": "flag"}, *others],
+        [{name: first[name] for name in ("name", "kind")}, *others],
+    ):
+        assert not can_score(replace(fitted.model, features=features), CHURN, Policy(90, 90))
+    assert can_score(replace(fitted.model, features=[first, *others]), CHURN, Policy(90, 90))
+    other = replace(fitted.model, parameters={**fitted.model.parameters, "definition": "no login"})
+    assert not can_score(other, CHURN, Policy(90, 90))
+
+
+def test_a_model_that_fails_stops_no_other_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def settles(model: str, as_of: date) -> list[str]:
+        tried.append(model)
+        if model in failing:
+            raise StratumError(f"{model} lacks a month-end.")
+        return [f"{model} of {as_of}"]
+
+    monkeypatch.setattr(champion, "settle", settles)
+    tried: list[str] = []
+    failing = ("churn", "upsell")
+    with pytest.raises(StratumError) as failure:
+        settle_all(COMPARED)
+    assert tried == list(MODELS)
+    assert str(failure.value) == "churn: churn lacks a month-end. upsell: upsell lacks a month-end."
+    failing = ()
+    assert settle_all(COMPARED) == [f"{model} of {COMPARED}" for model in MODELS]
+
+
+def test_a_model_that_fails_keeps_cards_clusters_and_lists_not_waiting_and_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fails(as_of: date) -> list[str]:
+        raise StratumError("churn: nothing is built.")
+
+    others = (
+        "write_missing_cards",
+        "write_cluster_cards",
+        "fit_clusters_if_due",
+        "fit_recommendations_if_due",
+    )
+    done = []
+    monkeypatch.setattr(due, "settle_all", fails)
+    for name in others:
+        monkeypatch.setattr(due, name, lambda *given, name=name: done.append(name))
+    with pytest.raises(StratumError, match="churn: nothing is built"):
+        due.fit_all_due(COMPARED, tmp_path)
+    assert sorted(done) == sorted(others)
+
+
 # In the warehouse
 
 
@@ -122,6 +210,32 @@ def clean(world: Warehouse) -> Iterator[Warehouse]:
 def save(fitted: Fitted) -> None:
     with connect("scorer") as connection:
         registry.save(connection, fitted.model, fitted.artefact, "test", "test")
+
+
+def keep(fitted: Fitted, *model_ids: str, **changes: object) -> None:
+    """Keep a model under other names, as others of the same kind."""
+    for model_id in model_ids:
+        save(replace(fitted, model=replace(fitted.model, model_id=model_id, **changes)))  # type: ignore[arg-type]
+
+
+def rule(warehouse: Warehouse, day: date, model_id: str) -> None:
+    """Write down a decision of the rule."""
+    warehouse.rows(
+        "insert into ml.promotions (model, as_of_date, decided_by, decision, champion, reason) "
+        "values ('churn', %s, 'rule', 'promoted', %s, 'better')",
+        day,
+        model_id,
+    )
+
+
+@contextlib.contextmanager
+def horizon(warehouse: Warehouse, days: int, effective_from: date) -> Iterator[None]:
+    """Another churn horizon is policy from a date on."""
+    warehouse.rows("insert into marts.thresholds values ('churn_horizon_days', %s, %s)", days, effective_from)
+    try:
+        yield
+    finally:
+        warehouse.rows("delete from marts.thresholds where effective_from = %s", effective_from)
 
 
 def rows() -> list[champion.Promotion]:
@@ -242,6 +356,112 @@ def test_a_model_is_not_promoted_before_it_was_trained_and_a_first_one_not_rolle
     with pytest.raises(StratumError, match="had no champion before the one of 2026-06-02"):
         rollback("churn", "why not", COMPARED)
     assert rows() == []
+
+
+def test_of_several_choices_of_a_date_the_last_one_stands_and_before_the_rules(
+    clean: Warehouse, bold: Fitted
+) -> None:
+    keep(bold, "first", "second", "third", "fourth")
+    rule(clean, BEGAN, "first")
+    for model_id in ("second", "third"):
+        promote(model_id, "why not", MONDAY)
+    rule(clean, MONDAY, "fourth")
+    assert (scoring(MONDAY - timedelta(days=1)), scoring(MONDAY)) == ("first", "third")
+    assert (scoring(date(2026, 8, 2)), scoring(date(2026, 8, 3))) == ("third", "fourth")  # the next period
+    assert [(one.decided_by, one.champion) for one in rows()] == [
+        ("person", "third"),
+        ("person", "second"),
+        ("rule", "fourth"),
+        ("rule", "first"),
+    ]
+
+
+def test_each_rollback_goes_back_one_champion_and_never_to_one_that_was_rolled_back(
+    clean: Warehouse, bold: Fitted
+) -> None:
+    keep(bold, "first", "second", "third")
+    rule(clean, BEGAN, "first")
+    for days, model_id in enumerate(("second", "third")):
+        promote(model_id, "better", MONDAY + timedelta(days=days))
+    back = [rollback("churn", "worse", MONDAY + timedelta(days=days)) for days in (2, 3)]
+    assert [(one.champion_before, one.champion) for one in back] == [("third", "second"), ("second", "first")]
+    assert [scoring(MONDAY + timedelta(days=days)) for days in range(4)] == [
+        "second",
+        "third",
+        "second",
+        "first",
+    ]
+    with pytest.raises(StratumError, match="had no champion before the one of 2026-06-05"):
+        rollback("churn", "worse", MONDAY + timedelta(days=4))
+    promote("third", "it was not that one", MONDAY + timedelta(days=5))
+    promote("second", "or was it", MONDAY + timedelta(days=6))
+    assert rollback("churn", "no", MONDAY + timedelta(days=7)).champion == "third"
+
+
+def test_a_rollback_of_a_date_looks_at_nothing_that_was_decided_for_a_later_one(
+    clean: Warehouse, bold: Fitted
+) -> None:
+    keep(bold, "first", "second", "third")
+    rule(clean, BEGAN, "first")
+    promote("second", "better", MONDAY)
+    promote("third", "better", LATER)
+    assert rollback("churn", "worse", COMPARED).champion == "first"
+
+
+def test_a_choice_that_cannot_score_any_more_gives_way_to_the_rule_and_cannot_be_made_again(
+    clean: Warehouse, bold: Fitted
+) -> None:
+    keep(bold, "ruled", horizon_days=60)
+    keep(bold, "chosen")
+    rule(clean, BEGAN, "ruled")
+    promote("chosen", "why not", MONDAY)
+    with horizon(clean, 60, COMPARED):
+        assert (scoring(MONDAY), scoring(COMPARED)) == ("chosen", "ruled")
+        with pytest.raises(StratumError, match="chosen has other features, or foretells something else"):
+            promote("chosen", "still", COMPARED)
+        with pytest.raises(StratumError, match="chosen has other features, or foretells something else"):
+            rollback("churn", "still", COMPARED)
+    assert len(rows()) == 2
+
+
+def test_where_another_thing_is_foretold_than_when_the_period_began_the_weeks_own_model_scores(
+    clean: Warehouse, bold: Fitted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trains(model: str, as_of: date) -> str:
+        keep(bold, f"of {as_of}", trained_as_of=as_of, horizon_days=60)
+        return f"of {as_of}"
+
+    save(bold)
+    promote("bold", "why not", BEGAN)
+    monkeypatch.setattr(champion, "train", trains)
+    with horizon(clean, 60, BEGAN + timedelta(days=1)):
+        assert settle("churn", COMPARED) == [f"of {MONDAY}"]
+        assert scoring(COMPARED) == f"of {MONDAY}"
+        (began, _) = rows()
+    assert (began.decision, began.champion_before, began.challenger) == ("began", None, f"of {MONDAY}")
+    assert began.reason == f"what the model foretells has changed since the period began on {BEGAN}"
+
+
+def test_before_anything_is_decided_the_newest_model_that_knows_nothing_later_scores(
+    clean: Warehouse, bold: Fitted
+) -> None:
+    keep(bold, "early")
+    keep(bold, "late", trained_as_of=MONDAY)
+    days = (BEGAN - timedelta(days=1), BEGAN, MONDAY - timedelta(days=1), MONDAY)
+    assert [scoring(day) for day in days] == [None, "early", "early", "late"]
+
+
+def test_a_choice_without_a_date_stands_from_the_newest_one_scored(clean: Warehouse, bold: Fitted) -> None:
+    save(bold)
+    for model, day in (("churn", MONDAY), ("churn", TOO_EARLY), ("lapse", LATER)):
+        clean.rows(
+            "insert into ml.runs (run_id, model, as_of_date, status, reason, accounts) "
+            "values (%s, %s, %s, 'absent', 'x', 0)",
+            str(day),
+            model,
+            day,
+        )
+    assert promote("bold", "why not").as_of_date == MONDAY
 
 
 def test_the_commands_keep_the_reason(

@@ -1,16 +1,26 @@
 """Drift: the index is the formula's, what moved is found and what did not is not, earlier scores meet what came true."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import date
 from math import log
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from ml.drift import Bins, bins_of, counts_of, psi, psi_by_chance
+from ml import drift
+from ml.drift import Bins, Now, Seen, bins_of, counts_of, psi, psi_by_chance, told, training_bins
 from ml.metrics import auc, brier, once
 from ml.realised import calibration_error, parts_of, wilson
+from ml.train import Fitted
 
-RANDOM = np.random.default_rng(11)
+
+@pytest.fixture
+def random() -> np.random.Generator:
+    """The same numbers whichever tests ran before."""
+    return np.random.default_rng(11)
 
 
 def index(then: np.ndarray, now: np.ndarray) -> float:
@@ -49,9 +59,9 @@ def test_a_constant_that_changes_is_seen_on_either_side(now: float) -> None:
     assert index(then, np.full(500, now)) > 1
 
 
-def test_a_shifted_feature_is_found_and_one_that_did_not_shift_is_not() -> None:
-    then = RANDOM.exponential(30, 4000)
-    same, shifted, fading = RANDOM.exponential(30, 400), RANDOM.exponential(60, 400), then[:400].copy()
+def test_a_shifted_feature_is_found_and_one_that_did_not_shift_is_not(random: np.random.Generator) -> None:
+    then = random.exponential(30, 4000)
+    same, shifted, fading = random.exponential(30, 400), random.exponential(60, 400), then[:400].copy()
     fading[:80] = np.nan
     bins = bins_of(then, 4000)
     for now, is_shifted in ((same, False), (shifted, True), (fading, True)):
@@ -60,21 +70,114 @@ def test_a_shifted_feature_is_found_and_one_that_did_not_shift_is_not() -> None:
         assert (found > max(0.25, psi_by_chance(bins.counts, counts, 4000))) is is_shifted
 
 
-def test_few_accounts_lie_apart_by_chance_and_the_chance_is_as_told() -> None:
-    then, trials = RANDOM.normal(size=100_000), 400
+def test_few_accounts_lie_apart_by_chance_and_the_chance_is_as_told(random: np.random.Generator) -> None:
+    then, trials = random.normal(size=100_000), 400
     bins = bins_of(then, len(then))
     above = 0
     for _ in range(trials):
-        counts = counts_of(RANDOM.normal(size=60), bins.edges)
+        counts = counts_of(random.normal(size=60), bins.edges)
         above += psi(bins.counts, counts) > psi_by_chance(bins.counts, counts, len(then))
     # 1 % by the theory of large samples; bins of six rows each have longer tails.
     assert above / trials < 0.04
     assert psi_by_chance(bins.counts, counts_of(then[:60], bins.edges), 100_000) > 0.25
 
 
-def test_calibration_equals_a_plain_computation() -> None:
-    told = RANDOM.uniform(size=1003)
-    happened = (RANDOM.uniform(size=1003) < told**2).astype(float)
+LIMIT = {"psi_moved": 0.1, "psi_shifted": 0.25, "missing_shift": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "state"),
+    [
+        ((500, 500, 0), (500, 500, 0), "steady"),
+        ((500, 500, 0), (590, 410, 0), "steady"),
+        ((500, 500, 0), (680, 320, 0), "moved"),
+        ((500, 500, 0), (800, 200, 0), "shifted"),
+        ((500, 500, 0), (8, 2, 0), "steady"),
+        ((350, 350, 300), (275, 275, 450), "shifted"),
+        ((275, 275, 450), (350, 350, 300), "shifted"),
+        ((350, 350, 300), (310, 310, 380), "steady"),
+        ((350, 350, 300), (3, 3, 4), "steady"),
+    ],
+    ids=[
+        "the same",
+        "within the limit",
+        "above the first limit",
+        "above the second",
+        "ten accounts, by chance",
+        "values are lost",
+        "values are gained",
+        "few are lost",
+        "ten accounts of which one more has no value",
+    ],
+)
+def test_a_state_needs_a_limit_to_be_passed_and_more_than_chance(
+    then: Sequence[int], now: Sequence[int], state: str
+) -> None:
+    bins = Bins(np.array([1.0]), np.array(then), sum(then), 1.0)
+    row = drift._compared(
+        "feature", "orders_90d", "training", date(2025, 10, 31), bins, Now(np.array(now), 1.0), None, LIMIT
+    )
+    assert row.state == state
+    assert (row.missing_then, row.missing_now) == (then[-1] / sum(then), now[-1] / sum(now))
+    assert (row.accounts_then, row.accounts_now) == (sum(then), sum(now))
+
+
+def test_what_a_model_sees_chunk_by_chunk_is_what_all_accounts_are(
+    fitted: Fitted, later: pd.DataFrame
+) -> None:
+    whole, parts = Seen(fitted.model, fitted.bins), Seen(fitted.model, fitted.bins)
+    whole.add(later)
+    for chunk in (later[:40], later[40:41], later[41:]):
+        parts.add(chunk)
+    used = [one["name"] for one in fitted.model.features if one["used"]]
+    assert list(parts.by_name()) == used
+    for name, now in parts.by_name().items():
+        values = later[name].to_numpy(np.float64)
+        assert now.counts.tolist() == counts_of(values, fitted.bins[name].edges).tolist()
+        assert now.counts.tolist() == whole.by_name()[name].counts.tolist()
+        assert now.accounts == len(later)
+        assert now.mean == (pytest.approx(np.nanmean(values)) if (~np.isnan(values)).any() else None)
+
+
+def test_bins_of_training_hold_its_accounts_once_and_the_rate_that_came_true(frame: pd.DataFrame) -> None:
+    told = np.linspace(0.1, 0.9, 100)
+    bins = training_bins(frame, ["orders_90d"], told)
+    assert list(bins) == ["orders_90d", "probability"]
+    assert bins["orders_90d"].counts.sum() == len(frame)
+    assert bins["orders_90d"].accounts == frame["account_id"].nunique() < len(frame)
+    assert bins["probability"].counts.sum() == 100
+    assert bins["probability"].mean == pytest.approx(frame["happened"].mean())
+
+
+def test_what_has_shifted_is_told_the_score_first_and_then_the_farthest() -> None:
+    def row(name: str, now: Sequence[int], subject: str = "feature") -> drift.Drift:
+        then = Bins(np.array([1.0]), np.array([500, 500, 0]), 1000, 1.0)
+        found = drift._compared(
+            "feature", name, "training", date(2025, 10, 31), then, Now(np.array(now), 1.0), None, LIMIT
+        )
+        return replace(found, subject=subject)  # type: ignore[arg-type]
+
+    rows = [
+        row("near", (800, 200, 0)),
+        row("still", (500, 500, 0)),
+        row("far", (950, 50, 0)),
+        row("middle", (900, 100, 0)),
+        row("probability", (790, 210, 0), "score"),
+    ]
+    line = told(rows)
+    assert line is not None
+    assert line.startswith("4 shifted: the score lies otherwise than in training (PSI ")
+    assert line.index("the score") < line.index("far lies") < line.index("middle lies")
+    assert line.endswith("; and 1 more")
+    assert told([row("still", (500, 500, 0)), row("some", (680, 320, 0))]) is None
+
+
+def test_calibration_equals_a_plain_computation(random: np.random.Generator) -> None:
+    told = random.uniform(size=1003)
+    rate = np.where(
+        told < 0.5, told**2, np.sqrt(told)
+    )  # too much is told of the lower half, of the upper too little
+    happened = (random.uniform(size=1003) < rate).astype(float)
     whole, *tenths = parts_of(told, happened)
     every = once(1003)
     assert whole.part == 0
@@ -92,6 +195,7 @@ def test_calibration_equals_a_plain_computation() -> None:
     assert tenths[0].observed_rate == pytest.approx(happened[first].mean())
     gaps = [abs(one.mean_probability - one.observed_rate) * one.accounts for one in tenths]
     assert calibration_error([whole, *tenths]) == pytest.approx(sum(gaps) / 1003)
+    assert sum(gaps) / 1003 > 2 * abs(whole.mean_probability - whole.observed_rate)
 
 
 def test_accounts_that_all_came_true_have_no_auc_and_fewer_than_ten_no_empty_tenth() -> None:
@@ -106,10 +210,12 @@ def test_the_interval_is_wilsons(successes: int, trials: int) -> None:
     assert wilson(successes, trials) == pytest.approx((expected.low, expected.high), abs=1e-6)
 
 
-def test_twenty_thousand_accounts_and_33_features_are_compared_within_a_second() -> None:
+def test_twenty_thousand_accounts_and_33_features_are_compared_within_a_second(
+    random: np.random.Generator,
+) -> None:
     import time
 
-    frame = RANDOM.exponential(30, (20_000, 33)).round()
+    frame = random.exponential(30, (20_000, 33)).round()
     references: list[Bins] = [bins_of(frame[:, column], 20_000) for column in range(33)]
     began = time.perf_counter()
     for column, reference in enumerate(references):

@@ -25,6 +25,7 @@ def test_the_chosen_method_is_above_popularity_on_the_simulated_company(tmp_path
             "where customer_no is not null and quantity > 0 order by 1, 2, 3"
         ).df()
     choice = choose(purchases, DAY, section_of("recommendations", RecommendationParams))
+    print("", *choice.figures, sep="\n")
     assert choice.method != POPULARITY
     gain = next(one for one in choice.figures if one.method.endswith(f" - {POPULARITY}"))
     assert gain.low is not None

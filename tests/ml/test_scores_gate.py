@@ -23,6 +23,7 @@ from ml.targets import CHURN, Policy
 from tests.conftest import Warehouse
 from tests.ml.chain import without_groups
 from tests.ml.conftest import SCORED_ON as DAY
+from tests.ml.world import add_date, order_days
 
 RUN = "20260310_00000001"
 
@@ -85,6 +86,61 @@ def test_scores_are_compared_with_the_last_published_set(trained: Warehouse, run
     publish(trained, "same", DAY - timedelta(days=1))  # the newest one counts
     publish(trained, "moved", DAY + timedelta(days=1))  # a later date does not
     run_gate("scores", DAY, run_id)
+
+
+def test_the_set_to_compare_with_is_the_newest_before_the_date_that_told_the_same(
+    trained: Warehouse, run_id: str
+) -> None:
+    def scored(name: str, days_before: int, horizon_days: int = 90, rows: str = "true") -> None:
+        day = DAY - timedelta(days=days_before)
+        trained.rows(
+            "insert into ml.runs (run_id, model, as_of_date, status, model_id, accounts, definition, horizon_days) "
+            "select %s, model, %s, status, model_id, accounts, definition, %s from ml.runs where run_id = %s "
+            "and model = 'churn'",
+            name,
+            day,
+            horizon_days,
+            run_id,
+        )
+        trained.rows(
+            "insert into ml.scores select %s, model, account_id, %s, model_id, probability / 5, score_rank, reason_1, "
+            f"reason_2, reason_3 from ml.scores where run_id = %s and {rows}",
+            name,
+            day,
+            run_id,
+        )
+        publish(trained, name, day)
+
+    def last() -> tuple[date, np.ndarray] | str:
+        with connect("scorer") as connection:
+            found = registry.newest(connection, "churn", DAY)
+            assert found is not None
+            return drift.last_set(connection, DAY, found, 45)
+
+    names = ("after", "of the day", "long ago", "another horizon", "not kept", "a week ago")
+    try:
+        scored(names[0], -1)
+        scored(names[1], 0)
+        assert last() == "no earlier set is published: there is nothing to compare with"
+        scored(names[2], 46)
+        assert last() == "the last published set is of 2026-01-23, more than 45 days ago (score_shift_days)"
+        publish(trained, "without churn", DAY - timedelta(days=45))
+        assert last() == "the last published set, of 2026-01-24, holds no scores of churn"
+        scored(names[3], 20, horizon_days=60)
+        assert last() == "the last published set, of 2026-02-18, told something else: no order in 60 days"
+        run_gate("scores", DAY, run_id)  # a fifth of the probabilities, and yet no shift
+        assert checks(trained, run_id)["ml.scores_shift_churn", "not_applicable", None]
+        scored(names[4], 8, rows="false")
+        assert last() == "the scores of the last published set, of 2026-03-02, are no longer kept"
+        scored(names[5], 7)
+        found = last()
+        assert isinstance(found, tuple)
+        assert found[0] == DAY - timedelta(days=7)
+        kept = trained.rows("select probability from ml.scores where run_id = %s", names[5])
+        assert sorted(found[1]) == sorted(float(value) for (value,) in kept)
+    finally:
+        for table in ("scores", "runs"):
+            trained.rows(f"delete from ml.{table} where run_id = any(%s)", list(names))
 
 
 def test_a_first_set_says_that_it_has_nothing_to_compare_with(trained: Warehouse, run_id: str) -> None:
@@ -237,8 +293,25 @@ def test_scores_of_a_month_end_meet_what_came_true_once(trained: Warehouse) -> N
                 for account, one in zip(frame["account_id"], told, strict=True)
             ],
         )
-    publish(trained, "november", told_on)
+    middle = date(2025, 11, 15)
+    add_date(order_days(), middle)
+    trained.rows(
+        "insert into ml.runs (run_id, model, as_of_date, status, model_id, accounts, definition, horizon_days) "
+        "select 'middle', model, %s, status, model_id, accounts, definition, horizon_days from ml.runs "
+        "where run_id = 'november'",
+        middle,
+    )
+    trained.rows(
+        "insert into ml.scores select 'middle', model, account_id, %s, model_id, probability, score_rank, reason_1, "
+        "reason_2, reason_3 from ml.scores where run_id = 'november'",
+        middle,
+    )
+    publish(trained, "middle", middle)
     try:
+        with connect("scorer") as connection:
+            # Nobody was told the one, and the other is no month-end.
+            assert realised.measure(connection, "churn", newest) == []
+        publish(trained, "november", told_on)
         with connect("scorer") as connection:
             assert (
                 realised.measure(connection, "churn", newest - timedelta(days=1)) == []
@@ -268,8 +341,10 @@ def test_scores_of_a_month_end_meet_what_came_true_once(trained: Warehouse) -> N
         assert kept[0][3] == happened.mean()
     finally:
         trained.rows("delete from published.history_run")
+        for table in ("account_features", "outcomes"):
+            trained.rows(f"delete from marts.{table} where as_of_date = %s", middle)
         for table in ("calibration_drift", "scores", "runs"):
-            trained.rows(f"delete from ml.{table} where run_id = 'november'")
+            trained.rows(f"delete from ml.{table} where run_id in ('november', 'middle')")
 
 
 def test_an_absent_model_is_written_down_and_not_checked(trained: Warehouse) -> None:

@@ -6,7 +6,7 @@
 
 with
 
-kpi_dates as (
+months as (
 
     select
         as_of_date,
@@ -15,37 +15,40 @@ kpi_dates as (
 
 ),
 
-state_dates as (
+kpi_dates as (
 
     select
         as_of_date,
-        'now' as looked_from,
-        as_of_date as state_date
-    from kpi_dates
-    {%- for name, months in months_back.items() %}
-    union all
-    select
-        as_of_date,
-        '{{ name }}' as looked_from,
-        {{ days_before(months_after('month', 1 - months), 1) }} as state_date
-    from kpi_dates
+        {%- for name, months in months_back.items() %}
+        {{ days_before(months_after('month', 1 - months), 1) }} as date_{{ name }},
+        {%- endfor %}
+        month
+    from months
+
+),
+
+standing_dates as (
+
+    select as_of_date from kpi_dates
+    {%- for name in months_back %}
+    union
+    select date_{{ name }} as as_of_date from kpi_dates
     {%- endfor %}
 
 ),
 
-states as (
+-- Where an account stood on each of the dates, once: it is read four times, each time by date and account alone. Of one
+-- condition more PostgreSQL expects one row, and then compares all accounts of a date with one another.
+standings as (
 
     select
-        state_dates.as_of_date,
-        state_dates.looked_from,
+        account_tiers.as_of_date,
         account_tiers.account_id,
         account_tiers.tier,
         account_segments.segment,
         account_value_tiers.value_tier,
         account_lifecycle.age_stage
-    from state_dates
-    inner join {{ ref('account_tiers') }} as account_tiers
-        on state_dates.state_date = account_tiers.as_of_date
+    from {{ ref('account_tiers') }} as account_tiers
     inner join {{ ref('account_segments') }} as account_segments
         on
             account_tiers.as_of_date = account_segments.as_of_date
@@ -58,6 +61,7 @@ states as (
         on
             account_tiers.as_of_date = account_lifecycle.as_of_date
             and account_tiers.account_id = account_lifecycle.account_id
+    where account_tiers.as_of_date in (select standing_dates.as_of_date from standing_dates)
 
 ),
 
@@ -93,13 +97,12 @@ account_features as (
 features_before as (
 
     select
-        state_dates.as_of_date,
-        earlier.account_id,
-        earlier.orders_mtd,
-        earlier.logins_mtd
-    from state_dates
-    inner join {{ ref('account_features') }} as earlier on state_dates.state_date = earlier.as_of_date
-    where state_dates.looked_from = 'before'
+        as_of_date,
+        account_id,
+        orders_mtd,
+        logins_mtd
+    from {{ ref('account_features') }}
+    where as_of_date in (select kpi_dates.date_before from kpi_dates)
 
 ),
 
@@ -138,16 +141,16 @@ final as (
         account_features.account_id,
         kpi_dates.month,
         {{ month_start('account_features.first_order_date') }} as cohort_month,
-        states_now.tier,
-        states_now.segment,
-        states_now.value_tier,
-        states_now.age_stage,
+        standings_now.tier,
+        standings_now.segment,
+        standings_now.value_tier,
+        standings_now.age_stage,
         account_profiles.industry,
         account_kinds.company_size,
         {%- for name in months_back %}
-        states_{{ name }}.tier as tier_{{ name }},
-        states_{{ name }}.segment as segment_{{ name }},
-        states_{{ name }}.value_tier as value_tier_{{ name }},
+        standings_{{ name }}.tier as tier_{{ name }},
+        standings_{{ name }}.segment as segment_{{ name }},
+        standings_{{ name }}.value_tier as value_tier_{{ name }},
         {%- endfor %}
         -- Of the calendar month.
         case when account_features.orders_mtd > 0 then 1 else 0 end as has_ordered_mtd,
@@ -237,18 +240,21 @@ final as (
             and account_features.account_id = account_kinds.account_id
     left join features_before
         on
-            account_features.as_of_date = features_before.as_of_date
+            kpi_dates.date_before = features_before.as_of_date
             and account_features.account_id = features_before.account_id
     left join revenue_places
         on
             account_features.as_of_date = revenue_places.as_of_date
             and account_features.account_id = revenue_places.account_id
-    {%- for name in ['now'] + months_back | list %}
-    left join states as states_{{ name }}
+    left join standings as standings_now
         on
-            account_features.as_of_date = states_{{ name }}.as_of_date
-            and account_features.account_id = states_{{ name }}.account_id
-            and states_{{ name }}.looked_from = '{{ name }}'
+            account_features.as_of_date = standings_now.as_of_date
+            and account_features.account_id = standings_now.account_id
+    {%- for name in months_back %}
+    left join standings as standings_{{ name }}
+        on
+            kpi_dates.date_{{ name }} = standings_{{ name }}.as_of_date
+            and account_features.account_id = standings_{{ name }}.account_id
     {%- endfor %}
 
 )
