@@ -6,7 +6,6 @@ Categories never enter as such: SHAP is silently wrong with HistGradientBoosting
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -127,6 +126,12 @@ def probabilities(pipeline: Pipeline, frame: pd.DataFrame) -> Array:
     """Return the calibrated probability of each row on its date. Raises StratumError for missing or new features."""
     log_odds = pipeline[-1].decision_function(selected(pipeline, frame))
     return np.asarray(expit(log_odds + offsets_on(pipeline[-1].level, frame["as_of_date"])))
+
+
+def level_on(pipeline: Pipeline, date: pd.Timestamp) -> float:
+    """Return what `probabilities` adds to the log-odds of every account on a date; 0 where no level is foretold."""
+    level = pipeline[-1].level
+    return 0.0 if level is None else forecast(level, date)
 
 
 def selected(pipeline: Pipeline, frame: pd.DataFrame) -> pd.DataFrame:
