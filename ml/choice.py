@@ -3,9 +3,9 @@
 Every candidate predicts the same month-ends, each by month-ends whose label windows had ended by then, and the least
 mean log loss wins. The month-ends that choose lie so early that their label windows had ended before the first one that
 the model is validated on: its validation, calibration and comparison with the champion look at those alone.
-The choice follows from the frame, the knobs and the seed. So does what is tried within its budget of time: a setting's seconds
-are reckoned from what it computes (`reckoned_s`), at a measured pace. A clock would let a busy machine choose another model of the
-same data than an idle one; the seconds it shows are told in the log and decide nothing.
+The choice follows from the frame, the knobs and the seed. So does what is tried within its budget of time: a setting's
+seconds are reckoned from what it computes (`reckoned_s`), at a measured pace. A clock would let a busy machine choose
+another model of the same data than an idle one; the seconds it shows are told in the log and decide nothing.
 """
 
 import logging
@@ -59,7 +59,7 @@ def reckoned_s(setting: Boosting, params: Params, rows: int, features: int) -> f
 
 
 def within_budget(params: Params, rows: int, features: int) -> list[str]:
-    """Return the names of the settings that are tried: one after another in the order of the knobs, while the budget lasts."""
+    """Return the names of the settings that are tried: one by one in the order of the knobs, while the budget lasts."""
     spent, names = 0.0, []
     for name, setting in settings(params).items():
         spent += reckoned_s(setting, params, rows, features)

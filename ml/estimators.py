@@ -6,6 +6,7 @@ Categories never enter as such: SHAP is silently wrong with HistGradientBoosting
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray

@@ -244,7 +244,7 @@ def fit_model(
         training_rows=len(frame),
         training_positives=int(frame[LABEL].sum()),
         parameters=parameters,
-        features=_contract(target, newest, used),
+        features=contract_of(target, newest, used),
         data_fingerprint=fingerprint(frame),
         artefact_sha256=digest,
     )
@@ -313,7 +313,7 @@ def _figures(target: Target, rows: pd.DataFrame, share: float) -> list[tuple[str
     return figures
 
 
-def _contract(target: Target, newest: pd.DataFrame, used: list[str]) -> list[dict[str, Any]]:
+def contract_of(target: Target, newest: pd.DataFrame, used: list[str]) -> list[dict[str, Any]]:
     """Return each feature with its kind, whether it is used, and its median among those it happened to and the others."""
     names = list(target.names)
     others, those = (newest.loc[newest[LABEL] == outcome, names].median() for outcome in (0, 1))

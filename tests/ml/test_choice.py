@@ -101,7 +101,9 @@ def test_what_the_budget_has_no_room_for_is_not_tried_whatever_the_clock_shows(
     names = list(settings(knobs()))
     assert list(every.log_loss) == names == [STANDARD, "additive", "deeper"]
     assert "budget" not in every.why
-    needed = np.cumsum([reckoned_s(one, knobs(), every.rows, len(used)) for one in settings(knobs()).values()])
+    needed = np.cumsum(
+        [reckoned_s(one, knobs(), every.rows, len(used)) for one in settings(knobs()).values()]
+    )
     clock = iter(np.arange(0, 1e6, 1e4))
     monkeypatch.setattr(choice, "perf_counter", lambda: next(clock))
     # Of two the second is still tried where the budget is just what both need.

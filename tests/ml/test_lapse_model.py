@@ -65,7 +65,10 @@ def test_few_contracts_are_too_little_history_and_no_model_is_fitted(planted: Wa
     assert found.reason.startswith(
         f"too little history: {rows} accounts × month-ends before {DAY}, of which "
     )
-    assert f"(contract lapse in 120 days); {DUE} different accounts had it, {DUE} had not. 300 are needed" in found.reason
+    assert (
+        f"(contract lapse in 120 days); {DUE} different accounts had it, {DUE} had not. 300 are needed"
+        in found.reason
+    )
 
 
 def test_the_two_models_of_churn_speak_of_no_account_both(planted: Warehouse) -> None:

@@ -70,7 +70,9 @@ def test_the_same_seed_draws_the_same_accounts() -> None:
     assert (resamples(50, 3, seed=1) != resamples(50, 3, seed=2)).any()
 
 
-@pytest.mark.parametrize("metric", [auc, average_precision, brier, log_loss, lift(0.1), ece(10), top_sum(0.1), mean])
+@pytest.mark.parametrize(
+    "metric", [auc, average_precision, brier, log_loss, lift(0.1), ece(10), top_sum(0.1), mean]
+)
 def test_memory_does_not_grow_with_the_resamples(metric, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many there are, a metric holds few at a time; and all of them have the values each has alone."""
     rows = 2_000

@@ -102,8 +102,11 @@ def test_accounts_scored_in_chunks_have_the_same_rows_ranks_and_drift(
 def test_a_level_that_was_foretold_is_no_shift_of_the_accounts(
     trained: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A season lifts every score, and the scores lie as in training all the same; against the bare scores they would not."""
-    of_training = "select psi, mean_now, state from ml.drift where run_id = %s and subject = 'score' and reference = 'training'"
+    """A season lifts every score, and they lie no further from training; the scores as they are told would."""
+    of_training = (
+        "select psi, mean_now, state from ml.drift "
+        "where run_id = %s and (subject, reference) = ('score', 'training')"
+    )
     mean = "select avg(probability)::float8 from ml.scores where run_id = %s"
     score_accounts("churn", DAY, RUN)
     ((psi, mean_now, state),) = trained.rows(of_training, RUN)
