@@ -218,7 +218,7 @@ def watch(
         for name, now in seen.by_name().items()
     ]
     then = seen.kept.get(SCORE)
-    at_level_of_training = expit(logit(probability) - level)
+    at_level_of_training = expit(logit(probability) - level) if level else probability
     rows.append(_against_training("score", SCORE, now_of(at_level_of_training, then), then, found, limit))
     rows.append(_against_last_set(connection, as_of, found, probability, limit))
     _write(connection, run_id, as_of, found, rows)

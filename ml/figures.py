@@ -80,7 +80,7 @@ def record(
     params = params_of(found.model)
     rows = held_out_rows(found, predicted, params)
     if len(rows):
-        segments = segments_on(connection, sorted(rows["as_of_date"].unique()))
+        segments = segments_on(connection, sorted(map(pd.Timestamp, rows["as_of_date"].unique())))
         figures = [*pooled(target, rows, params), *sliced(target, rows, segments, params)]
         with connection.cursor() as cursor:
             cursor.executemany(

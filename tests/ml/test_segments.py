@@ -96,7 +96,7 @@ def test_without_one_of_the_marts_there_are_no_slices(
         with connect("scorer") as connection:
             return segments_on(connection, dates)
 
-    dates = sorted(rows["as_of_date"].unique())
+    dates = sorted(map(pd.Timestamp, rows["as_of_date"].unique()))
     found = told()
     assert found is not None
     assert set(found["as_of_date"]) == set(dates)
