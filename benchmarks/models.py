@@ -3,11 +3,13 @@
 import ctypes
 import gc
 import multiprocessing
+import os
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
 
 import numpy as np
+import pandas as pd
 import psutil
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
@@ -16,15 +18,21 @@ from benchmarks import matrix
 from benchmarks.data import LAST_DAY, Size
 from benchmarks.meter import MEGABYTE, Meter
 from benchmarks.place import Row
+from ml.choice import choose
 from ml.estimators import fit, make_pipeline, one_thread, selected, used_features
+from ml.figures import effects, held_out_rows, pooled
 from ml.frames import CHUNK, LABEL
-from ml.params import params_of
+from ml.params import Params, params_of
 from ml.registry import Model
 from ml.score import score_frame
 from ml.targets import Policy
-from ml.train import fit_model
+from ml.train import Fitted, fit_model
 
 MONTH_ENDS = 10
+MOST_MEMORY = 3.0
+"""Times the matrix that a whole training may hold above it."""
+SMALL_MB = 50
+"""A matrix up to so large is smaller than what the bootstrap holds whatever the size: nothing is said of it."""
 POLICY = Policy(horizon_days=90, active_days=90)
 
 
@@ -37,13 +45,15 @@ def models(size: Size) -> list[Row]:
 
 
 def train_60(size: Size) -> tuple[Row, Pipeline, Model]:
-    """Fit the chosen configuration; the floor fits the bare estimator of the same knobs. Returns what was fitted, too."""
+    """Fit the chosen configuration; the floor fits the bare estimator of the same knobs. Returns what was fitted, too.
+
+    Raises RuntimeError where the whole training holds more than MOST_MEMORY times a matrix that is not small.
+    """
     frame = matrix.accounts(size.scaled // 5, MONTH_ENDS)
     params = params_of("churn")
     matrix.say()
-    pipeline = make_pipeline(
-        matrix.WIDE_CHURN, params, used_features(matrix.WIDE_CHURN, frame, params.varies_on_share)
-    )
+    used = used_features(matrix.WIDE_CHURN, frame, params.varies_on_share)
+    pipeline = make_pipeline(matrix.WIDE_CHURN, params, used)
     with one_thread():
         fit(clone(pipeline), frame[::50])  # what is loaded at first use is not measured
         before = _held()
@@ -52,16 +62,39 @@ def train_60(size: Size) -> tuple[Row, Pipeline, Model]:
         bare, features = clone(pipeline[-1].base), frame[list(matrix.WIDE_CHURN.names)]
         with Meter() as floor:
             bare.fit(features, frame[LABEL].to_numpy())
+        with Meter() as choosing:
+            chosen = choose(matrix.WIDE_CHURN, frame, POLICY.horizon_days, _that_chooses(params), used)
+    with Meter() as every_core:
+        clone(bare).fit(features, frame[LABEL].to_numpy())
+    del features
+    before_whole = _held()
     with Meter() as whole:
-        fitted = fit_model(
-            matrix.WIDE_CHURN,
-            LAST_DAY + timedelta(days=POLICY.horizon_days),
-            frame,
-            POLICY,
-            params,
-        )
-    told = f"bare fit of the same matrix; with validation, calibration and books {whole.wall_s:.1f} s"
+        fitted = _whole_training(frame, params)
+    above = (whole.own_peak_mb - before_whole) / _matrix_mb(len(frame))
+    told = (
+        f"bare fit of the same matrix, one thread as ours; on all {os.cpu_count()} cores {every_core.wall_s:.2f} s, ratio "
+        f"{meter.wall_s / every_core.wall_s:.1f}; choosing among {len(chosen.log_loss)} settings on {chosen.rows:,} rows "
+        f"{choosing.cpu_s:.1f} s of processor time; with validation, calibration, books and figures {whole.wall_s:.1f} s, "
+        f"at its peak {above:.2f} x the matrix above it (allowed: {MOST_MEMORY:g})"
+    )
+    if above > MOST_MEMORY and _matrix_mb(len(frame)) > SMALL_MB:
+        raise RuntimeError(f"train_60: {told}")
     return _row("train_60", size, len(frame), meter, floor, before, told), fitted.pipeline, fitted.model
+
+
+def _that_chooses(params: Params) -> Params:
+    """Return knobs that validate on two month-ends, so that of MONTH_ENDS some lie before them, which may choose."""
+    return params.model_copy(update={"validation_folds": 2})
+
+
+def _whole_training(frame: pd.DataFrame, params: Params) -> Fitted:
+    """Do what a training does but for the warehouse: all fits, the artefact, the bootstrap of its figures, the effects."""
+    as_of = LAST_DAY + timedelta(days=POLICY.horizon_days)
+    fitted = fit_model(matrix.WIDE_CHURN, as_of, frame, POLICY, params)
+    list(pooled(matrix.WIDE_CHURN, held_out_rows(fitted.model, fitted.predicted, params), params))
+    newest = frame[frame["as_of_date"] == frame["as_of_date"].max()]
+    effects(fitted.pipeline, newest, fitted.importances, params.seed)
+    return fitted
 
 
 def score_60(size: Size, pipeline: Pipeline, found: Model) -> Row:
@@ -76,7 +109,15 @@ def score_60(size: Size, pipeline: Pipeline, found: Model) -> Row:
     used = selected(pipeline, frame)
     with one_thread(), Meter() as floor:
         pipeline[-1].base_.predict_proba(used)
-    return _row("score_60", size, len(frame), meter, floor, before, "bare predict_proba of the same matrix")
+    return _row(
+        "score_60",
+        size,
+        len(frame),
+        meter,
+        floor,
+        before,
+        "bare predict_proba of the same matrix, one thread as ours",
+    )
 
 
 def _held() -> float:
@@ -87,8 +128,12 @@ def _held() -> float:
     return float(psutil.Process().memory_info().rss / MEGABYTE)
 
 
+def _matrix_mb(rows: int) -> float:
+    return rows * matrix.WIDTH * np.dtype(np.float64).itemsize / MEGABYTE
+
+
 def _row(name: str, size: Size, rows: int, meter: Meter, floor: Meter, before: float, told: str) -> Row:
-    matrix_mb = rows * matrix.WIDTH * np.dtype(np.float64).itemsize / MEGABYTE
+    matrix_mb = _matrix_mb(rows)
     above = meter.own_peak_mb - before
     told += (
         f"; of processor time {meter.cpu_s / floor.cpu_s:.2f} x; at its peak {above:.0f} MB above the matrix of "

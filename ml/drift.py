@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import psycopg
 from numpy.typing import NDArray
+from scipy.special import expit, logit
 from scipy.stats import chi2
 
 from include.quality.limits import limits
@@ -163,7 +164,10 @@ def psi_by_chance(then: Counts, now: Counts, accounts_then: int) -> float:
 
 
 def training_bins(frame: pd.DataFrame, used: list[str], told: Array) -> dict[str, Bins]:
-    """Return the bins of each used feature over a labelled training frame, and of the out-of-time probabilities."""
+    """Return the bins of each used feature over a labelled training frame, and of the out-of-time probabilities.
+
+    `told` are these, at the level of the whole history: without what was foretold of their dates.
+    """
     accounts = int(frame["account_id"].nunique())
     bins = {name: bins_of(frame[name].to_numpy(np.float64), accounts) for name in used}
     return bins | {SCORE: bins_of(told, min(accounts, len(told)), float(frame[LABEL].mean()))}
@@ -200,10 +204,13 @@ def watch(
     found: Model,
     seen: Seen,
     probability: Array,
+    level: float = 0.0,
 ) -> list[Drift]:
     """Measure a run's drift, write it to ml.drift in place of what stood there, and return it.
 
-    `seen` is what the model saw of the accounts, `probability` what it told of each.
+    `seen` is what the model saw of the accounts, `probability` what it told of each. `level` (log-odds) is what was foretold
+    of the date and is in every probability: the bins of training hold none, so it is taken off where the two are compared.
+    Else a season that was foretold would read as a shift of the accounts.
     """
     limit = limits(as_of)
     rows = [
@@ -211,7 +218,8 @@ def watch(
         for name, now in seen.by_name().items()
     ]
     then = seen.kept.get(SCORE)
-    rows.append(_against_training("score", SCORE, now_of(probability, then), then, found, limit))
+    at_level_of_training = expit(logit(probability) - level) if level else probability
+    rows.append(_against_training("score", SCORE, now_of(at_level_of_training, then), then, found, limit))
     rows.append(_against_last_set(connection, as_of, found, probability, limit))
     _write(connection, run_id, as_of, found, rows)
     return rows

@@ -129,6 +129,12 @@ def probabilities(pipeline: Pipeline, frame: pd.DataFrame) -> Array:
     return np.asarray(expit(log_odds + offsets_on(pipeline[-1].level, frame["as_of_date"])))
 
 
+def level_on(pipeline: Pipeline, date: pd.Timestamp) -> float:
+    """Return what `probabilities` adds to the log-odds of every account on a date; 0 where no level is foretold."""
+    level = pipeline[-1].level
+    return 0.0 if level is None else forecast(level, date)
+
+
 def selected(pipeline: Pipeline, frame: pd.DataFrame) -> pd.DataFrame:
     """Return the columns the trees see. Raises StratumError for missing or new features."""
     check_columns(inputs(frame), pipeline[0].feature_names_in_, "the model")

@@ -17,8 +17,21 @@ from sklearn.pipeline import Pipeline
 from ml import registry
 from ml.estimators import HeldOut, one_thread, probabilities, told_later
 from ml.features import recency_of
-from ml.frames import KEYS, LABEL
-from ml.metrics import Metric, auc, average_precision, brier, ece, interval, lift, log_loss, once, resamples
+from ml.frames import KEYS, LABEL, of_some_accounts
+from ml.metrics import (
+    Metric,
+    Weights,
+    auc,
+    average_precision,
+    brier,
+    ece,
+    interval,
+    lift,
+    log_loss,
+    mean,
+    once,
+    resamples,
+)
 from ml.params import Params, params_of
 from ml.targets import Target
 
@@ -37,8 +50,8 @@ CURVE = tuple(round(step / 20, 2) for step in range(1, 21))
 EFFECTS, EFFECT_POINTS, EFFECT_ROWS = 6, 20, 500
 """Features whose effect is told, quantiles of each, and accounts it is averaged over."""
 MOST_ROWS = 20_000
-"""Held-out rows that are looked at, of accounts drawn at random: an AUC is then sure to 0.01, and 500 resamples fit in
-some hundred megabytes."""
+"""Held-out rows that are looked at, of accounts drawn at random: an AUC is then sure to 0.01, and 500 resamples take 20
+megabytes."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +78,9 @@ def record(
 ) -> None:
     """Keep the figures of a model that was just trained: ml.metrics (validation, as of its newest date) and ml.effects."""
     params = params_of(found.model)
-    told = told_later(predicted, found.horizon_days, params.level_history_days)
-    if told:
-        rows = _at_most(pd.concat([one.rows.assign(as_of_date=one.date) for one in told]), params.seed)
-        segments = segments_on(connection, sorted({one.date for one in told}))
+    rows = held_out_rows(found, predicted, params)
+    if len(rows):
+        segments = segments_on(connection, sorted(map(pd.Timestamp, rows["as_of_date"].unique())))
         figures = [*pooled(target, rows, params), *sliced(target, rows, segments, params)]
         with connection.cursor() as cursor:
             cursor.executemany(
@@ -86,6 +98,18 @@ def record(
             "on conflict do nothing",
             [(found.model_id, *point) for point in effects(pipeline, newest, importances, params.seed)],
         )
+
+
+def held_out_rows(found: registry.Model, predicted: Sequence[HeldOut], params: Params) -> pd.DataFrame:
+    """Return the held-out rows that are looked at, with as_of_date and the `probability` that could be told then.
+
+    At most about MOST_ROWS, of accounts drawn at random; none where none could be told.
+    """
+    told = told_later(predicted, found.horizon_days, params.level_history_days)
+    if not told:
+        return pd.DataFrame()
+    rows = pd.concat([one.rows.assign(as_of_date=one.date) for one in told], ignore_index=True)
+    return of_some_accounts(rows, MOST_ROWS, params.seed)
 
 
 def segments_on(connection: psycopg.Connection, dates: Sequence[pd.Timestamp]) -> pd.DataFrame | None:
@@ -115,9 +139,9 @@ def pooled(target: Target, rows: pd.DataFrame, params: Params) -> Iterator[Figur
     if len(set(happened)) < 2:
         return
     every, drawn = once(len(rows)), drawn_by_account(rows, params)
-    yield _figure(POOLED, "observed", f"{target.model}_rate", _mean, happened, happened, every, drawn)
+    yield _figure(POOLED, "observed", f"{target.model}_rate", mean, happened, happened, every, drawn)
     probability = rows["probability"].to_numpy(np.float64)
-    yield _figure(POOLED, "model", "mean_probability", _mean, probability, probability, every, drawn)
+    yield _figure(POOLED, "model", "mean_probability", mean, probability, probability, every, drawn)
     bins = params.evaluation.reliability_bins
     for name, metric in (("brier", brier), ("log_loss", log_loss), ("ece", ece(bins))):
         yield _figure(POOLED, "model", name, metric, probability, happened, every, drawn)
@@ -134,7 +158,7 @@ def pooled(target: Target, rows: pd.DataFrame, params: Params) -> Iterator[Figur
 
 
 def lifts(
-    population: str, estimator: str, scores: Array, happened: Array, every: Array, drawn: Array
+    population: str, estimator: str, scores: Array, happened: Array, every: Array, drawn: Weights
 ) -> Iterator[Figure]:
     """Yield lift and gain at each of SHARES with their intervals: `lift_10`, `gain_10` of the highest 10 %."""
     for share in SHARES:
@@ -149,7 +173,7 @@ def lifts(
 
 
 def reliability(
-    population: str, probability: Array, happened: Array, drawn: Array, bins: int
+    population: str, probability: Array, happened: Array, drawn: Weights, bins: int
 ) -> Iterator[Figure]:
     """Yield mean probability and observed rate, with its interval, of equally many rows, from the lowest up."""
     order = np.argsort(probability, kind="stable")
@@ -187,8 +211,8 @@ def sliced(
 def _of_slice(target: Target, population: str, part: pd.DataFrame, params: Params) -> Iterator[Figure]:
     happened, probability = (part[column].to_numpy(np.float64) for column in (LABEL, "probability"))
     every, drawn = once(len(part)), drawn_by_account(part, params)
-    yield _figure(population, "observed", f"{target.model}_rate", _mean, happened, happened, every, drawn)
-    yield _figure(population, "model", "mean_probability", _mean, probability, probability, every, drawn)
+    yield _figure(population, "observed", f"{target.model}_rate", mean, happened, happened, every, drawn)
+    yield _figure(population, "model", "mean_probability", mean, probability, probability, every, drawn)
     yield _figure(population, "model", "brier", brier, probability, happened, every, drawn)
     if len(set(happened)) == 2:
         yield _figure(population, "model", "auc", auc, probability, happened, every, drawn)
@@ -222,7 +246,7 @@ def _figure(
     scores: Array,
     happened: Array,
     every: Array,
-    drawn: Array,
+    drawn: Weights,
 ) -> Figure:
     value = float(metric(scores, happened, every)[0])
     return Figure(
@@ -230,22 +254,10 @@ def _figure(
     )
 
 
-def _mean(values: Array, _: Array, weights: Array) -> Array:
-    return weights @ values / weights.sum(axis=1)
-
-
-def drawn_by_account(rows: pd.DataFrame, params: Params) -> Array:
-    """Return weights of the rows in resamples of their accounts: one row per resample; all dates of an account together."""
+def drawn_by_account(rows: pd.DataFrame, params: Params) -> Weights:
+    """Return weights of the rows in resamples of their accounts."""
     accounts, names = pd.factorize(rows["account_id"])
     return resamples(len(names), params.evaluation.bootstrap, params.seed)[:, accounts]
-
-
-def _at_most(rows: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Return the rows of so many accounts, drawn at random, that they are about MOST_ROWS; all where they are fewer."""
-    if len(rows) > MOST_ROWS:
-        accounts = rows["account_id"].drop_duplicates()
-        rows = rows[rows["account_id"].isin(accounts.sample(frac=MOST_ROWS / len(rows), random_state=seed))]
-    return rows.reset_index(drop=True)
 
 
 def _percent(share: float) -> str:

@@ -204,6 +204,18 @@ def check_columns(found: Iterable[str], expected: Iterable[str], who: str) -> No
         )
 
 
+def of_some_accounts(rows: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:
+    """Return the rows of so many accounts, drawn at random, that they are about `most`; all where they are not more.
+
+    Accounts are drawn in the order of their ids: whatever order the rows have, the same ones are.
+    """
+    if len(rows) <= most:
+        return rows
+    accounts = rows["account_id"].drop_duplicates().sort_values()
+    drawn = accounts.sample(frac=most / len(rows), random_state=seed)
+    return rows[rows["account_id"].isin(drawn)].reset_index(drop=True)
+
+
 def fingerprint(frame: pd.DataFrame) -> str:
     """Return the sha256 (hex) of a frame's keys, features and labels; the rows must be ordered."""
     digest = hashlib.sha256("\n".join(frame.columns).encode())

@@ -1,17 +1,36 @@
-"""How good scores are: AUC, average precision, Brier and lift, of the accounts or of many resamples at once.
+"""How good scores are: AUC, average precision, Brier and lift, of the accounts or of many resamples.
 
 A resample is a row of weights: how often it drew each account. All functions take scores (higher: likelier),
 outcomes (1: it happened) and a matrix of weights, one row per resample, and return one value per row; a resample
-with one outcome alone has no AUC, precision or lift (NaN). Equal scores share their place.
+with one outcome alone has no AUC, precision or lift (NaN). Equal scores share their place. Resamples are looked at a few
+at a time: the memory that takes does not grow with their number.
 """
 
 from collections.abc import Callable
+from functools import wraps
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-Metric = Callable[[Array, Array, Array], Array]
+Weights = NDArray[Any]
+"""Resamples × rows, of any kind of number: those of `resamples` take two bytes each."""
+Metric = Callable[[Array, Array, Weights], Array]
+AT_ONCE = 1_000_000
+"""Weights (resamples × rows) that a metric looks at in one go: 8 MB an array, of which it needs about six."""
+
+
+def few_at_a_time(metric: Callable[[Array, Array, Array], Array]) -> Metric:
+    """Return the metric of any number of resamples, from one that holds all it is given in memory several times."""
+
+    @wraps(metric)
+    def of_all(scores: Array, happened: Array, weights: Weights) -> Array:
+        step = max(1, AT_ONCE // max(1, weights.shape[1]))
+        parts = (weights[start : start + step] for start in range(0, len(weights), step))
+        return np.concatenate([metric(scores, happened, part.astype(np.float64)) for part in parts])
+
+    return of_all
 
 
 def once(accounts: int) -> Array:
@@ -19,15 +38,19 @@ def once(accounts: int) -> Array:
     return np.ones((1, accounts))
 
 
-def resamples(accounts: int, draws: int, seed: int) -> Array:
-    """Return the weights of `draws` bootstrap resamples of the accounts."""
+def resamples(accounts: int, draws: int, seed: int) -> NDArray[np.uint16]:
+    """Return the weights of `draws` bootstrap resamples of the accounts.
+
+    None is near what 16 bits hold: that one account is drawn more than twenty times has a chance of 1 in 10^20.
+    """
     random = np.random.default_rng(seed)
-    weights = np.empty((draws, accounts))
+    weights = np.empty((draws, accounts), dtype=np.uint16)
     for draw in range(draws):
         weights[draw] = np.bincount(random.integers(0, accounts, accounts), minlength=accounts)
     return weights
 
 
+@few_at_a_time
 def auc(scores: Array, happened: Array, weights: Array) -> Array:
     """Return the area under the ROC curve: how often one it happened to scores above another, ties counting half."""
     positives, negatives = _by_score(scores, happened, weights)
@@ -38,6 +61,7 @@ def auc(scores: Array, happened: Array, weights: Array) -> Array:
         )
 
 
+@few_at_a_time
 def average_precision(scores: Array, happened: Array, weights: Array) -> Array:
     """Return the area under the precision-recall curve as a sum of steps, as scikit-learn does."""
     positives, negatives = _by_score(scores, happened, weights)
@@ -47,20 +71,29 @@ def average_precision(scores: Array, happened: Array, weights: Array) -> Array:
         return (precision * positives).sum(axis=1) / positives.sum(axis=1)
 
 
+@few_at_a_time
 def brier(probabilities: Array, happened: Array, weights: Array) -> Array:
     """Return the mean squared difference of probability and outcome."""
     return weights @ (probabilities - happened) ** 2 / weights.sum(axis=1)
 
 
+@few_at_a_time
 def log_loss(probabilities: Array, happened: Array, weights: Array) -> Array:
     """Return the mean surprise -log(probability of what came), in nats; probabilities at most 1e-6 from 0 and 1."""
     told = np.clip(probabilities, 1e-6, 1 - 1e-6)  # scores are kept with six decimals
     return weights @ -np.where(happened == 1, np.log(told), np.log1p(-told)) / weights.sum(axis=1)
 
 
+@few_at_a_time
+def mean(values: Array, _: Array, weights: Array) -> Array:
+    """Return the mean of values; outcomes do not matter."""
+    return weights @ values / weights.sum(axis=1)
+
+
 def ece(bins: int) -> Metric:
     """Return the metric: expected calibration error, the mean distance of probability and rate over equal-mass bins."""
 
+    @few_at_a_time
     def metric(probabilities: Array, happened: Array, weights: Array) -> Array:
         order = np.argsort(probabilities, kind="stable")
         distance = np.zeros(len(weights))
@@ -71,18 +104,10 @@ def ece(bins: int) -> Metric:
     return metric
 
 
-def gain(share: float) -> Metric:
-    """Return the metric: the share of all positives among the `share` with the highest scores."""
-
-    def metric(scores: Array, happened: Array, weights: Array) -> Array:
-        return share * lift(share)(scores, happened, weights)
-
-    return metric
-
-
 def lift(share: float) -> Metric:
     """Return the metric: the rate among the `share` with the highest scores, over the rate among all."""
 
+    @few_at_a_time
     def metric(scores: Array, happened: Array, weights: Array) -> Array:
         positives, negatives = _by_score(scores, happened, weights)
         found = np.cumsum(positives, axis=1)
@@ -99,6 +124,7 @@ def lift(share: float) -> Metric:
 def top_sum(share: float) -> Metric:
     """Return the metric: the sum of a value over the `share` with the highest scores; the outcomes given are values."""
 
+    @few_at_a_time
     def metric(scores: Array, values: Array, weights: Array) -> Array:
         order = np.argsort(-scores, kind="stable")
         starts = np.flatnonzero(np.r_[True, np.diff(scores[order]) != 0])

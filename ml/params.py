@@ -22,6 +22,7 @@ class Enough(_Strict):
     month_ends: int = Field(ge=1)
     rows: int = Field(ge=1)
     of_each_outcome: int = Field(ge=1)
+    accounts_of_each_outcome: int = Field(ge=1)
 
 
 class Boosting(_Strict):
@@ -40,6 +41,8 @@ class Choice(_Strict):
     others: dict[str, Boosting]
     folds: int = Field(ge=1)
     rows: int = Field(ge=100)
+    budget_s: float = Field(gt=0)
+    s_per_billion: float = Field(gt=0)
     margin: float = Field(ge=0)
 
 

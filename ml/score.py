@@ -17,7 +17,7 @@ from include.warehouse.connect import connect
 from ml import drift, realised, registry, value
 from ml.champion import champion_on
 from ml.copies import write_frame
-from ml.estimators import one_thread, probabilities, selected
+from ml.estimators import level_on, one_thread, probabilities, selected
 from ml.explain import contributions, reasons
 from ml.frames import check_columns, features_in_chunks, was_built
 from ml.next_best import next_best
@@ -69,14 +69,17 @@ def score_accounts(model: str, as_of: date, run_id: str) -> ScoreResult:
             target = target_of(model, definition)
             named = (feature["name"] for feature in found.features)
             check_columns(target.names, named, f"model {found.model_id}")
+            pipeline = registry.load(connection, found)
             seen = drift.Seen(found, drift.bins_of_model(connection, found.model_id))
-            probability = _write_scores(connection, as_of, run_id, found, target, seen)
+            probability = _write_scores(connection, as_of, run_id, found, pipeline, target, seen)
             if len(probability) == 0:
                 found = None
                 result = ScoreResult(model, "absent", 0, None, f"no account is of its population on {as_of}")
             else:
                 result = ScoreResult(model, "scored", len(probability), found.model_id, None)
-                if told := drift.told(drift.watch(connection, run_id, as_of, found, seen, probability)):
+                level = level_on(pipeline, pd.Timestamp(as_of))
+                rows = drift.watch(connection, run_id, as_of, found, seen, probability, level)
+                if told := drift.told(rows):
                     log.warning("Model %s as of %s: %s", model, as_of, told)
         _write_run(connection, as_of, run_id, result, found, definition)
         realised.measure(connection, model, as_of)
@@ -123,6 +126,7 @@ def _write_scores(
     as_of: date,
     run_id: str,
     found: registry.Model,
+    pipeline: Pipeline,
     target: Target,
     seen: drift.Seen,
 ) -> Array:
@@ -132,7 +136,6 @@ def _write_scores(
     equal ones by account_id. Raises StratumError where there is no account, unless the target may be empty or the date was
     built (all that have ordered may be under contracts).
     """
-    pipeline = registry.load(connection, found)
     likeliest = next_best(connection, as_of) if target.has_next_best else None
     columns = sql.SQL(", ").join(map(sql.Identifier, _COLUMNS))
     connection.execute(

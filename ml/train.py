@@ -110,7 +110,11 @@ def train(model: str, as_of: date) -> str:
 
 
 def too_little(connection: psycopg.Connection, model: str, as_of: date) -> str | None:
-    """Return why the history up to a date is too short to train on, in words; None where it suffices."""
+    """Return why the history up to a date is too short to train on, in words; None where it suffices.
+
+    Of each outcome different accounts are counted beside rows: windows of neighbouring month-ends overlap, so an account
+    that has fallen silent is a row of each, and says the same in all of them. One that has had both counts for both.
+    """
     enough = params_of(model).enough
     target = target_on(connection, model, as_of)
     policy = policy_on(connection, target, as_of)
@@ -122,10 +126,13 @@ def too_little(connection: psycopg.Connection, model: str, as_of: date) -> str |
             f"{enough.month_ends} are needed"
         )
     query = sql.SQL(
-        "select count(*), count(*) filter (where {}) from marts.{} as features "
+        "select coalesce(sum(rows), 0)::int, coalesce(sum(happened), 0)::int, "
+        "count(*) filter (where happened > 0), count(*) filter (where happened < rows) from ("
+        "select count(*) as rows, count(*) filter (where {}) as happened from marts.{} as features "
         "join marts.{} as outcomes on outcomes.as_of_date = features.as_of_date "
         "and outcomes.account_id = features.account_id and outcomes.horizon_days = {} "
-        "where features.as_of_date <= {} and extract(day from features.as_of_date + 1) = 1 and {}"
+        "where features.as_of_date <= {} and extract(day from features.as_of_date + 1) = 1 and {} "
+        "group by features.account_id) as of_account"
     ).format(
         label_of(target, policy),
         sql.Identifier(target.features_mart),
@@ -135,12 +142,17 @@ def too_little(connection: psycopg.Connection, model: str, as_of: date) -> str |
         sql.SQL(target.population),
     )
     counted = connection.execute(query).fetchone()
-    rows, happened = counted if counted is not None else (0, 0)
-    if rows < enough.rows or min(happened, rows - happened) < enough.of_each_outcome:
+    rows, happened, with_it, without = counted if counted is not None else (0, 0, 0, 0)
+    if (
+        rows < enough.rows
+        or min(happened, rows - happened) < enough.of_each_outcome
+        or min(with_it, without) < enough.accounts_of_each_outcome
+    ):
         return (
             f"too little history: {rows} accounts × month-ends before {as_of}, of which {happened} with the outcome "
-            f"({target.definition} in {horizon} days); {enough.rows} are needed, and {enough.of_each_outcome} of "
-            "each outcome"
+            f"({target.definition} in {horizon} days); {with_it} different accounts had it, {without} had not. "
+            f"{enough.rows} are needed, {enough.of_each_outcome} of each outcome, and "
+            f"{enough.accounts_of_each_outcome} different accounts of each"
         )
     return None
 
@@ -232,7 +244,7 @@ def fit_model(
         training_rows=len(frame),
         training_positives=int(frame[LABEL].sum()),
         parameters=parameters,
-        features=_contract(target, newest, used),
+        features=contract_of(target, newest, used),
         data_fingerprint=fingerprint(frame),
         artefact_sha256=digest,
     )
@@ -301,7 +313,7 @@ def _figures(target: Target, rows: pd.DataFrame, share: float) -> list[tuple[str
     return figures
 
 
-def _contract(target: Target, newest: pd.DataFrame, used: list[str]) -> list[dict[str, Any]]:
+def contract_of(target: Target, newest: pd.DataFrame, used: list[str]) -> list[dict[str, Any]]:
     """Return each feature with its kind, whether it is used, and its median among those it happened to and the others."""
     names = list(target.names)
     others, those = (newest.loc[newest[LABEL] == outcome, names].median() for outcome in (0, 1))

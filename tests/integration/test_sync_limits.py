@@ -1,12 +1,11 @@
 """One burst limit for all tasks of all processes; a day's limit that is met while a job is at work."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 import pytest
-
-from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
 
 from include.sync.limits import Limiter, limiter
 from include.sync.targets.salesforce_bulk import BulkJobs

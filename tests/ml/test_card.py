@@ -16,7 +16,7 @@ from ml.card_parts import number as written
 from ml.champion import Promotion
 from ml.estimators import told_later
 from ml.figures import CURVE, EFFECTS, POOLED, Figure, effects, pooled, sliced
-from ml.metrics import ece, gain, log_loss, once
+from ml.metrics import ece, log_loss, once
 from ml.params import params_of
 from ml.targets import CHURN
 from ml.train import Fitted
@@ -258,12 +258,11 @@ def test_a_feature_that_can_only_raise_the_risk_has_a_rising_effect(facts: Facts
         assert (np.diff(means) * ways[name] >= -1e-12).all(), name
 
 
-def test_perfect_and_useless_probabilities_have_the_log_loss_error_and_gain_they_must() -> None:
+def test_perfect_and_useless_probabilities_have_the_log_loss_and_error_they_must() -> None:
     happened = np.array([1.0, 0.0] * 50)
     assert log_loss(happened, happened, once(100))[0] == pytest.approx(0, abs=1e-5)
     assert log_loss(np.full(100, 0.5), happened, once(100))[0] == pytest.approx(np.log(2))
     assert ece(1)(np.full(100, 0.8), happened, once(100))[0] == pytest.approx(0.3)
-    assert gain(0.5)(happened, happened, once(100))[0] == pytest.approx(1)
 
 
 def test_a_model_whose_training_was_cut_off_before_its_card_gets_it_with_the_next(

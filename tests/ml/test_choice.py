@@ -1,5 +1,6 @@
 """Which setting of the boosting serves: chosen on dates before those that are judged, by data and seed alone."""
 
+from collections.abc import Iterator
 from datetime import date
 
 import numpy as np
@@ -9,11 +10,11 @@ import pytest
 from ml import choice, estimators
 from ml.card import Facts, render
 from ml.champion import challenged
-from ml.choice import STANDARD, choose, settings, with_setting
-from ml.estimators import fit, used_features
+from ml.choice import STANDARD, choose, reckoned_s, settings, with_setting, within_budget
+from ml.estimators import fit, one_thread, used_features
 from ml.frames import LABEL
 from ml.params import Boosting, Params, params_of
-from ml.targets import CHURN, Policy
+from ml.targets import CHURN, MODELS, Policy
 from ml.train import CHOICE, Fitted, fit_model
 
 POLICY = Policy(90, 90)
@@ -31,6 +32,13 @@ def knobs(**choices: object) -> Params:
     return params.model_copy(
         update={"validation_folds": 2, "choice": params.choice.model_copy(update=choices)}
     )
+
+
+@pytest.fixture(autouse=True)
+def as_in_training() -> Iterator[None]:
+    """Threads that wait for one another take most of a busy machine."""
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +92,41 @@ def test_the_clock_and_the_order_of_rows_decide_nothing(
     monkeypatch.setattr(choice, "perf_counter", lambda: next(clock))
     assert choose(CHURN, frame, 90, params, used) == before
     assert choose(CHURN, frame, 90, params.model_copy(update={"seed": 5}), used).log_loss != before.log_loss
+
+
+def test_what_the_budget_has_no_room_for_is_not_tried_whatever_the_clock_shows(
+    frame: pd.DataFrame, used: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = choose(CHURN, frame, 90, knobs(), used)
+    names = list(settings(knobs()))
+    assert list(every.log_loss) == names == [STANDARD, "additive", "deeper"]
+    assert "budget" not in every.why
+    needed = np.cumsum(
+        [reckoned_s(one, knobs(), every.rows, len(used)) for one in settings(knobs()).values()]
+    )
+    clock = iter(np.arange(0, 1e6, 1e4))
+    monkeypatch.setattr(choice, "perf_counter", lambda: next(clock))
+    # Of two the second is still tried where the budget is just what both need.
+    two = choose(CHURN, frame, 90, knobs(budget_s=float(needed[1])), used)
+    assert dict(two.log_loss) == {name: every.log_loss[name] for name in names[:2]}
+    assert two.why.endswith(f"; the budget of {needed[1]:g} s is over before deeper")
+    for budget in (needed[1] * 0.99, needed[0] * 0.5):
+        one = choose(CHURN, frame, 90, knobs(budget_s=float(budget)), used)
+        assert (one.name, dict(one.log_loss)) == (STANDARD, {})
+        assert one.why.startswith(f"nothing was tried; the budget of {budget:g} s is over before ")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_setting_of_every_model_fits_the_budget_however_large_the_company(model: str) -> None:
+    params = params_of(model)
+    assert within_budget(params, params.choice.rows, 60) == list(settings(params))
+
+
+@pytest.mark.parametrize("model", ["lapse", "trial"])
+def test_models_of_few_rows_try_smaller_leaves_than_churn(model: str) -> None:
+    few, many = settings(params_of(model)), settings(params_of("churn"))
+    assert few.keys() == many.keys()
+    assert all(few[name].min_samples_leaf < many[name].min_samples_leaf for name in few)
 
 
 def test_where_history_is_short_nothing_is_tried_and_it_is_said(frame: pd.DataFrame, used: list[str]) -> None:

@@ -208,16 +208,3 @@ def test_accounts_that_all_came_true_have_no_auc_and_fewer_than_ten_no_empty_ten
 def test_the_interval_is_wilsons(successes: int, trials: int) -> None:
     expected = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
     assert wilson(successes, trials) == pytest.approx((expected.low, expected.high), abs=1e-6)
-
-
-def test_twenty_thousand_accounts_and_33_features_are_compared_within_a_second(
-    random: np.random.Generator,
-) -> None:
-    import time
-
-    frame = random.exponential(30, (20_000, 33)).round()
-    references: list[Bins] = [bins_of(frame[:, column], 20_000) for column in range(33)]
-    began = time.perf_counter()
-    for column, reference in enumerate(references):
-        assert psi(reference.counts, counts_of(frame[:, column], reference.edges)) == 0
-    assert time.perf_counter() - began < 1

@@ -66,7 +66,7 @@ def test_few_contracts_are_too_little_history_and_no_model_is_fitted(planted: Wa
         f"too little history: {rows} accounts × month-ends before {DAY}, of which "
     )
     assert (
-        "with the outcome (contract lapse in 120 days); 300 are needed, and 50 of each outcome"
+        f"(contract lapse in 120 days); {DUE} different accounts had it, {DUE} had not. 300 are needed"
         in found.reason
     )
 

@@ -1,10 +1,25 @@
 """Figures equal scikit-learn's, and a resample's weights mean the same as its accounts written out."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
-from ml.metrics import auc, average_precision, brier, interval, lift, once, resamples
+from ml import metrics
+from ml.metrics import (
+    auc,
+    average_precision,
+    brier,
+    ece,
+    interval,
+    lift,
+    log_loss,
+    mean,
+    once,
+    resamples,
+    top_sum,
+)
 
 RANDOM = np.random.default_rng(11)
 LABEL = (RANDOM.random(400) < 0.4).astype(float)
@@ -53,3 +68,29 @@ def test_a_resample_with_one_outcome_alone_has_no_auc_and_does_not_spoil_the_int
 def test_the_same_seed_draws_the_same_accounts() -> None:
     np.testing.assert_array_equal(resamples(50, 3, seed=1), resamples(50, 3, seed=1))
     assert (resamples(50, 3, seed=1) != resamples(50, 3, seed=2)).any()
+
+
+@pytest.mark.parametrize(
+    "metric", [auc, average_precision, brier, log_loss, lift(0.1), ece(10), top_sum(0.1), mean]
+)
+def test_memory_does_not_grow_with_the_resamples(metric, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are, a metric holds few at a time; and all of them have the values each has alone."""
+    rows = 2_000
+    scores, happened = RANDOM.random(rows), (RANDOM.random(rows) < 0.4).astype(float)
+    drawn = resamples(rows, 400, seed=3)
+    monkeypatch.setattr(metrics, "AT_ONCE", 20 * rows)
+    few, many = peak_of(metric, scores, happened, drawn[:20]), peak_of(metric, scores, happened, drawn)
+    assert many < 1.5 * few < drawn.size * 8, "twenty times the resamples"
+    of_each = [float(metric(scores, happened, one[None])[0]) for one in drawn[15:25]]
+    np.testing.assert_allclose(metric(scores, happened, drawn)[15:25], of_each, rtol=1e-12)
+
+
+def peak_of(metric, scores: np.ndarray, happened: np.ndarray, drawn: np.ndarray) -> int:
+    """The most bytes that the metric's arrays took together."""
+    metric(scores, happened, drawn[:1])
+    tracemalloc.start()
+    try:
+        metric(scores, happened, drawn)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()

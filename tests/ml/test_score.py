@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from datetime import date, timedelta
 from decimal import Decimal
 
+import numpy as np
 import pandas as pd
 import psycopg
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from include.errors import StratumError
 from include.warehouse.connect import connect
 from include.warehouse.roles import grant_all
-from ml import champion, train
+from ml import champion, drift, registry, train
 from ml.champion import settle
 from ml.copies import write_frame
 from ml.features import NAMES
@@ -96,6 +97,37 @@ def test_accounts_scored_in_chunks_have_the_same_rows_ranks_and_drift(
     assert len(asked) > 2
     assert chunked == whole
     assert means_of_chunks == pytest.approx(means_of_whole)
+
+
+def test_a_level_that_was_foretold_is_no_shift_of_the_accounts(
+    trained: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A season lifts every score, and they lie no further from training; the scores as they are told would."""
+    of_training = (
+        "select psi, mean_now, state from ml.drift "
+        "where run_id = %s and (subject, reference) = ('score', 'training')"
+    )
+    mean = "select avg(probability)::float8 from ml.scores where run_id = %s"
+    score_accounts("churn", DAY, RUN)
+    ((psi, mean_now, state),) = trained.rows(of_training, RUN)
+    told = trained.value(mean, RUN)
+    assert mean_now == pytest.approx(told)
+
+    days = [(stamp - pd.Timestamp(0)).days for stamp in pd.date_range("2024-01-31", "2025-10-31", freq="ME")]
+    level = {"horizon_days": 90, "days": days, "offsets": [2.0] * 22, "variances": [1e-4] * 22}
+    load = registry.load
+    monkeypatch.setattr(registry, "load", lambda *given: load(*given).set_params(boosting__level=level))
+    score_accounts("churn", DAY, RUN)
+    assert trained.value(mean, RUN) > told + 0.2
+    ((with_level, mean_with_level, state_with_level),) = trained.rows(of_training, RUN)
+    assert (with_level, mean_with_level) == (pytest.approx(psi, abs=0.02), pytest.approx(mean_now, abs=1e-4))
+    assert state_with_level == state
+    with connect("scorer") as connection:
+        then = drift.bins_of_model(connection, str(trained.value("select model_id from ml.models")))[
+            drift.SCORE
+        ]
+    bare = np.array(trained.rows("select probability::float8 from ml.scores where run_id = %s", RUN))[:, 0]
+    assert drift.psi(then.counts, drift.now_of(bare, then).counts) > psi + 0.5
 
 
 def test_scores_wait_for_their_ranks_though_the_public_may_make_no_tables(trained: Warehouse) -> None:
