@@ -32,8 +32,8 @@ class Held:
 class _Landed:
     """A version to append, of which record, and who owns the record.
 
-    `owner` is the record id of its company; of a company, its account number. `owner_before` is that of the
-    newest version landed before.
+    `owner` is the record id of its company; of a company, the account number that the version carries. `owner_before`
+    is that of the newest version landed before.
     """
 
     record: Timeline
@@ -96,7 +96,7 @@ class Landing:
             else:
                 load.rows_new += 1
             was = before.owner if before else None
-            landed += [_Landed(known, version, owner, was) for version in changed]
+            landed += [_Landed(known, version, self._owner_of(version, owner), was) for version in changed]
         load.rows_in = load.rows_new + load.rows_corrected + load.rows_unchanged + load.rows_quarantined
         self._append(landed)
         self._queue(landed)
@@ -107,10 +107,14 @@ class Landing:
         ).fetchall()
         return {row[0] for row in rows}
 
+    def _owner_of(self, version: Version, owner: str | None) -> str | None:
+        """Return who owns a version: a company's number is what it was then, a company of others is not dated."""
+        return version.values[self.entity.number] if self.entity.number is not None else owner
+
     def _owner(self, known: Timeline, before: Held | None) -> str | None:
         """Return who owns a record; of an archived one the company it had, where the CRM shows none of those."""
         if self.entity.number is not None:
-            return known.versions[-1].values[self.entity.number]
+            return self._owner_of(known.versions[-1], None)
         if known.is_archived_now and known.company_record_id is None and before:
             return before.owner
         return known.company_record_id

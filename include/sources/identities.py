@@ -259,7 +259,7 @@ def _assert_account(connection: psycopg.Connection, account: str, may_be_merged:
             f"No account {account} is known. An account is a customer number or <system>:<record id>."
         )
     if not may_be_merged and not any(stands for (stands,) in rows):
-        raise StratumError(f"{account} was merged away: decide about the account that remains.")
+        raise StratumError(f"{account} was merged away, or has a number now: decide about that account.")
 
 
 def _assert_undecided(connection: psycopg.Connection, system: str, source_id: str) -> None:

@@ -7,10 +7,11 @@ captured earlier; never today's value.
 
 import re
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from operator import itemgetter
 
+from include.dates import zone
 from include.sources.crm_landing import Held
 from include.sources.crm_versions import ARCHIVED, Change, Entity, Timeline, Unreadable, day_versions, instant
 
@@ -44,6 +45,8 @@ class Kind:
     """Properties that never change."""
     self_dated: tuple[str, ...] = ()
     """Properties whose value is the moment it was set."""
+    ties: tuple[str, ...] = ()
+    """Properties by which a record is known to be somebody's."""
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -62,6 +65,7 @@ def kinds(account_number_field: str) -> tuple[Kind, ...]:
             Entity("accounts", (*companies, number), number),
             history="AccountHistory",
             parent="Account",
+            ties=(number, "Website"),
         ),
         Kind(
             "Contact",
@@ -148,9 +152,20 @@ def timeline(
         ]
     is_deleted = record["IsDeleted"] == "true"
     ordered: list[Change] = [(created_at, None, None), *sorted(changes, key=itemgetter(0))]
-    ordered += [(modified_at, name, _value(types, name, record)) for name in kind.entity.properties]
+    # A tie without a history counts from the day that first sees it. From the last modification on, a date before it
+    # would know of the records that nobody modified later, and of those alone: of the accounts that were to fall silent.
+    told = {name for _, name, _ in changes}
+    undated = [name for name in kind.ties if name not in told] if held is None else []
+    last_day = (end - timedelta(microseconds=1)).astimezone(zone(timezone))
+    first_seen = max(modified_at, last_day.replace(hour=0, minute=0, second=0, microsecond=0))
+    ordered += [
+        (modified_at, name, _value(types, name, record))
+        for name in kind.entity.properties
+        if name not in undated
+    ]
     if is_deleted:
         ordered.append((modified_at, None, ARCHIVED))
+    ordered += [(first_seen, name, _value(types, name, record)) for name in undated]
     return Timeline(
         record_id=record["Id"],
         company_record_id=(record[kind.account] or None) if kind.account else None,

@@ -223,31 +223,31 @@ def crm(warehouse: Warehouse, accounts: pd.Index, as_of: date) -> pd.DataFrame:
     timezone = ZoneInfo(str(warehouse.value("select timezone from audit.company")))
     end = datetime(as_of.year, as_of.month, as_of.day, tzinfo=timezone) + timedelta(days=1)
 
-    def standing(entity: str, owner: str, before: datetime | None) -> list[tuple[str | None, dict]]:
+    def standing(entity: str, owner: str, with_archived: bool = False) -> list[tuple[str | None, dict]]:
         newest: dict[str, tuple] = {}
         for row in warehouse.rows(
             f"select record_id, {owner}, properties, is_archived, valid_from from raw_hubspot.{entity} "
             "order by valid_from, load_seq"
         ):
-            if before is None or row[4] < before:
+            if row[4] < end:
                 newest[row[0]] = row
         return [
             (row[1], {**row[2], "record_id": row[0]})
             for row in newest.values()
-            if before is None or not row[3]
+            if with_archived or not row[3]
         ]
 
     def day(text: str | None) -> date | None:
         return datetime.fromisoformat(text).astimezone(timezone).date() if text else None
 
-    # Which company stands for which account is today's knowledge, archived companies included.
+    # Which company stands for which account is what was known by the end of the date, archived companies included.
     account_of = {
         company["record_id"]: number or f"hubspot:{company['record_id']}"
-        for number, company in standing("companies", "account_number", None)
+        for number, company in standing("companies", "account_number", with_archived=True)
     }
     found: dict[str, dict[str, list[dict]]] = defaultdict(lambda: defaultdict(list))
     for entity in ("contacts", "deals", "tickets", "feedback_submissions"):
-        for company, record in standing(entity, "company_record_id", end):
+        for company, record in standing(entity, "company_record_id"):
             if company in account_of:
                 found[account_of[company]][entity].append(record)
     rows = []

@@ -199,7 +199,7 @@ def test_late_corrected_and_moved_rows_restate_every_kept_date_from_their_day_on
     land_versions(
         next_day, "tickets", [Version(ticket[0], "11", at(date(2026, 3, 1)), moved, owner_before=ticket[1])]
     )
-    # A company gets a number, another one's changes: their records speak for other accounts on every date.
+    # A company gets a number, another one's changes: their records speak for other accounts from that day on.
     land_versions(
         next_day, "companies", [Version("8", "c08", at(next_day), {}), Version("9", "c10", at(next_day), {})]
     )

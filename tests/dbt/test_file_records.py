@@ -195,7 +195,8 @@ def test_reference_rows_are_those_of_the_files(market: Market) -> None:
 
 def test_accounts_of_files_are_accounts_of_their_numbers(market: Market) -> None:
     rows = market.warehouse.rows(
-        "select source_account_id, account_id from identity.int_account_crosswalk where source_system = 'files'"
+        "select source_account_id, account_id from identity.int_account_crosswalk "
+        "where source_system = 'files' and valid_until_date is null"
     )
     expected = market.files(f"{ACCOUNT_OF_RECORD} where created_at <= $as_of", END)
     assert sorted(rows) == sorted(expected)

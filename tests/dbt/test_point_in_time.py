@@ -1,9 +1,14 @@
 """A date knows nothing of the days after it: built among all rows it equals what it is without the later ones."""
 
+from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
-from include.dbt import build
+import pytest
+
+import include.dbt
+from include.dbt import build, invoke
 from tests.conftest import Warehouse, database_of, fresh_warehouse
 from tests.dbt.tables import Tables, dates_in, differences, read_tables
 from tests.fixtures.market import MarketFiles
@@ -21,6 +26,55 @@ EXCLUDED = {
     "marts.account_keys": "ids of records",
     "marts.growth_account_keys": "ids of records",
 }
+
+
+LEAKS = {
+    "orders after the date": (
+        "account_features",
+        "and account_days.order_date <= pairs.as_of_date",
+        "",
+    ),
+    "uses of the product after the date": (
+        "account_features",
+        """and usage_days.usage_date <= pairs.as_of_date
+            and usage_days.usage_date > {{ days_before('pairs.as_of_date', 180) }}""",
+        "and usage_days.usage_date > {{ days_before('pairs.as_of_date', 180) }}",
+    ),
+    "what a deal is today": (
+        "account_features",
+        "and {{ stands_on('deals', 'pair_companies.as_of_date') }}",
+        "and deals.valid_until_date is null",
+    ),
+    "what a company is today": (
+        "account_profiles",
+        "on versions.valid_from < {{ day_start(days_before('dates_due.as_of_date', -1)) }}",
+        "on versions.is_latest",
+    ),
+}
+"""A model, and a condition in it that keeps what is later out, with what a mistake would make of it."""
+MADE = {
+    "account_features": ("account_features_due", "account_features"),
+    "account_profiles": ("account_profiles",),
+}
+
+
+@pytest.fixture(scope="module")
+def loaded(cluster, without_data: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """Two databases to copy: with the rows up to CUT, and with those up to LATER.
+
+    By LATER customer numbers were typed into companies that had carried none on CUT.
+    """
+    home = tmp_path_factory.mktemp("files")
+    files = MarketFiles(home, runs=1, seed=5)
+    files.write(0, numbers_told=7)
+    with fresh_warehouse(cluster, without_data, home / "cut") as cut:
+        files.load(CUT)
+        with fresh_warehouse(cluster, database_of(cut), home / "whole") as whole:
+            files.write(0)
+            files.load(LATER)
+            later_lines = "select count(*) from raw_files.order_lines where ordered_at >= '2025-01-15'"
+            assert whole.value(later_lines)
+            yield database_of(cut), database_of(whole)
 
 
 def _built(warehouse: Warehouse) -> Tables:
@@ -48,3 +102,57 @@ def test_every_mart_and_candidate_equals_what_is_built_without_the_rows_of_later
     month_ends = {day for day in dates_in(among) if (day + timedelta(days=1)).day == 1}
     assert len(month_ends) > 6
     assert differences(among, without) == {}
+
+
+@pytest.fixture(scope="module")
+def staged(cluster, loaded: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """The same with what the marts are made from, and the features, built as of CUT."""
+    home = tmp_path_factory.mktemp("staged")
+    with fresh_warehouse(cluster, loaded[0], home / "cut") as cut:
+        _prepare()
+        with fresh_warehouse(cluster, loaded[1], home / "whole") as whole:
+            _prepare()
+            yield [database_of(cut), database_of(whole)]
+
+
+def _prepare() -> None:
+    build("staging", CUT, "run-of-the-cut")
+    build("marts", CUT, "run-of-the-cut", only=MADE["account_features"])
+
+
+def _plant(patch: pytest.MonkeyPatch, model: str, honest: str, leaked: str) -> None:
+    """Have dbt run a model with one condition changed; the parsed project is that of the database in use alone."""
+    parsed, planted = include.dbt.parsed_project, {}
+
+    def with_leak() -> Any:
+        manifest = parsed()
+        node = manifest.nodes[f"model.stratum.{model}"]
+        if id(node) not in planted:  # a parsed project is kept for the next command of the same database
+            assert node.raw_code.count(honest) == 1, "the condition stands in the model, once"
+            node.raw_code = node.raw_code.replace(honest, leaked)
+            planted[id(node)] = node
+        return manifest
+
+    patch.setattr(include.dbt, "parsed_project", with_leak)
+
+
+@pytest.mark.extended
+@pytest.mark.timeout(1800)  # the first one makes two warehouses
+@pytest.mark.parametrize("leak", [None, *LEAKS])
+def test_a_leak_that_is_put_into_a_model_is_seen_by_the_comparison(
+    cluster,
+    staged: list[str],
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    leak: str | None,
+) -> None:
+    model = "account_features" if leak is None else LEAKS[leak][0]
+    if leak is not None:
+        _plant(monkeypatch, *LEAKS[leak])
+    sides = []
+    for database in staged:
+        with fresh_warehouse(cluster, database, tmp_path_factory.mktemp("home")) as warehouse:
+            invoke(["run", "--select", *MADE[model], "--full-refresh"], CUT, "run-of-the-cut")
+            sides.append({model: read_tables(warehouse, ("marts",))[f"marts.{model}"]})
+    assert sides[0][model]
+    assert set(differences(*sides)) == (set() if leak is None else {model})

@@ -123,7 +123,7 @@ def test_published_rows_belong_to_the_run_and_hold_who_ordered_or_is_in_the_crm(
     )
     assert rows == [
         ("c1", "One", "70", "FR", True, "A", "call-back and offer", 0),
-        ("c2", None, "72", "DE", True, "C", "win-back", 400),
+        ("c2", None, None, "DE", True, "C", "win-back", 400),
         ("hubspot:71", "Prospect", "71", None, False, None, None, None),
     ]
     assert built.rows(

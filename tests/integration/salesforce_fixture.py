@@ -25,7 +25,7 @@ from tests.integration.crm_stage import CrmStage
 
 SECRET = "sandbox-test-secret"
 JANUARY, FEBRUARY = datetime(2026, 1, 10, 4, tzinfo=UTC), datetime(2026, 2, 10, 4, tzinfo=UTC)
-TRACKED = {"Account": {"Industry", "OwnerId"}, "Case": {"Priority"}}
+TRACKED = {"Account": {"Industry", "OwnerId", "AccountNumber"}, "Case": {"Priority"}}
 MANY = 7
 ENTITIES = ("accounts", "contacts", "contact_roles", "opportunities", "cases")
 DAY_1, DAY_2, DAY_3 = date(2026, 3, 1), date(2026, 3, 2), date(2026, 3, 3)

@@ -276,6 +276,18 @@ def test_a_company_of_another_number_queues_both_accounts_from_its_first_day(sta
     assert (f"hubspot:{record_id(0)}", first) in queued
 
 
+def test_each_version_of_a_company_carries_the_number_it_had(stage: Stage) -> None:
+    """Also where the first load finds a number that was corrected before it."""
+    stage.edit(0, NOON[DAY_1], account_number="A0009")
+    books(stage, DAY_2)
+    numbers = stage.warehouse.rows(
+        "select account_number, properties ->> 'account_number' from raw_hubspot.companies "
+        "where record_id = %s order by valid_from",
+        record_id(0),
+    )
+    assert numbers == [("A0000", "A0000"), ("A0009", "A0009")]
+
+
 @pytest.mark.parametrize("fault", ["missing_scopes", "missing_objects"])
 def test_what_the_token_may_not_read_is_absent_and_the_rest_lands(
     stage: Stage, fault: str, caplog: pytest.LogCaptureFixture

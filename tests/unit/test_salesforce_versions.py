@@ -48,6 +48,23 @@ def test_without_history_a_value_is_known_from_the_last_modification_on() -> Non
     assert told(account(9), Past(), end=at(1)).versions == ()
 
 
+def test_a_tie_without_history_counts_from_the_day_that_first_sees_it_whenever_the_record_was_touched() -> (
+    None
+):
+    for touched in (3, 9):
+        known = told(account(touched, AccountNumber="A1", Industry="Steel"), Past())
+        assert values(known, "AccountNumber") == [(1, None), (touched, None), (31, "A1")]
+        assert values(known, "Industry")[1] == (touched, "Steel")
+    held = Held("hash", at(5), "A1", {"AccountNumber": "A1", "createdate": day(1)})
+    assert values(told(account(9, AccountNumber="B2"), Past(), held), "AccountNumber")[-1] == (9, "B2")
+
+
+def test_a_tie_whose_history_is_kept_counts_from_the_change() -> None:
+    rows = [change(1, "created"), change(4, "AccountNumber", "", "A1")]
+    known = told(account(9, AccountNumber="A1"), Past({"AccountNumber"}, {"1": rows}))
+    assert values(known, "AccountNumber") == [(1, None), (4, "A1")]
+
+
 def test_a_history_from_the_creation_on_tells_the_beginning() -> None:
     rows = [change(1, "created"), change(4, "Industry", "Wood", "Steel")]
     known = told(account(9, Industry="Steel", Name="x"), Past({"Industry"}, {"1": rows}))

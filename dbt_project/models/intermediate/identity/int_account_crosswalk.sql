@@ -350,7 +350,8 @@ final as (
                 {{ directness('dated_mappings.matched_by') }} asc,
                 company_versions.valid_from desc nulls last,
                 dated_mappings.source_system asc,
-                dated_mappings.source_account_id asc
+                dated_mappings.source_account_id asc,
+                dated_mappings.from_date asc
         ) as preference
     from dated_mappings
     left join company_versions

@@ -7,10 +7,22 @@ decisions as (
 
 ),
 
+-- With the day since which, without a break, the record has been known to be that account.
 latest_links as (
 
-    select * from {{ ref('int_identity_links') }}
-    where valid_until_date is null
+    select
+        links.record_id,
+        links.source_system,
+        links.account_id,
+        links.matched_by,
+        coalesce(max(earlier.valid_until_date), {{ beginning() }}) as known_since
+    from {{ ref('int_identity_links') }} as links
+    left join {{ ref('int_identity_links') }} as earlier
+        on
+            links.record_id = earlier.record_id
+            and links.account_id <> earlier.account_id
+    where links.valid_until_date is null
+    group by links.record_id, links.source_system, links.account_id, links.matched_by
 
 ),
 
@@ -62,7 +74,8 @@ record_merges as (
 
 ),
 
--- A customer's number names the account that remains, whichever record the CRM kept.
+-- A customer's number names the account that remains, whichever record the CRM kept. Accounts are one from when the
+-- records are, and are known to be those accounts.
 account_merges_of_records as (
 
     select
@@ -74,7 +87,7 @@ account_merges_of_records as (
             when merged.account_id <> merged.record_id and kept.account_id = kept.record_id then merged.account_id
             else kept.account_id
         end as into_account_id,
-        record_merges.merged_on,
+        greatest(record_merges.merged_on, merged.known_since, kept.known_since) as merged_on,
         merged.source_system as stated_by
     from record_merges
     inner join latest_links as merged on record_merges.record_id = merged.record_id
