@@ -255,7 +255,7 @@ def _figure(
 
 
 def drawn_by_account(rows: pd.DataFrame, params: Params) -> Weights:
-    """Return weights of the rows in resamples of their accounts."""
+    """Return weights of the rows in resamples of their accounts: all dates of an account together."""
     accounts, names = pd.factorize(rows["account_id"])
     return resamples(len(names), params.evaluation.bootstrap, params.seed)[:, accounts]
 
