@@ -16,7 +16,7 @@ from include.sync.reconcile import reconcile
 from include.sync.run import replay_dead_letters, set_up_target
 from tests.conftest import Warehouse
 from tests.integration.create_stage import MAKES, CreateStage, crash_in, prepare
-from tests.integration.target_stage import AS_OF
+from tests.integration.sync_stage import AS_OF
 
 
 @pytest.fixture(scope="module")

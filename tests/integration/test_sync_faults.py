@@ -16,6 +16,7 @@ from include.sync.targets.hubspot import HubSpotTarget
 from include.sync.targets.salesforce import SalesforceTarget
 from include.sync.targets.webhook import WebhookTarget
 from tests.conftest import Warehouse
+from tests.integration.sync_stage import prepare
 from tests.integration.target_stage import (
     BATCH,
     JOB,
@@ -26,7 +27,6 @@ from tests.integration.target_stage import (
     Places,
     Stage,
     make_fields,
-    prepare,
 )
 
 FAULTS = (

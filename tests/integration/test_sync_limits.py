@@ -2,20 +2,10 @@
 
 from include.sync.limits import Limiter, limiter
 from tests.conftest import Warehouse
+from tests.integration.sync_stage import Time
 
 
-class Time:
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-
-def test_two_tasks_together_stay_within_the_burst(warehouse: Warehouse) -> None:
+def test_two_tasks_together_stay_within_the_burst(emptied_warehouse: Warehouse) -> None:
     time = Time()
     with (
         limiter("loader", "org", 5, 10.0, time, time.sleep) as ingest,
@@ -31,7 +21,7 @@ def test_two_tasks_together_stay_within_the_burst(warehouse: Warehouse) -> None:
     assert calls[-1] - calls[0] < 75  # and no slower than it must be: seven windows
 
 
-def test_another_organisation_has_its_own(warehouse: Warehouse) -> None:
+def test_another_organisation_has_its_own(emptied_warehouse: Warehouse) -> None:
     time = Time()
     with (
         limiter("syncer", "one", 1, 10.0, time, time.sleep) as one,
@@ -43,7 +33,7 @@ def test_another_organisation_has_its_own(warehouse: Warehouse) -> None:
         assert time.now == began
 
 
-def test_a_block_holds_for_every_task(warehouse: Warehouse) -> None:
+def test_a_block_holds_for_every_task(emptied_warehouse: Warehouse) -> None:
     time = Time()
     with (
         limiter("loader", "org", 5, 10.0, time, time.sleep) as ingest,
