@@ -32,7 +32,7 @@ with DAG(
 
         return scheduled(active_sources())
 
-    @task
+    @task(map_index_template="{{ task.op_kwargs['target'] }}")
     @fail_clearly
     def reconcile(target: str) -> None:
         """Read a target back, write down what differs, and tell of it."""

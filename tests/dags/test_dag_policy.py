@@ -128,6 +128,19 @@ def test_each_target_is_read_back_by_a_task_of_its_own_after_it_is_known_which(d
     assert reconcile.upstream_task_ids == {"targets"}
 
 
+@pytest.mark.parametrize(
+    ("dag_id", "task_id", "mapped"),
+    [
+        ("sync_crm", "sync", {"target": "crm"}),
+        ("reconcile_crm", "reconcile", {"op_kwargs": {"target": "crm"}}),
+    ],
+)
+def test_the_task_of_a_target_bears_its_name_on_the_screen(dagbag, dag_id: str, task_id: str, mapped: dict):
+    task = dagbag.dags[dag_id].get_task(task_id)
+    shown = dagbag.dags[dag_id].get_template_env().from_string(task.map_index_template)
+    assert shown.render(task=task.unmap(mapped)) == "crm"
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.name)
 def test_a_dag_file_is_short_wiring(path: Path):
     text = path.read_text()

@@ -53,6 +53,7 @@ class Orders:
         with landing("orders", "order_lines", as_of) as load:
             bind_company(load.connection, "Test company", TIMEZONE, CURRENCY)
             queued: set[tuple[str, date]] = set()
+            rows: list[list[object]] = []
             for line in lines:
                 before = self.current.get(line.row_key)
                 load.rows_in += 1
@@ -60,9 +61,10 @@ class Orders:
                 load.rows_corrected += before is not None
                 load.rows_unattributed += line.customer_id is None
                 queued |= {(place.customer_id or "", place.day) for place in (before, line) if place}
-                self._insert(load, line)
+                rows.append(_values(load, line))
                 self.current[line.row_key] = line
             with load.connection.cursor() as cursor:
+                cursor.executemany(INSERT_LINE, rows)
                 cursor.executemany(
                     "insert into intermediate.account_day_queue (load_id, customer_id, order_date) "
                     "values (%s, %s, %s)",
@@ -73,31 +75,33 @@ class Orders:
         """Land one corrected line."""
         self.land(as_of, [replace(self.current[row_key], **changes)])  # type: ignore[arg-type]
 
-    @staticmethod
-    def _insert(load: Load, line: Line) -> None:
-        load.connection.execute(
-            "insert into raw_files.order_lines (load_id, load_seq, loaded_at, known_on, source_file, source_row, "
-            "row_key, row_hash, order_id, customer_id, product_id, product_category, country, quantity, unit_price, "
-            "amount, currency, ordered_at, line_type) "
-            "values (%s, %s, now(), %s, 'test', 1, %s, %s, %s, %s, %s, %s, %s, %s, 1, %s, %s, %s, %s)",
-            [
-                load.load_id,
-                load.load_seq,
-                line.known_on or load.as_of,
-                line.row_key,
-                str(hash(line)),
-                line.order_id,
-                line.customer_id,
-                line.product_id,
-                line.product_category,
-                line.country,
-                line.quantity,
-                line.amount,
-                line.currency,
-                line.ordered_at,
-                line.line_type,
-            ],
-        )
+
+INSERT_LINE = """
+    insert into raw_files.order_lines (load_id, load_seq, loaded_at, known_on, source_file, source_row, row_key, row_hash,
+        order_id, customer_id, product_id, product_category, country, quantity, unit_price, amount, currency,
+        ordered_at, line_type)
+    values (%s, %s, now(), %s, 'test', 1, %s, %s, %s, %s, %s, %s, %s, %s, 1, %s, %s, %s, %s)
+"""
+
+
+def _values(load: Load, line: Line) -> list[object]:
+    return [
+        load.load_id,
+        load.load_seq,
+        line.known_on or load.as_of,
+        line.row_key,
+        str(hash(line)),
+        line.order_id,
+        line.customer_id,
+        line.product_id,
+        line.product_category,
+        line.country,
+        line.quantity,
+        line.amount,
+        line.currency,
+        line.ordered_at,
+        line.line_type,
+    ]
 
 
 @dataclass(frozen=True)
@@ -186,35 +190,31 @@ def land_versions(as_of: date, entity: str, versions: Iterable[Version], system:
     owner = "account_number" if is_company else "company_record_id"
     with landing("crm" if system == "hubspot" else system, entity, as_of) as load:
         bind_company(load.connection, "Test company", TIMEZONE, CURRENCY)
+        rows: list[list[object]] = []
+        touched: list[tuple[int, str, date]] = []
         for version in versions:
             load.rows_in += 1
             load.rows_new += 1
-            load.connection.execute(
+            rows.append(
+                [
+                    *(load.load_id, load.load_seq, as_of, version.valid_from, version.record_id),
+                    *(version.owner, version.is_archived, Jsonb(version.properties)),
+                ]
+            )
+            day = version.valid_from.astimezone(ZoneInfo(TIMEZONE)).date()
+            companies = {version.record_id} if is_company else {version.owner, version.owner_before}
+            touched += [(load.load_id, f"{system}:{company}", day) for company in companies - {None}]
+        with load.connection.cursor() as cursor:
+            cursor.executemany(
                 f"insert into raw_{system}.{entity} (load_id, load_seq, loaded_at, known_on, valid_from, record_id, "
                 f"{owner}, is_archived, row_hash, properties) values (%s, %s, now(), %s, %s, %s, %s, %s, 'hash', %s)",
-                [
-                    *(
-                        load.load_id,
-                        load.load_seq,
-                        as_of,
-                        version.valid_from,
-                        version.record_id,
-                        version.owner,
-                    ),
-                    *(version.is_archived, Jsonb(version.properties)),
-                ],
+                rows,
             )
-            touched = {version.record_id} if is_company else {version.owner, version.owner_before}
-            for company in touched - {None}:
-                load.connection.execute(
-                    "insert into intermediate.restatement_queue (load_id, account_key, from_date) "
-                    "values (%s, %s, %s) on conflict do nothing",
-                    [
-                        load.load_id,
-                        f"{system}:{company}",
-                        version.valid_from.astimezone(ZoneInfo(TIMEZONE)).date(),
-                    ],
-                )
+            cursor.executemany(
+                "insert into intermediate.restatement_queue (load_id, account_key, from_date) values (%s, %s, %s) "
+                "on conflict do nothing",
+                touched,
+            )
 
 
 def land_company(

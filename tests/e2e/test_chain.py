@@ -15,6 +15,7 @@ from include.sources.record_contract import ENTITIES
 from tests.e2e.installation import Installation
 from tests.fixtures.market import write_slice
 
+pytestmark = pytest.mark.extended  # one start and one run for all: everyday tests do not wait that long
 CUSTOMERS = 90
 PUBLISHED = ("customer_360", "tier_summary", "company_summary", "tier_migrations", "account_tiers")
 
@@ -124,7 +125,6 @@ def test_every_tier_share_is_reported_beside_its_target(first: dict) -> None:
     assert sum(tier["accounts"] for tier in first["tiers"]) == first["company"][0]["accounts_ordered"]
 
 
-@pytest.mark.extended
 def test_the_same_date_again_publishes_the_same_rows_and_calls_no_write(
     stratum: Installation, first: dict
 ) -> None:
@@ -136,7 +136,6 @@ def test_the_same_date_again_publishes_the_same_rows_and_calls_no_write(
     assert again["syncs"][0]["unchanged"] == first["syncs"][0]["sent"] + first["syncs"][0]["unchanged"]
 
 
-@pytest.mark.extended
 def test_a_backfill_fills_history_once_and_neither_moves_the_pointer_nor_calls_the_crm(
     stratum: Installation, first: dict
 ) -> None:
@@ -182,7 +181,6 @@ def test_a_date_before_the_first_order_fails_with_one_line(
     assert stratum.rows("select count(*) from audit.runs where as_of_date = '2020-01-01'") == [(0,)]
 
 
-@pytest.mark.extended
 @pytest.mark.timeout(1800)
 def test_a_lost_build_is_found_and_started(stratum: Installation, slice_of_company: Path) -> None:
     """Announcements that come while the build is paused are lost to it: the loss of the race, made on purpose."""

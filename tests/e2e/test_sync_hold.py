@@ -1,4 +1,4 @@
-"""A held sync on real Airflow: it waits for a person, in Airflow's own list or at the command line, and for no longer."""
+"""Syncs of a few rows on real Airflow: one that is held waits for a person; what was told is read back by its own DAG."""
 
 import json
 from collections.abc import Iterator
@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 import yaml
+from hubspot import HubSpot
+from hubspot.crm.companies import BatchInputSimplePublicObjectBatchInput as Changes
+from hubspot.crm.companies import SimplePublicObjectBatchInput as Change
 
 from include.errors import StratumError
 from include.local.chain import follow_sync
@@ -85,15 +88,64 @@ class Company:
         assert wait_until(lambda: self.state(run_id) in ("success", "failed"), 300)
         return self.state(run_id)
 
+    def read_back(self) -> tuple[str, dict[str, str], dict[str, str]]:
+        """Run reconcile_crm as Airflow's screen does; return its state, and by target its task's state and log."""
+        api = self.stratum.api()
+        started = api.call("POST", "/dags/reconcile_crm/dagRuns", json={"logical_date": None})["dag_run_id"]
+        run = f"/dags/reconcile_crm/dagRuns/{started}"
+        assert wait_until(lambda: api.call("GET", run)["state"] in ("success", "failed"), 300)
+        tasks = {
+            task["rendered_map_index"]: task
+            for task in api.tasks("reconcile_crm", started)
+            if task["task_id"] == "reconcile"
+        }
+        return (
+            api.call("GET", run)["state"],
+            {target: task["state"] for target, task in tasks.items()},
+            {
+                target: json.dumps(
+                    api.call(
+                        "GET",
+                        f"{run}/taskInstances/reconcile/logs/1",
+                        headers={"Accept": "application/json"},
+                        params={"map_index": task["map_index"]},
+                    )
+                )
+                for target, task in tasks.items()
+            },
+        )
 
-@pytest.fixture
-def company(tmp_path: Path) -> Iterator[Company]:
+    def drift(self) -> list[tuple]:
+        """What the newest reading back found: its policy and counts, and each difference."""
+        return self.stratum.rows(
+            "select policy, records_read, equal, drifted, drift.record_id, field, confirmed, held, done "
+            "from sync.reconciliations left join sync.drift using (reconciliation_id) "
+            "where reconciliation_id = (select max(reconciliation_id) from sync.reconciliations)"
+        )
+
+    def crm(self) -> Any:
+        """The official client, as somebody else in the CRM uses it."""
+        token = json.loads((self.stratum.home / "secrets.json").read_text())["sandbox_token"]
+        address = f"http://127.0.0.1:{self.stratum.environment['STRATUM_SANDBOX_PORT']}"
+        return HubSpot(access_token=token, host=address).crm.companies
+
+    def edit(self, record: str, **values: str) -> None:
+        """Change a record as somebody in the CRM does."""
+        self.crm().batch_api.update(Changes(inputs=[Change(id=record, properties=values)]))
+
+    def shows(self, record: str, name: str) -> str:
+        return self.crm().basic_api.get_by_id(record, properties=[name]).properties[name]
+
+
+@pytest.fixture(scope="module")
+def company(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
     """An installation that is up, with three published accounts; neither of its two targets was told of them yet."""
-    (tmp_path / "sources.yml").write_text(SOURCES)
-    company = Company(Installation(tmp_path / "home"), tmp_path)
+    folder = tmp_path_factory.mktemp("company")
+    (folder / "sources.yml").write_text(SOURCES)
+    company = Company(Installation(folder / "home"), folder)
     company.configure(nowhere=NOWHERE, crm=TOLD)
     try:
-        up = company.stratum.run("up", "--sources", str(tmp_path / "sources.yml"))
+        up = company.stratum.run("up", "--sources", str(folder / "sources.yml"))
         assert up.returncode == 0, up.stderr
         company.stratum.rows(PUBLISHED)
         yield company
@@ -169,3 +221,48 @@ def test_a_held_sync_waits_for_a_person_and_goes_on_or_fails(company: Company) -
     assert len(company.holds()) == 4
     gates = stratum.rows("select distinct success from audit.checks where gate = 'sync'")
     assert gates == [(True,)]
+
+
+@pytest.mark.extended
+def test_what_somebody_edited_in_the_crm_is_read_back_listed_and_told_of_or_healed_by_the_policy(
+    company: Company,
+) -> None:
+    stratum, edited = company.stratum, record_id(1)
+    told = TOLD | {"brakes": {"first_sync": False}}
+    company.configure(crm=told)
+    assert company.ended(company.start_sync()) == "success"
+    company.edit(edited, stratum_tier="gold")
+
+    # Listed, and told of by a warning: a person may have meant it. Each target has a task with its name.
+    company.configure(
+        crm=told | {"reconcile": {}},
+        nowhere=NOWHERE | {"reconcile": {}},
+        never=NOWHERE | {"connection": "no"},
+    )
+    state, tasks, logs = company.read_back()
+    assert (state, tasks) == ("failed", {"crm": "success", "nowhere": "failed"})
+    assert f"no longer holds what it confirmed of 1 of {ACCOUNTS} records (stratum_tier)" in logs["crm"]
+    assert "No connection 'nowhere'" in logs["nowhere"]
+    found = (ACCOUNTS, ACCOUNTS - 1, 1, edited, "stratum_tier", "A", "gold")
+    assert company.drift() == [("report", *found, "reported")]
+    for command in (["status"], ["sync", "status"]):
+        said = stratum.run(*command)
+        assert said.returncode == 0, said.stderr
+        assert f"{ACCOUNTS} records read = {ACCOUNTS - 1} equal + 1 drifted + 0 gone" in said.stdout
+        assert "1 stratum_tier reported" in said.stdout
+    assert company.shows(edited, "stratum_tier") == "gold", "reading back writes nothing"
+
+    # The same is red where sync.yml says so.
+    company.configure(crm=told | {"reconcile": {"on_drift": "fail"}})
+    state, tasks, logs = company.read_back()
+    assert (state, tasks) == ("failed", {"crm": "failed"})
+    assert "no longer holds what it confirmed" in logs["crm"]
+
+    # Healed, it is nothing to be red about: the next sync tells it again, and then nothing differs.
+    company.configure(crm=told | {"reconcile": {"on_drift": "fail", "policy": "heal"}})
+    assert company.read_back()[:2] == ("success", {"crm": "success"})
+    assert company.drift() == [("heal", *found, "healed")]
+    assert company.ended(company.start_sync()) == "success"
+    assert company.shows(edited, "stratum_tier") == "A"
+    assert company.read_back()[0] == "success"
+    assert company.drift() == [("heal", ACCOUNTS, ACCOUNTS, 0, None, None, None, None, None)]

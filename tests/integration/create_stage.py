@@ -15,7 +15,8 @@ from include.sync.dry_run import DryRun, plan_sync
 from include.sync.run import SyncResult, set_up_target, sync_crm
 from tests.conftest import Warehouse
 from tests.integration.salesforce_fixture import JANUARY
-from tests.integration.target_stage import AS_OF, MARKS, Place, Time
+from tests.integration.sync_stage import AS_OF, Time
+from tests.integration.target_stage import MARKS, Place
 
 CREATED_BY = ("hubspot", "collections", "bulk")
 """The kinds that have records of their own, by which a second one is seen."""

@@ -3,40 +3,26 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import date
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
-from include.sources.config import Sources
-from include.sync.run import SyncResult, replay_dead_letters, set_up_target, sync_crm
+from include.sync.run import replay_dead_letters, set_up_target
 from include.sync.targets import hubspot, salesforce, webhook
 from tests.conftest import Warehouse
 from tests.integration import salesforce_fixture, sandbox_fixture, webhook_fixture
 from tests.integration.salesforce_fixture import JANUARY
+from tests.integration.sync_proof import NO_BRAKES
+from tests.integration.sync_stage import TargetStage, Time
 
-AS_OF = date(2026, 6, 30)
 ROWS, BATCH, JOB = 7, 3, 4
 SHORT_S = 1.0
 """How long an impatient client waits for an answer."""
 MARKS = count(1)
 """Each test tells values of its own: what an earlier one left cannot be taken for what this one sent."""
 KINDS = ("hubspot", "collections", "bulk", "webhook")
-
-
-class Time:
-    """A clock that sleeping moves."""
-
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-        self.slept: list[float] = []
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now += seconds
 
 
 @dataclass
@@ -59,63 +45,33 @@ class Place:
     running: Any
 
 
-class Stage:
+class Stage(TargetStage):
     """A published set of seven accounts and a sync of it to one system."""
 
     def __init__(self, warehouse: Warehouse, place: Place, time: Time) -> None:
-        self.warehouse, self.place, self.time = warehouse, place, time
+        fields = {place.fields[name]: name for name in ("tier", "revenue")}
+        super().__init__(warehouse, time, system=place.system, fields=fields, brakes=NO_BRAKES)
         self.time.slept.clear()
+        self.place = place
         self.mark = next(MARKS)
         self.records = place.records()
         self.accounts = [f"A{self.mark}-{n}" for n in range(len(self.records))]
         if place.system == "webhook":
             self.records = self.accounts
-        mapping = {
-            "system": place.system,
-            "fields": {
-                place.fields[name]: column for name, column in (("tier", "tier"), ("revenue", "revenue"))
-            },
-            "brakes": {"first_sync": False, "max_shrink": None, "max_tier_changes": None},
-        }
-        self.sources = Sources.model_validate(
-            {"company": {"name": "Test", "timezone": "UTC", "currency": "CNY"}, "sync": {"crm": mapping}}
-        )
         place.mend()
         self.forget()
-        self.publish([(f"T{self.mark}", f"{self.mark}.5")] * len(self.records))
-
-    def forget(self) -> None:
-        """Empty the books."""
-        tables = self.warehouse.rows("select tablename from pg_tables where schemaname = 'sync'")
-        names = ", ".join(f"sync.{name}" for (name,) in tables)
-        self.warehouse.rows(f"truncate {names} restart identity cascade")
-
-    def publish(self, values: list[tuple[str | None, str | None]]) -> None:
-        """Publish tier and revenue of each account."""
-        with psycopg.connect(self.warehouse.owner_url) as connection, connection.cursor() as cursor:
-            cursor.execute("truncate published.customer_360")
-            cursor.executemany(
-                "insert into published.customer_360 (account_id, crm_record_id, crm_system, tier, revenue) "
-                "values (%s, %s, %s, %s, %s)",
-                [
-                    (account, record, self.place.system, *told)
-                    for account, record, told in zip(self.accounts, self.records, values, strict=True)
-                ],
+        self.publish(
+            *(
+                {
+                    "account_id": account,
+                    "crm_record_id": record,
+                    "crm_system": place.system,
+                    "tier": f"T{self.mark}",
+                    "revenue": f"{self.mark}.5",
+                }
+                for account, record in zip(self.accounts, self.records, strict=True)
             )
-
-    def sync(self, **options: Any) -> SyncResult:
-        """Sync, and check that the books add up."""
-        result = sync_crm(
-            self.sources, AS_OF, "crm", clock=lambda: self.time.now, sleep=self.time.sleep, **options
         )
-        assert result.queried == len(self.records)
-        assert result.queried == result.sent + result.unchanged + result.failed + result.held
-        outcomes = self.warehouse.rows(
-            "select outcome, count(*) from sync.outcomes where sync_id = %s group by 1", result.sync_id
-        )
-        counted = {"failed": result.failed, "held": result.held}
-        assert dict(outcomes) == {name: rows for name, rows in counted.items() if rows}
-        return result
 
     def replay(self) -> int:
         return replay_dead_letters(self.sources, "crm")
@@ -123,29 +79,10 @@ class Stage:
     def dead(self) -> int:
         return int(str(self.warehouse.value("select count(*) from sync.dead_letters")))
 
-    def open_attempts(self) -> int:
-        return int(str(self.warehouse.value("select count(*) from sync.attempts where status = 'open'")))
-
     def told(self) -> dict[str, list[str]]:
         """Return record → the tiers that writes applied to it, oldest first, by the system's own log."""
         tier = self.place.fields["tier"]
         return {each: [str(values.get(tier)) for values in self.place.written(each)] for each in self.records}
-
-    def confirmed(self) -> dict[str, dict[str, str]]:
-        return dict(self.warehouse.rows("select record_id, confirmed from sync.ledger"))
-
-
-def prepare(warehouse: Warehouse) -> None:
-    """Publish an empty set."""
-    warehouse.rows("""
-        create table published.customer_360 (
-            account_id text, crm_record_id text, crm_system text, tier text, revenue numeric(18, 4),
-            met_on date, seen_at timestamptz
-        );
-        grant usage on schema published to stratum_syncer;
-        grant select on published.customer_360 to stratum_syncer;
-        insert into published.current_run (run_id, as_of_date, published_at) values ('run-1', '2026-06-30', now())
-    """)
 
 
 @dataclass

@@ -52,6 +52,11 @@ def make_sources(path: Path, **changes: object) -> Sources:
 
 
 @pytest.fixture
+def warehouse(emptied_warehouse: Warehouse) -> Warehouse:
+    return emptied_warehouse
+
+
+@pytest.fixture
 def csv(tmp_path: Path):
     """Write the lines of orders.csv and return the sources over it."""
 

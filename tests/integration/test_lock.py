@@ -26,6 +26,11 @@ def expire(warehouse: Warehouse) -> None:
     warehouse.rows("update audit.build_lock set lease_until = clock_timestamp() - interval '1 second'")
 
 
+@pytest.fixture
+def warehouse(emptied_warehouse: Warehouse) -> Warehouse:
+    return emptied_warehouse
+
+
 def test_a_run_id_tells_its_date_and_fits_a_table_name(warehouse: Warehouse) -> None:
     run_id = begin_run(DAY)
     assert re.fullmatch(r"20260630_[0-9a-f]{8}", run_id)

@@ -1,6 +1,6 @@
 """What the CRM is told, against the real sandbox server and the unmodified official client."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
@@ -8,141 +8,39 @@ import psycopg
 import pytest
 
 from include.errors import StratumError, TransientError
-from include.sources.config import Sources
 from include.sync.ledger import Ledger
 from include.sync.mapping import FieldRule
-from include.sync.run import (
-    SyncResult,
-    raise_if_failed,
-    replay_dead_letters,
-    set_up_target,
-    sync_crm,
-)
+from include.sync.run import raise_if_failed, replay_dead_letters, set_up_target, sync_crm
 from include.warehouse.connect import connect
 from tests.conftest import Warehouse
-from tests.integration.sandbox_fixture import Running, account, reach, record_id, running_sandbox
+from tests.integration.create_stage import crash_in
+from tests.integration.sandbox_fixture import reach, record_id
 from tests.integration.sync_proof import NO_BRAKES
+from tests.integration.sync_stage import AS_OF, SyncStage, row, sync_stage
 
-AS_OF = date(2026, 6, 30)
 IN_CRM = 230  # three batches: 100, 100, 30
-FIELDS = {"stratum_tier": "tier", "stratum_revenue": "net_revenue_365d", "stratum_dormant": "is_dormant"}
-
-
-class Time:
-    """A clock that sleeping moves."""
-
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-        self.slept: list[float] = []
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now += seconds
-
-
-class Stage:
-    """A published set, a CRM, and a sync between them."""
-
-    def __init__(self, warehouse: Warehouse, crm: Running) -> None:
-        self.warehouse = warehouse
-        self.crm = crm
-        self.time = Time()
-        self.sources = Sources.model_validate(
-            {
-                "company": {"name": "Test", "timezone": "UTC", "currency": "CNY"},
-                "sync": {
-                    "crm": {
-                        "system": "hubspot",
-                        "make_fields": True,
-                        "fields": FIELDS,
-                        "brakes": NO_BRAKES,
-                    }
-                },
-            }
-        )
-
-    def publish(self, *rows: tuple, crm_system: str = "hubspot") -> None:
-        """Replace what is published: (account_id, crm_record_id, tier, net_revenue_365d, is_dormant)."""
-        with psycopg.connect(self.warehouse.owner_url) as connection:
-            connection.execute("truncate published.customer_360")
-            with connection.cursor() as cursor:
-                cursor.executemany(
-                    "insert into published.customer_360 values (%s, %s, %s, %s, %s, %s)",
-                    [(*row, crm_system) for row in rows],
-                )
-
-    def sync(self, **options: object) -> SyncResult:
-        result = sync_crm(
-            self.sources, AS_OF, "crm", clock=lambda: self.time.now, sleep=self.time.sleep, **options
-        )
-        self.assert_adds_up(result)
-        return result
-
-    def assert_adds_up(self, result: SyncResult) -> None:
-        assert result.queried == result.sent + result.unchanged + result.failed + result.held
-        rows = self.warehouse.value("select count(*) from published.customer_360")
-        assert result.queried == rows
-        outcomes = self.warehouse.rows(
-            "select outcome, count(*) from sync.outcomes where sync_id = %s group by 1", result.sync_id
-        )
-        assert dict(outcomes) == {
-            name: count for name, count in (("failed", result.failed), ("held", result.held)) if count
-        }
-        told = self.warehouse.value(
-            "select count(distinct deliveries.record_id) from sync.deliveries join sync.attempts using (attempt_id) "
-            "where attempts.sync_id = %s and deliveries.sync_id = %s",
-            result.sync_id,
-            result.sync_id,
-        )
-        assert told == result.sent
-
-    def ledger(self) -> dict[str, dict[str, str]]:
-        return dict(self.warehouse.rows("select record_id, confirmed from sync.ledger"))
-
-    def assert_ledger_is_what_the_crm_holds(self) -> None:
-        wanted = list(FIELDS)
-        held = {
-            each.id: {name: each.properties[name] for name in wanted if each.properties[name] is not None}
-            for each in self.crm.client.crm.companies.get_all(properties=wanted)
-        }
-        assert self.ledger() == {each: values for each, values in held.items() if values}
-
-
-def row(
-    index: int, tier: str | None = "A", revenue: object = "100.50", dormant: bool | None = False
-) -> tuple:
-    return (f"A{index:04d}", record_id(index), tier, revenue, dormant)
+FIELDS = {"stratum_tier": "tier", "stratum_revenue": "revenue", "stratum_dormant": "is_dormant"}
 
 
 @pytest.fixture
-def stage(warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    warehouse.rows("""
-        create table published.customer_360 (
-            account_id text, crm_record_id text, tier text, net_revenue_365d numeric(18, 2), is_dormant boolean,
-            crm_system text
-        );
-        grant usage on schema published to stratum_syncer;
-        grant select on published.customer_360 to stratum_syncer;
-        insert into published.current_run (run_id, as_of_date, published_at) values ('run-1', '2026-06-30', now())
-    """)
-    # The clock of these tests is not the one the sandbox counts its window by.
-    accounts = [account(n) for n in range(IN_CRM)]
-    with running_sandbox(tmp_path / "crm.sqlite", accounts, burst_calls=100_000) as crm:
-        reach(monkeypatch, crm)
-        stage = Stage(warehouse, crm)
-        stage.publish(*(row(n) for n in range(IN_CRM)), ("B1", None, "C", "1", True))
+def stage(
+    emptied_warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[SyncStage]:
+    rules = {"fields": FIELDS, "brakes": NO_BRAKES}
+    with sync_stage(emptied_warehouse, tmp_path, monkeypatch, IN_CRM, **rules) as stage:
+        stage.publish(*(row(n) for n in range(IN_CRM)), row(IN_CRM, crm_record_id=None))
         yield stage
 
 
-def test_a_record_id_of_another_crm_is_never_sent(stage: Stage) -> None:
-    stage.publish(*(row(n) for n in range(IN_CRM)), crm_system="salesforce")
+def test_a_record_id_of_another_crm_is_never_sent(stage: SyncStage) -> None:
+    stage.publish(*(row(n, crm_system="salesforce") for n in range(IN_CRM)))
     result = stage.sync()
     assert (result.queried, result.sent, result.held) == (IN_CRM, 0, IN_CRM)
     assert result.reasons == {"not_in_crm": IN_CRM}
     assert stage.crm.writes == 0
 
 
-def test_the_first_sync_sends_all_and_the_second_calls_nobody(stage: Stage) -> None:
+def test_the_first_sync_sends_all_and_the_second_calls_nobody(stage: SyncStage) -> None:
     first = stage.sync()
     assert (first.queried, first.sent, first.unchanged, first.failed, first.held) == (231, 230, 0, 0, 1)
     assert first.reasons == {"not_in_crm": 1}
@@ -160,7 +58,7 @@ def test_the_first_sync_sends_all_and_the_second_calls_nobody(stage: Stage) -> N
     assert stage.crm.writes == 3
 
 
-def test_only_the_changed_field_of_a_changed_row_is_sent(stage: Stage) -> None:
+def test_only_the_changed_field_of_a_changed_row_is_sent(stage: SyncStage) -> None:
     stage.sync()
     stage.publish(*(row(n, tier="S" if n == 4 else "A") for n in range(IN_CRM)))
     result = stage.sync()
@@ -172,15 +70,15 @@ def test_only_the_changed_field_of_a_changed_row_is_sent(stage: Stage) -> None:
         "from sync.deliveries where sync_id = %s",
         result.sync_id,
     )
-    assert told == [("A0004", record_id(4), "stratum_tier", "A", "S", "run-1", AS_OF, "answer")]
+    assert told == [("A0004", record_id(4), "stratum_tier", "A", "S", stage.run_id, AS_OF, "answer")]
     stage.assert_ledger_is_what_the_crm_holds()
 
 
-def test_a_refused_row_fails_alone_and_alone_comes_back(stage: Stage) -> None:
+def test_a_refused_row_fails_alone_and_alone_comes_back(stage: SyncStage) -> None:
     stage.crm.fault(refuse_ids=[record_id(5)])
     first = stage.sync()
     assert (first.sent, first.failed, first.reasons) == (229, 1, {"not_in_crm": 1, "refused": 1})
-    assert record_id(5) not in stage.ledger()
+    assert record_id(5) not in stage.confirmed()
     with pytest.raises(StratumError, match="1 of 231 accounts could not be told"):
         raise_if_failed(first)
     stage.crm.fault(refuse_ids=[])
@@ -191,7 +89,7 @@ def test_a_refused_row_fails_alone_and_alone_comes_back(stage: Stage) -> None:
     stage.assert_ledger_is_what_the_crm_holds()
 
 
-def test_a_batch_refused_whole_is_halved_down_to_the_guilty_row(stage: Stage) -> None:
+def test_a_batch_refused_whole_is_halved_down_to_the_guilty_row(stage: SyncStage) -> None:
     stage.crm.fault(reject_batch_ids=[record_id(42)])
     result = stage.sync()
     assert (result.sent, result.failed) == (229, 1)
@@ -202,7 +100,7 @@ def test_a_batch_refused_whole_is_halved_down_to_the_guilty_row(stage: Stage) ->
     stage.assert_ledger_is_what_the_crm_holds()
 
 
-def test_a_refusal_of_every_row_stops_before_it_spends_the_tries_of_all(stage: Stage) -> None:
+def test_a_refusal_of_every_row_stops_before_it_spends_the_tries_of_all(stage: SyncStage) -> None:
     stage.crm.fault(reject_batch_ids=[record_id(n) for n in range(IN_CRM)])
     result = stage.sync()
     assert (result.sent, result.failed) == (0, 230)
@@ -213,7 +111,7 @@ def test_a_refusal_of_every_row_stops_before_it_spends_the_tries_of_all(stage: S
     assert stage.sync().sent == 230
 
 
-def test_after_the_last_try_a_row_is_a_dead_letter_until_it_is_replayed(stage: Stage) -> None:
+def test_after_the_last_try_a_row_is_a_dead_letter_until_it_is_replayed(stage: SyncStage) -> None:
     stage.crm.fault(refuse_ids=[record_id(5)])
     for _ in range(3):
         assert stage.sync(max_tries=3).failed == 1
@@ -230,7 +128,7 @@ def test_after_the_last_try_a_row_is_a_dead_letter_until_it_is_replayed(stage: S
 
 
 @pytest.mark.parametrize(("retry_after", "wait"), [(None, 10.5), (3, 3.0)])
-def test_a_rate_limit_is_waited_out(stage: Stage, retry_after: int | None, wait: float) -> None:
+def test_a_rate_limit_is_waited_out(stage: SyncStage, retry_after: int | None, wait: float) -> None:
     stage.crm.fault(rate_limited=4, retry_after=retry_after)
     result = stage.sync()
     assert (result.sent, result.failed) == (230, 0)
@@ -238,7 +136,7 @@ def test_a_rate_limit_is_waited_out(stage: Stage, retry_after: int | None, wait:
     assert stage.crm.writes == 3
 
 
-def test_a_limit_that_does_not_end_fails_the_sync_and_spends_no_try(stage: Stage) -> None:
+def test_a_limit_that_does_not_end_fails_the_sync_and_spends_no_try(stage: SyncStage) -> None:
     stage.sync()
     stage.publish(*(row(n, tier="B") for n in range(IN_CRM)))
     stage.crm.fault(rate_limited=14)  # one for the properties' list, and more than its patience after it
@@ -250,7 +148,7 @@ def test_a_limit_that_does_not_end_fails_the_sync_and_spends_no_try(stage: Stage
     assert stage.sync().sent == 230
 
 
-def test_a_lost_answer_is_resolved_by_reading_and_not_written_again(stage: Stage) -> None:
+def test_a_lost_answer_is_resolved_by_reading_and_not_written_again(stage: SyncStage) -> None:
     stage.crm.fault(drop_answer=1)
     result = stage.sync()
     assert (result.sent, result.failed) == (230, 0)
@@ -260,7 +158,7 @@ def test_a_lost_answer_is_resolved_by_reading_and_not_written_again(stage: Stage
     stage.assert_ledger_is_what_the_crm_holds()
 
 
-def test_a_server_fault_is_outlived(stage: Stage) -> None:
+def test_a_server_fault_is_outlived(stage: SyncStage) -> None:
     stage.crm.fault(server_error=2)
     result = stage.sync()
     assert (result.sent, result.failed) == (230, 0)
@@ -269,7 +167,7 @@ def test_a_server_fault_is_outlived(stage: Stage) -> None:
     stage.assert_ledger_is_what_the_crm_holds()
 
 
-def test_a_crm_that_stays_down_fails_the_rows_without_spending_tries(stage: Stage) -> None:
+def test_a_crm_that_stays_down_fails_the_rows_without_spending_tries(stage: SyncStage) -> None:
     stage.crm.fault(server_error=1000)
     result = stage.sync()
     assert (result.sent, result.failed, result.held) == (0, 230, 1)
@@ -280,29 +178,15 @@ def test_a_crm_that_stays_down_fails_the_rows_without_spending_tries(stage: Stag
     assert stage.sync().sent == 230
 
 
-def test_a_complete_answer_without_results_confirms_nothing(stage: Stage) -> None:
+def test_a_complete_answer_without_results_confirms_nothing(stage: SyncStage) -> None:
     stage.crm.fault(empty_complete=1)
     first = stage.sync()
     assert (first.sent, first.failed) == (130, 100)
     assert first.reasons["missing_from_answer"] == 100
-    assert len(stage.ledger()) == 130
+    assert len(stage.confirmed()) == 130
     second = stage.sync()
     assert (second.sent, second.failed) == (100, 0)
     stage.assert_ledger_is_what_the_crm_holds()
-
-
-def crash_in(monkeypatch: pytest.MonkeyPatch, name: str, call: int) -> Callable[[], None]:
-    """Let the n-th call of a Ledger method raise; return how to mend it."""
-    original = getattr(Ledger, name)
-    calls = iter(range(1, 1000))
-
-    def crashing(self: Ledger, *arguments: object, **options: object) -> object:
-        if next(calls) == call:
-            raise RuntimeError("power cut")
-        return original(self, *arguments, **options)
-
-    monkeypatch.setattr(Ledger, name, crashing)
-    return lambda: monkeypatch.setattr(Ledger, name, original)
 
 
 @pytest.mark.parametrize(
@@ -314,12 +198,10 @@ def crash_in(monkeypatch: pytest.MonkeyPatch, name: str, call: int) -> Callable[
     ],
 )
 def test_a_crash_neither_loses_nor_doubles_a_row(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, method: str, call: int, sent_later: int, writes: int
+    stage: SyncStage, monkeypatch: pytest.MonkeyPatch, method: str, call: int, sent_later: int, writes: int
 ) -> None:
-    mend = crash_in(monkeypatch, method, call)
-    with pytest.raises(RuntimeError, match="power cut"):
+    with crash_in(monkeypatch, Ledger, method, call):
         stage.sync()
-    mend()
     result = stage.sync()
     assert (result.sent, result.unchanged, result.failed) == (sent_later, 230 - sent_later, 0)
     assert stage.crm.writes == writes
@@ -334,27 +216,23 @@ def test_a_crash_neither_loses_nor_doubles_a_row(
 
 
 def test_what_a_crash_left_is_read_before_a_newer_value_is_planned(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+    stage: SyncStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The CRM took S, we crashed, and the value went back to A: without reading, the S would stay for ever."""
     stage.sync()
     stage.publish(row(0, tier="S"))
-    mend = crash_in(monkeypatch, "confirm", 1)
-    with pytest.raises(RuntimeError, match="power cut"):
+    with crash_in(monkeypatch, Ledger, "confirm", 1):
         stage.sync()
-    mend()
     stage.publish(row(0, tier="A"))
     assert stage.sync().sent == 1
     assert stage.crm.held(0, "stratum_tier") == {"stratum_tier": "A"}
 
 
 def test_a_crm_that_cannot_be_read_back_gets_nothing_newer(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+    stage: SyncStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mend = crash_in(monkeypatch, "confirm", 1)
-    with pytest.raises(RuntimeError, match="power cut"):
+    with crash_in(monkeypatch, Ledger, "confirm", 1):
         stage.sync()
-    mend()
     monkeypatch.setenv("AIRFLOW_CONN_HUBSPOT_DEFAULT", "http://:a-token@127.0.0.1:9")
     with pytest.raises(TransientError, match="100 rows of an earlier sync have no answer"):
         stage.sync()
@@ -363,9 +241,10 @@ def test_a_crm_that_cannot_be_read_back_gets_nothing_newer(
     assert stage.sync().sent == 130
 
 
-def test_a_null_or_an_empty_text_never_overwrites(stage: Stage) -> None:
+def test_a_null_or_an_empty_text_never_overwrites(stage: SyncStage) -> None:
     stage.sync()
-    stage.publish(row(0, tier=None), row(1, tier=""), row(2, None, None, None), row(3, None, "7"))
+    nothing = dict.fromkeys(("tier", "revenue", "is_dormant"))
+    stage.publish(row(0, tier=None), row(1, tier=""), row(2, **nothing), row(3, tier=None, revenue="7"))
     result = stage.sync()
     assert (result.sent, result.unchanged) == (1, 3)
     assert stage.crm.held(0, "stratum_tier") == {"stratum_tier": "A"}
@@ -376,23 +255,23 @@ def test_a_null_or_an_empty_text_never_overwrites(stage: Stage) -> None:
     }
 
 
-def test_null_and_doubled_keys_are_held_and_never_sent(stage: Stage) -> None:
+def test_null_and_doubled_keys_are_held_and_never_sent(stage: SyncStage) -> None:
     stage.publish(
-        (None, record_id(0), "A", "1", True),
-        ("X", record_id(1), "A", "1", True),
-        ("X", record_id(2), "B", "1", True),
-        ("Y", record_id(3), "A", "1", True),
-        ("Z", record_id(3), "B", "1", True),
-        ("N", "", "B", "1", True),
+        row(0, account_id=None),
+        row(1, account_id="X"),
+        row(2, account_id="X", tier="B"),
+        row(3, account_id="Y"),
+        row(3, account_id="Z", tier="B"),
+        row(4, crm_record_id=""),
         row(9),
     )
     result = stage.sync()
     assert (result.sent, result.held) == (1, 6)
     assert result.reasons == {"key_is_null": 1, "key_is_doubled": 2, "record_is_doubled": 2, "not_in_crm": 1}
-    assert list(stage.ledger()) == [record_id(9)]
+    assert list(stage.confirmed()) == [record_id(9)]
 
 
-def test_a_record_archived_meanwhile_fails_alone(stage: Stage) -> None:
+def test_a_record_archived_meanwhile_fails_alone(stage: SyncStage) -> None:
     stage.crm.client.crm.companies.basic_api.archive(record_id(8))
     result = stage.sync()
     assert (result.sent, result.failed) == (229, 1)
@@ -400,7 +279,7 @@ def test_a_record_archived_meanwhile_fails_alone(stage: Stage) -> None:
 
 
 def test_an_open_token_error_fails_the_task_in_one_line(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+    stage: SyncStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = stage.crm.url.removeprefix("http://")
     monkeypatch.setenv("AIRFLOW_CONN_HUBSPOT_DEFAULT", f"http://:wrong-token@{address}")
@@ -411,7 +290,7 @@ def test_an_open_token_error_fails_the_task_in_one_line(
     assert stage.warehouse.rows("select status, queried from sync.runs") == [("failed", 0)]
 
 
-def test_a_date_that_is_not_the_newest_is_not_told(stage: Stage) -> None:
+def test_a_date_that_is_not_the_newest_is_not_told(stage: SyncStage) -> None:
     with pytest.raises(StratumError, match="The published set is of 2026-06-30, not of 2026-06-29"):
         sync_crm(stage.sources, date(2026, 6, 29), "crm")
     stage.warehouse.rows("delete from published.current_run")
@@ -433,7 +312,7 @@ def test_a_date_that_is_not_the_newest_is_not_told(stage: Stage) -> None:
     ],
 )
 def test_a_wrong_mapping_is_said_in_one_line_and_nothing_is_sent(
-    stage: Stage, change: dict, words: str
+    stage: SyncStage, change: dict, words: str
 ) -> None:
     wanted = stage.sources.sync["crm"].model_copy(update=change)
     sources = stage.sources.model_copy(update={"sync": {"crm": wanted}})
@@ -443,13 +322,13 @@ def test_a_wrong_mapping_is_said_in_one_line_and_nothing_is_sent(
     assert stage.crm.writes == 0
 
 
-def test_a_target_that_is_not_configured_is_said(stage: Stage) -> None:
+def test_a_target_that_is_not_configured_is_said(stage: SyncStage) -> None:
     sources = stage.sources.model_copy(update={"sync": {}})
     with pytest.raises(StratumError, match="No sync target 'crm'"):
         sync_crm(sources, AS_OF, "crm")
 
 
-def test_setup_makes_what_it_may_and_names_the_rest(stage: Stage) -> None:
+def test_setup_makes_what_it_may_and_names_the_rest(stage: SyncStage) -> None:
     rules = {name: FieldRule(column=column) for name, column in FIELDS.items()}
     wanted = stage.sources.sync["crm"].model_copy(
         update={"fields": rules | {"my_tier": FieldRule(column="tier")}, "make_fields": False}
@@ -462,7 +341,7 @@ def test_setup_makes_what_it_may_and_names_the_rest(stage: Stage) -> None:
 
 
 def test_a_target_that_is_switched_off_gets_nothing_more(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+    stage: SyncStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original, calls = Ledger.confirm, iter(range(1000))
 
@@ -483,7 +362,7 @@ def test_a_target_that_is_switched_off_gets_nothing_more(
     assert stage.sync().sent == 130
 
 
-def test_an_auditor_reads_who_received_what_and_writes_nothing(stage: Stage) -> None:
+def test_an_auditor_reads_who_received_what_and_writes_nothing(stage: SyncStage) -> None:
     stage.sync()
     with connect("auditor") as connection:
         (count,) = connection.execute("select count(*) from sync.deliveries").fetchone()

@@ -24,8 +24,10 @@ N = 10
 
 
 @pytest.fixture
-def stage(warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SyncStage]:
-    with sync_stage(warehouse, tmp_path, monkeypatch, accounts=N) as stage:
+def stage(
+    emptied_warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[SyncStage]:
+    with sync_stage(emptied_warehouse, tmp_path, monkeypatch, accounts=N) as stage:
         yield stage
 
 

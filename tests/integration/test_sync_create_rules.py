@@ -18,7 +18,7 @@ from include.sync.switches import switch_off, switch_on
 from tests.conftest import Warehouse
 from tests.integration import salesforce_fixture
 from tests.integration.create_stage import MAKES, CreateStage, crash_in, prepare
-from tests.integration.target_stage import AS_OF
+from tests.integration.sync_stage import AS_OF
 
 
 @pytest.fixture(scope="module")

@@ -6,24 +6,15 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 
-import psycopg
 import pytest
 
 from include.errors import StratumError
-from include.sources.config import Sources
 from include.sync.reconcile import reconcile
-from include.sync.run import SyncResult, sync_crm
+from include.sync.run import SyncResult
 from tests.conftest import Warehouse
 from tests.integration.sync_proof import NO_BRAKES
-from tests.integration.target_stage import (
-    AS_OF,
-    KINDS,
-    ROWS,
-    Place,
-    Places,
-    Time,
-    prepare,
-)
+from tests.integration.sync_stage import TargetStage, Time, prepare
+from tests.integration.target_stage import KINDS, ROWS, Place, Places
 
 ZONES = (
     "UTC",
@@ -74,14 +65,16 @@ def live_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
     time.tzset()
 
 
-class Diary:
+class Diary(TargetStage):
     """Seven accounts with a day and a moment each, and a sync of both to one system."""
 
     def __init__(self, warehouse: Warehouse, place: Place, time: Time) -> None:
-        self.warehouse, self.place, self.time = warehouse, place, time
+        super().__init__(warehouse, time, system=place.system, make_fields=True, brakes=NO_BRAKES)
+        self.place = place
         place.mend()
         warehouse.rows("set session_replication_role = replica; delete from sync.ledger")
         self.day, self.moment = NAMES[place.system]
+        self.rule()
         self.records = place.records()
         # HubSpot's records are always the same.
         if place.system == "hubspot" and self.day in place.running.sandbox.store.properties():
@@ -91,36 +84,23 @@ class Diary:
         if place.system == "webhook":
             self.records = self.accounts = [f"D{next(DIARIES)}" for n in range(ROWS)]
 
-    def publish(self, days: tuple[str, ...] = DAYS, moments: tuple[str, ...] = MOMENTS) -> None:
-        with psycopg.connect(self.warehouse.owner_url) as connection, connection.cursor() as cursor:
-            cursor.execute("delete from published.customer_360")
-            cursor.executemany(
-                "insert into published.customer_360 (account_id, crm_record_id, crm_system, met_on, seen_at) "
-                "values (%s, %s, %s, %s, %s)",
-                [
-                    (account, record, self.place.system, *of_account)
-                    for account, record, *of_account in zip(
-                        self.accounts, self.records, days, moments, strict=True
-                    )
-                ],
-            )
+    def rule(self, **rules: str) -> None:
+        """Set by what rules both are told."""
+        named = ((self.day, "since"), (self.moment, "seen_at"))
+        self.configure(fields={name: {"column": column, **rules} for name, column in named})
 
-    def sources(self, zone: str = "UTC", **rules: Any) -> Sources:
-        mapping = {
-            "system": self.place.system,
-            "make_fields": True,
-            "fields": {
-                name: {"column": column, **rules}
-                for name, column in ((self.day, "met_on"), (self.moment, "seen_at"))
-            },
-            "brakes": NO_BRAKES,
-        }
-        company = {"name": "Test", "timezone": zone, "currency": "CNY"}
-        return Sources.model_validate({"company": company, "sync": {"crm": mapping}})
+    def note(self, days: tuple[str, ...] = DAYS, moments: tuple[str, ...] = MOMENTS) -> None:
+        """Publish a day and a moment of each account."""
+        kept = zip(self.accounts, self.records, days, moments, strict=True)
+        names = ("account_id", "crm_record_id", "since", "seen_at")
+        self.publish(
+            *({"crm_system": self.place.system} | dict(zip(names, each, strict=True)) for each in kept)
+        )
 
-    def sync(self, zone: str = "UTC", **rules: Any) -> SyncResult:
-        clock = {"clock": lambda: self.time.now, "sleep": self.time.sleep}
-        return sync_crm(self.sources(zone, **rules), AS_OF, "crm", **clock)
+    def sync_in(self, zone: str) -> SyncResult:
+        """Sync for a company of a zone."""
+        self.timezone = zone
+        return self.sync()
 
     def told(self) -> list[dict[str, Any]]:
         """Return the one write of each record, by the system's own log."""
@@ -149,9 +129,9 @@ def test_days_and_moments_are_told_the_same_in_every_zone(
 ) -> None:
     for zone in ZONES:
         diary = diary_of(kind)
-        diary.publish()
+        diary.note()
         live_in(zone)
-        assert diary.sync(zone).sent == ROWS, zone
+        assert diary.sync_in(zone).sent == ROWS, zone
         told = [
             {diary.day: day, diary.moment: as_told(moment)} for day, moment in zip(DAYS, MOMENTS, strict=True)
         ]
@@ -166,14 +146,14 @@ def test_what_was_told_in_one_zone_is_not_told_again_in_another(
     kind: str,
 ) -> None:
     diary = diary_of(kind)
-    diary.publish()
+    diary.note()
     assert diary.sync().sent == ROWS
     for zone in ZONES:
         live_in(zone)
-        assert diary.sync(zone).unchanged == ROWS, zone
+        assert diary.sync_in(zone).unchanged == ROWS, zone
         # Compared by their texts, and not by a fingerprint.
         warehouse.rows("update sync.ledger set seen = null")
-        assert diary.sync(zone).unchanged == ROWS, zone
+        assert diary.sync_in(zone).unchanged == ROWS, zone
     assert len(diary.told()) == ROWS
 
 
@@ -191,14 +171,15 @@ def test_the_same_day_and_moment_at_another_offset_are_no_drift_and_stay_ours(
     diary_of: Callable[[str], Diary], kind: str, day: str, moment: str
 ) -> None:
     diary = diary_of(kind)
-    diary.publish(("2026-06-30",) * ROWS, ("2026-06-30T12:00:00Z",) * ROWS)
-    assert diary.sync(overwrite="if_ours").sent == ROWS
+    diary.rule(overwrite="if_ours")
+    diary.note(("2026-06-30",) * ROWS, ("2026-06-30T12:00:00Z",) * ROWS)
+    assert diary.sync().sent == ROWS
     diary.edit(0, day, moment)
-    found = reconcile(diary.sources(), "crm", heal=True, everything=True, sleep=lambda _: None)
+    found = reconcile(diary.sources, "crm", heal=True, everything=True, sleep=lambda _: None)
     assert (found.equal, found.drifted) == (ROWS, 0)
-    assert diary.sync(overwrite="if_ours").unchanged == ROWS
-    diary.publish(("2026-07-01",) * ROWS, ("2026-06-30T12:00:01Z",) * ROWS)
-    assert diary.sync(overwrite="if_ours").sent == ROWS
+    assert diary.sync().unchanged == ROWS
+    diary.note(("2026-07-01",) * ROWS, ("2026-06-30T12:00:01Z",) * ROWS)
+    assert diary.sync().sent == ROWS
 
 
 @pytest.mark.parametrize("kind", ["hubspot", "collections"])
@@ -216,16 +197,16 @@ def test_another_day_or_moment_is_drift(
     diary_of: Callable[[str], Diary], kind: str, day: str, moment: str
 ) -> None:
     diary = diary_of(kind)
-    diary.publish(("2026-06-30",) * ROWS, ("2026-06-30T12:00:00Z",) * ROWS)
+    diary.note(("2026-06-30",) * ROWS, ("2026-06-30T12:00:00Z",) * ROWS)
     assert diary.sync().sent == ROWS
     diary.edit(0, day, moment)
-    found = reconcile(diary.sources(), "crm", everything=True, sleep=lambda _: None)
+    found = reconcile(diary.sources, "crm", everything=True, sleep=lambda _: None)
     assert (found.equal, found.drifted) == (ROWS - 1, 1)
 
 
 def test_an_infinite_day_or_moment_is_nothing_to_tell(diary_of: Callable[[str], Diary]) -> None:
     diary = diary_of("hubspot")
-    diary.publish(("infinity", "-infinity", *DAYS[2:]), ("-infinity", "infinity", *MOMENTS[2:]))
+    diary.note(("infinity", "-infinity", *DAYS[2:]), ("-infinity", "infinity", *MOMENTS[2:]))
     assert diary.sync().sent == ROWS - 2
 
 
@@ -250,7 +231,7 @@ def test_salesforce_and_hubspot_have_fields_of_days_and_moments_made(
 ) -> None:
     hubspot, salesforce = diary_of("hubspot"), diary_of("collections")
     for diary in (hubspot, salesforce):
-        diary.publish()
+        diary.note()
         diary.sync()
     types = hubspot.place.running.sandbox.store.properties()
     assert [types[name]["type"] for name in (hubspot.day, hubspot.moment)] == ["date", "datetime"]

@@ -12,16 +12,19 @@ from include.sync.dry_run import DryRun, FieldChange, plan_sync
 from include.sync.reconcile import reconcile
 from tests.conftest import Warehouse
 from tests.integration.sandbox_fixture import record_id
-from tests.integration.sync_rules_stage import AS_OF, FIELDS, Stage, row, staged
+from tests.integration.sync_proof import NO_BRAKES
+from tests.integration.sync_stage import AS_OF, FIELDS, SyncStage, row, sync_stage
 
 UNKNOWN = "what the CRM holds now: fields never told have no old value, and an edit made there is not seen"
 
 
 @pytest.fixture
-def stage(emptied_warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+def stage(
+    emptied_warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[SyncStage]:
     """Three accounts were told; then A0000 changed, A0001 went, A0002 was opted out of, A0003 is new."""
-    with staged(emptied_warehouse, tmp_path, monkeypatch) as stage:
-        stage.mapping = {"fields": FIELDS, "removal": "clear", "consent": "may_be_told"}
+    rules = {"removal": "clear", "consent": "may_be_told", "brakes": NO_BRAKES}
+    with sync_stage(emptied_warehouse, tmp_path, monkeypatch, fields=FIELDS, **rules) as stage:
         stage.publish(row(0), row(1), row(2))
         assert stage.sync().sent == 3
         stage.publish(
@@ -30,13 +33,13 @@ def stage(emptied_warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.Monk
         yield stage
 
 
-def books(stage: Stage) -> list[list[tuple]]:
+def books(stage: SyncStage) -> list[list[tuple]]:
     """Return everything a run could write."""
     tables = ("runs", "ledger", "attempts", "deliveries", "outcomes", "failures")
     return [stage.warehouse.rows(f"select * from sync.{table} order by 1, 2") for table in tables]
 
 
-def dry_run(stage: Stage, read: bool, limit: int = 20) -> DryRun:
+def dry_run(stage: SyncStage, read: bool, limit: int = 20) -> DryRun:
     """Return the dry run, having seen that it wrote nothing, neither to the books nor to the CRM."""
     before, writes = books(stage), stage.crm.writes
     done = plan_sync(stage.sources, AS_OF, "crm", read, limit)
@@ -50,7 +53,7 @@ def fields(done: DryRun, account_id: str) -> dict[str, FieldChange]:
     return {each.name: each for each in record.fields}
 
 
-def test_without_reading_what_was_never_told_is_not_known(stage: Stage) -> None:
+def test_without_reading_what_was_never_told_is_not_known(stage: SyncStage) -> None:
     calls = stage.crm.sandbox.calls.by_endpoint.total()
     done = dry_run(stage, read=False)
     assert stage.crm.sandbox.calls.by_endpoint.total() == calls
@@ -78,7 +81,7 @@ def test_without_reading_what_was_never_told_is_not_known(stage: Stage) -> None:
     assert "no change" not in said
 
 
-def test_with_reading_the_old_values_are_the_crms_own(stage: Stage) -> None:
+def test_with_reading_the_old_values_are_the_crms_own(stage: SyncStage) -> None:
     stage.edit(0, stratum_tier="theirs")
     stage.edit(1, stratum_tier="theirs", stratum_revenue="7")
     stage.edit(3, stratum_tier="S", stratum_revenue="12")
@@ -98,15 +101,15 @@ def test_with_reading_the_old_values_are_the_crms_own(stage: Stage) -> None:
     assert "stratum_tier: 1 changed, 1 cleared, 1 there already" in said
 
 
-def test_a_record_the_crm_does_not_have_is_said(stage: Stage) -> None:
+def test_a_record_the_crm_does_not_have_is_said(stage: SyncStage) -> None:
     stage.crm.client.crm.companies.basic_api.archive(record_id(3))
     done = dry_run(stage, read=True)
     assert done.not_there == 1
     assert "A0003" in next(line for line in dry_run_lines(done) if "no such record" in line)
 
 
-def test_a_rule_that_depends_on_the_crm_is_named_where_it_was_not_read(stage: Stage) -> None:
-    stage.mapping |= {"fields": {"stratum_tier": {"column": "tier", "overwrite": "if_ours"}}}
+def test_a_rule_that_depends_on_the_crm_is_named_where_it_was_not_read(stage: SyncStage) -> None:
+    stage.configure(fields={"stratum_tier": {"column": "tier", "overwrite": "if_ours"}})
     stage.edit(0, stratum_tier="theirs")
     guess = dry_run(stage, read=False)
     assert guess.changes == 4
@@ -114,7 +117,7 @@ def test_a_rule_that_depends_on_the_crm_is_named_where_it_was_not_read(stage: St
     assert dry_run(stage, read=True).held == {"not_in_crm": 1, "not_ours": 1}
 
 
-def test_what_a_dry_run_says_a_sync_then_does(stage: Stage) -> None:
+def test_what_a_dry_run_says_a_sync_then_does(stage: SyncStage) -> None:
     done = dry_run(stage, read=True)
     result = stage.sync()
     assert (result.queried, result.sent, result.unchanged, result.held) == (
@@ -125,15 +128,15 @@ def test_what_a_dry_run_says_a_sync_then_does(stage: Stage) -> None:
     )
 
 
-def test_as_many_records_are_shown_as_asked_and_all_are_counted(stage: Stage) -> None:
+def test_as_many_records_are_shown_as_asked_and_all_are_counted(stage: SyncStage) -> None:
     done = dry_run(stage, read=False, limit=1)
     assert (len(done.records), done.changes) == (1, 4)
     assert "... and 3 more records" in dry_run_lines(done)
     assert json.loads(json.dumps(asdict(done), default=str))["kinds"]["stratum_tier"]["changed"] == 1
 
 
-def test_each_brake_is_shown_and_what_it_would_hold_a_sync_holds(stage: Stage) -> None:
-    stage.mapping |= {"brakes": {"first_sync": False, "max_tier_changes": None}}
+def test_each_brake_is_shown_and_what_it_would_hold_a_sync_holds(stage: SyncStage) -> None:
+    stage.configure(brakes={"first_sync": False, "max_tier_changes": None})
     done = dry_run(stage, read=False)
     assert {brake.brake: (brake.figure, brake.limit, brake.holds) for brake in done.brakes} == {
         "shrunken_source": (0, 0.2, False),
@@ -153,8 +156,10 @@ def test_each_brake_is_shown_and_what_it_would_hold_a_sync_holds(stage: Stage) -
     assert (result.status, [each["brake"] for each in result.hold.reasons]) == ("held", ["removals"])
 
 
-def test_what_a_reconciliation_lets_be_told_again_is_a_kind_of_its_own_until_it_is_told(stage: Stage) -> None:
-    stage.mapping = {"fields": FIELDS, "reconcile": {"policy": "heal"}}
+def test_what_a_reconciliation_lets_be_told_again_is_a_kind_of_its_own_until_it_is_told(
+    stage: SyncStage,
+) -> None:
+    stage.configure(removal="keep", consent=None, reconcile={"policy": "heal"})
     stage.publish(row(0), row(1), row(2), row(3))
     stage.edit(1, stratum_tier="theirs")
     assert reconcile(stage.sources, "crm").healed == 1

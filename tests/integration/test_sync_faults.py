@@ -9,7 +9,8 @@ from include.errors import StratumError
 from include.sources import salesforce_api
 from tests.conftest import Warehouse
 from tests.integration.fault_cells import FAULTS, FIRST, GUILTY, IMPOSSIBLE, Cell, cells, matrix
-from tests.integration.target_stage import KINDS, ROWS, Place, Places, Stage, make_fields, prepare
+from tests.integration.sync_stage import prepare
+from tests.integration.target_stage import KINDS, ROWS, Place, Places, Stage, make_fields
 
 
 @pytest.fixture(scope="module")

@@ -10,21 +10,11 @@ import pytest
 from include.sync.limits import Limiter, limiter
 from include.sync.targets.salesforce_bulk import BulkJobs
 from tests.conftest import Warehouse
-from tests.integration.target_stage import JOB, ROWS, Place, Places, Stage, make_fields, prepare
+from tests.integration.sync_stage import Time, prepare
+from tests.integration.target_stage import JOB, ROWS, Place, Places, Stage, make_fields
 
 
-class Time:
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-
-def test_two_tasks_together_stay_within_the_burst(warehouse: Warehouse) -> None:
+def test_two_tasks_together_stay_within_the_burst(emptied_warehouse: Warehouse) -> None:
     time = Time()
     with (
         limiter("loader", "org", 5, 10.0, time, time.sleep) as ingest,
@@ -40,7 +30,7 @@ def test_two_tasks_together_stay_within_the_burst(warehouse: Warehouse) -> None:
     assert calls[-1] - calls[0] < 75  # and no slower than it must be: seven windows
 
 
-def test_tasks_that_ask_in_the_same_instant_are_let_through_one_by_one(warehouse: Warehouse) -> None:
+def test_tasks_that_ask_in_the_same_instant_are_let_through_one_by_one(emptied_warehouse: Warehouse) -> None:
     """Each reads what the others counted, or calls would be lost count of. The clock stands still."""
     burst, tasks = 40, 8
     begin = Barrier(tasks)
@@ -63,10 +53,10 @@ def test_tasks_that_ask_in_the_same_instant_are_let_through_one_by_one(warehouse
 
     with ThreadPoolExecutor(tasks) as pool:
         assert sum(pool.map(task, range(tasks))) == burst
-    assert warehouse.value("select cardinality(calls) from sync.call_windows where org = 'org'") == burst
+    assert emptied_warehouse.value("select cardinality(calls) from sync.call_windows where org = 'org'") == burst
 
 
-def test_another_organisation_has_its_own(warehouse: Warehouse) -> None:
+def test_another_organisation_has_its_own(emptied_warehouse: Warehouse) -> None:
     time = Time()
     with (
         limiter("syncer", "one", 1, 10.0, time, time.sleep) as one,
@@ -78,7 +68,7 @@ def test_another_organisation_has_its_own(warehouse: Warehouse) -> None:
         assert time.now == began
 
 
-def test_a_block_holds_for_every_task(warehouse: Warehouse) -> None:
+def test_a_block_holds_for_every_task(emptied_warehouse: Warehouse) -> None:
     time = Time()
     with (
         limiter("loader", "org", 5, 10.0, time, time.sleep) as ingest,

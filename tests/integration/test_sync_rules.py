@@ -12,7 +12,8 @@ from include.sync.hubspot_api import HubSpotApi
 from include.sync.target import NoAnswer
 from tests.conftest import Warehouse
 from tests.integration.sandbox_fixture import record_id
-from tests.integration.sync_rules_stage import FIELDS, Stage, row, staged
+from tests.integration.sync_proof import NO_BRAKES
+from tests.integration.sync_stage import FIELDS, SyncStage, row, sync_stage
 
 CLEARING = {"stratum_tier": {"column": "tier", "when_null": "clear"}, "stratum_revenue": "revenue"}
 
@@ -22,8 +23,10 @@ def guarded(overwrite: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def stage(emptied_warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    with staged(emptied_warehouse, tmp_path, monkeypatch) as stage:
+def stage(
+    emptied_warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[SyncStage]:
+    with sync_stage(emptied_warehouse, tmp_path, monkeypatch, fields=FIELDS, brakes=NO_BRAKES) as stage:
         yield stage
 
 
@@ -54,9 +57,9 @@ VALUES = [
 ]
 
 
-def test_a_value_is_told_as_plain_text(stage: Stage) -> None:
-    stage.mapping = {"fields": {f"stratum_{column}": column for column, _, _ in VALUES}}
-    bare = {"tier": None, "revenue": None}
+def test_a_value_is_told_as_plain_text(stage: SyncStage) -> None:
+    stage.configure(fields={f"stratum_{column}": column for column, _, _ in VALUES})
+    bare = dict.fromkeys(("tier", "revenue", "is_dormant"))
     stage.publish(*(row(n, **(bare | {column: value})) for n, (column, value, _) in enumerate(VALUES)))
     told = {change.account_id: change.values for change in stage.planned()}
     assert told == {
@@ -66,8 +69,8 @@ def test_a_value_is_told_as_plain_text(stage: Stage) -> None:
     }
 
 
-def test_texts_of_any_script_numbers_as_text_and_dates_come_back_as_they_were_told(stage: Stage) -> None:
-    stage.mapping = {"fields": {"stratum_tier": "tier", "stratum_phone": "phone", "stratum_since": "since"}}
+def test_texts_of_any_script_numbers_as_text_and_dates_come_back_as_they_were_told(stage: SyncStage) -> None:
+    stage.configure(fields={"stratum_tier": "tier", "stratum_phone": "phone", "stratum_since": "since"})
     stage.publish(row(0, tier="上海 🚀 Ünïcode", phone="0086010", since=date(2026, 2, 28)))
     assert stage.sync().sent == 1
     assert [stage.shows(0, name) for name in stage.mapping["fields"]] == [
@@ -78,26 +81,26 @@ def test_texts_of_any_script_numbers_as_text_and_dates_come_back_as_they_were_to
     assert stage.sync().unchanged == 1
 
 
-def test_a_text_the_crm_finds_too_long_fails_alone(stage: Stage) -> None:
+def test_a_text_the_crm_finds_too_long_fails_alone(stage: SyncStage) -> None:
     stage.publish(row(0, tier="x" * 65_537), row(1, tier="x" * 65_536))
     result = stage.sync()
     assert (result.sent, result.reasons) == (1, {"refused": 1})
     assert stage.seen() == {"A0001"}
 
 
-def test_more_fields_than_a_function_takes_arguments_are_compared(stage: Stage) -> None:
-    stage.mapping = {"fields": {f"stratum_{n}": "tier" for n in range(120)}}
+def test_more_fields_than_a_function_takes_arguments_are_compared(stage: SyncStage) -> None:
+    stage.configure(fields={f"stratum_{n}": "tier" for n in range(120)})
     stage.publish(row(0))
     assert [len(change.values) for change in stage.planned()] == [120]
 
 
-def test_a_null_keeps_what_is_there_unless_the_rule_clears_what_we_wrote(stage: Stage) -> None:
+def test_a_null_keeps_what_is_there_unless_the_rule_clears_what_we_wrote(stage: SyncStage) -> None:
     stage.publish(*(row(n) for n in range(3)))
     stage.sync()
     stage.publish(row(0, tier=None), row(1, tier=""), row(2))
     assert stage.sync().unchanged == 3
     assert stage.shows(0) == "A"
-    stage.mapping = {"fields": CLEARING}  # the same rows under another rule: settled rows are compared anew
+    stage.configure(fields=CLEARING)  # the same rows under another rule: settled rows are compared anew
     result = stage.sync()
     assert (result.sent, result.unchanged) == (2, 1)
     assert [stage.shows(n) for n in range(3)] == [None, None, "A"]
@@ -110,21 +113,21 @@ def test_a_null_keeps_what_is_there_unless_the_rule_clears_what_we_wrote(stage: 
     assert stage.shows(0) == "B"
 
 
-def test_a_null_never_clears_a_value_that_is_not_ours(stage: Stage) -> None:
+def test_a_null_never_clears_a_value_that_is_not_ours(stage: SyncStage) -> None:
     stage.publish(row(0, tier="A"))
     stage.sync()  # makes the fields
     stage.edit(1, stratum_tier="theirs")
-    stage.mapping = {"fields": CLEARING}
+    stage.configure(fields=CLEARING)
     stage.publish(row(1, tier=None, revenue=None))
     assert stage.sync().unchanged == 1
     assert stage.shows(1) == "theirs"
 
 
-def test_only_an_empty_field_is_filled(stage: Stage) -> None:
+def test_only_an_empty_field_is_filled(stage: SyncStage) -> None:
     stage.publish(row(5))
     stage.sync()
     stage.edit(0, stratum_tier="theirs", stratum_revenue="1")
-    stage.mapping = {"fields": guarded("if_empty")}
+    stage.configure(fields=guarded("if_empty"))
     stage.publish(row(0), row(1))
     first = stage.sync()
     assert (first.sent, first.held) == (2, 0)
@@ -142,8 +145,8 @@ def test_only_an_empty_field_is_filled(stage: Stage) -> None:
     assert (stage.shows(0), stage.shows(1)) == ("A", "A")
 
 
-def test_only_our_own_value_is_overwritten(stage: Stage) -> None:
-    stage.mapping = {"fields": guarded("if_ours")}
+def test_only_our_own_value_is_overwritten(stage: SyncStage) -> None:
+    stage.configure(fields=guarded("if_ours"))
     stage.publish(row(0), row(1), row(2))
     assert stage.sync().sent == 3
     stage.edit(1, stratum_tier="theirs")
@@ -163,10 +166,8 @@ def test_only_our_own_value_is_overwritten(stage: Stage) -> None:
     assert stage.held(result) == [("A0002", "not_ours", "stratum_tier")]
 
 
-def test_a_guarded_null_clears_our_value_and_no_other(stage: Stage) -> None:
-    stage.mapping = {
-        "fields": {"stratum_tier": {"column": "tier", "when_null": "clear", "overwrite": "if_ours"}}
-    }
+def test_a_guarded_null_clears_our_value_and_no_other(stage: SyncStage) -> None:
+    stage.configure(fields={"stratum_tier": {"column": "tier", "when_null": "clear", "overwrite": "if_ours"}})
     stage.publish(row(0), row(1))
     stage.sync()
     stage.edit(1, stratum_tier="theirs")
@@ -177,12 +178,12 @@ def test_a_guarded_null_clears_our_value_and_no_other(stage: Stage) -> None:
 
 
 def test_a_crm_that_cannot_be_read_lets_nothing_be_overwritten(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+    stage: SyncStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def silent(*_: object) -> None:
         raise NoAnswer("ReadTimeoutError")
 
-    stage.mapping = {"fields": guarded("if_ours")}
+    stage.configure(fields=guarded("if_ours"))
     stage.publish(row(0))
     monkeypatch.setattr(HubSpotApi, "read", silent)
     with pytest.raises(StratumError, match="did not tell what it holds now"):
@@ -190,8 +191,8 @@ def test_a_crm_that_cannot_be_read_lets_nothing_be_overwritten(
     assert stage.crm.writes == 0
 
 
-def test_accounts_without_consent_are_held(stage: Stage) -> None:
-    stage.mapping = {"fields": FIELDS, "consent": "may_be_told"}
+def test_accounts_without_consent_are_held(stage: SyncStage) -> None:
+    stage.configure(consent="may_be_told")
     stage.publish(
         row(0),
         row(1, may_be_told=False),
@@ -211,7 +212,7 @@ def test_accounts_without_consent_are_held(stage: Stage) -> None:
     assert (stage.shows(0), stage.shows(1)) == ("A", "A")
 
 
-def test_doubled_keys_are_held_though_one_of_them_was_settled(stage: Stage) -> None:
+def test_doubled_keys_are_held_though_one_of_them_was_settled(stage: SyncStage) -> None:
     stage.publish(*(row(n) for n in range(4)))
     stage.sync()
     assert stage.seen() == {f"A{n:04d}" for n in range(4)}
@@ -239,7 +240,7 @@ def test_doubled_keys_are_held_though_one_of_them_was_settled(stage: Stage) -> N
     assert stage.crm.writes == 1
 
 
-def test_two_settled_accounts_of_which_each_moves_to_the_others_record(stage: Stage) -> None:
+def test_two_settled_accounts_of_which_each_moves_to_the_others_record(stage: SyncStage) -> None:
     stage.publish(row(0), row(1, tier="B"))
     stage.sync()
     stage.publish(row(0, crm_record_id=record_id(1)), row(1, tier="B", crm_record_id=record_id(0)))
@@ -248,7 +249,7 @@ def test_two_settled_accounts_of_which_each_moves_to_the_others_record(stage: St
     assert stage.sync().calls == 0
 
 
-def test_a_row_is_settled_only_when_all_it_wants_is_confirmed(stage: Stage) -> None:
+def test_a_row_is_settled_only_when_all_it_wants_is_confirmed(stage: SyncStage) -> None:
     stage.crm.fault(refuse_ids=[record_id(1)])
     stage.publish(row(0), row(1))
     stage.sync()
@@ -260,7 +261,7 @@ def test_a_row_is_settled_only_when_all_it_wants_is_confirmed(stage: Stage) -> N
     assert stage.seen() == {"A0000", "A0001"}
 
 
-def test_what_somebody_writes_into_the_ledger_is_compared_again(stage: Stage) -> None:
+def test_what_somebody_writes_into_the_ledger_is_compared_again(stage: SyncStage) -> None:
     stage.publish(row(0), row(1))
     stage.sync()
     stage.warehouse.rows(
@@ -271,16 +272,16 @@ def test_what_somebody_writes_into_the_ledger_is_compared_again(stage: Stage) ->
     assert [change.values for change in stage.planned()] == [{"stratum_tier": "A"}]
 
 
-def test_a_planning_by_another_rule_forgets_nothing_of_what_was_told(stage: Stage) -> None:
+def test_a_planning_by_another_rule_forgets_nothing_of_what_was_told(stage: SyncStage) -> None:
     stage.publish(row(0))
     stage.sync()
-    stage.mapping = {"fields": FIELDS | {"stratum_phone": "phone"}}
+    stage.configure(fields=FIELDS | {"stratum_phone": "phone"})
     stage.publish(row(0, phone="7"))
     assert [change.values for change in stage.planned()] == [{"stratum_phone": "7"}]
 
 
-def test_to_a_webhook_an_account_is_its_own_record(stage: Stage) -> None:
-    stage.mapping = {"fields": FIELDS, "system": "webhook"}
+def test_to_a_webhook_an_account_is_its_own_record(stage: SyncStage) -> None:
+    stage.configure(system="webhook")
     stage.publish(row(0, crm_record_id=None), row(1, account_id=None))
     assert [(change.account_id, change.record_id) for change in stage.planned()] == [("A0000", "A0000")]
 
@@ -292,8 +293,10 @@ def test_to_a_webhook_an_account_is_its_own_record(stage: Stage) -> None:
         ({"consent": "tier"}, "consent in sync.yml names tier, which is not a boolean column"),
     ],
 )
-def test_a_consent_that_is_none_is_said_and_nothing_is_sent(stage: Stage, mapping: dict, words: str) -> None:
-    stage.mapping = {"fields": FIELDS} | mapping
+def test_a_consent_that_is_none_is_said_and_nothing_is_sent(
+    stage: SyncStage, mapping: dict, words: str
+) -> None:
+    stage.configure(**mapping)
     stage.publish(row(0))
     with pytest.raises(StratumError, match=words):
         stage.sync()

@@ -24,7 +24,7 @@ from tests.integration import sandbox_fixture, webhook_fixture
 from tests.integration.salesforce_fixture import reach as reach_salesforce
 from tests.integration.salesforce_fixture import running_salesforce
 from tests.integration.sandbox_fixture import account, record_id, running_sandbox
-from tests.integration.target_stage import Time
+from tests.integration.sync_stage import Time
 from tests.integration.webhook_fixture import WINDOW_S, Receiver, running_receiver
 
 DAY = 24 * 3600
