@@ -297,7 +297,7 @@ def test_the_page_tells_churn_as_it_is_measured(proof: Proof, beside: Beside) ->
         [
             ["accounts", *(f"{proof.figure('churn', *place, 'model', 'auc').rows:,}" for place in places)],
             of("churned", "observed", "churn_rate", "%"),
-            of("AUC", "model", "auc", ".3f"),
+            of("AUC", "model", "auc", "interval"),
             of("less recency alone", "model-recency", "auc", "interval"),
             of("less logistic regression", "model-logistic", "auc", "interval"),
             of("less BG/NBD", "model-bg_nbd", "auc", "interval"),
@@ -332,6 +332,7 @@ def test_the_page_tells_repurchase_as_it_is_measured(proof: Proof, beside: Besid
             of("PR-AUC, recency alone", "recency", "pr_auc", ".3f"),
             of("Brier, model", "model", "brier", ".3f"),
             of("Brier, BG/NBD", "bg_nbd", "brier", ".3f"),
+            of("Brier, recency alone", "recency", "brier", ".3f"),
             of("AUC less BG/NBD", "model-bg_nbd", "auc", "interval"),
             of("AUC less boosting as it comes", "model-boosting", "auc", "interval"),
             of("AUC less its blend with BG/NBD", "model-blend", "auc", "interval"),

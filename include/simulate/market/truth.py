@@ -129,7 +129,8 @@ def new_category_probability(
     """
     now = week_of(as_of)
     steps = np.asarray([step for step, _ in workdays(as_of)])
-    rates = sum(share[:, None] * rates for share, rates in _paths(accounts, as_of))[:, None, :]
+    ways = [share[:, None] * rates for share, rates in _paths(accounts, as_of)]
+    rates = np.sum(ways, axis=0)[:, None, :]
     takes = accounts.adoption[:, :, None]
     has_taken = (accounts.adopts <= now)[:, :, None]
     taken_by = np.where(has_taken, 1, 1 - (1 - takes) ** steps)  # accounts × categories × weeks, as all below
@@ -147,7 +148,8 @@ def new_category_probability(
 
 def _in_an_order(share: Floats) -> Floats:
     """Return the probability that an order has a line among those that fall on a share of what the account buys."""
-    return sum(of_orders * (1 - (1 - share) ** lines) for lines, of_orders in enumerate(LINES, start=1))
+    found = [of_orders * (1 - (1 - share) ** lines) for lines, of_orders in enumerate(LINES, start=1)]
+    return np.asarray(np.sum(found, axis=0), dtype=np.float32)
 
 
 def _once_taken(log_none: Floats, taken_by: Floats) -> Floats:
