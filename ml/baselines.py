@@ -6,6 +6,7 @@ Each is fitted on what was known on the day the model was trained, as the model 
 import logging
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -45,17 +46,30 @@ def signed_log(values: pd.DataFrame) -> Array:
     return np.sign(numbers) * np.log1p(np.abs(numbers))
 
 
-def expected_orders(known: pd.DataFrame, now: pd.DataFrame, days: int, penalizers: Sequence[float]) -> Array:
-    """Return how many orders BG/NBD expects of each account of `now` in the next `days` days.
+@dataclass(frozen=True)
+class Foretold:
+    """What BG/NBD tells of each account: how many orders to expect, and the probability of one or more."""
+
+    orders: Array
+    probability: Array
+
+
+def bg_nbd(known: pd.DataFrame, now: pd.DataFrame, days: int, penalizers: Sequence[float]) -> Foretold:
+    """Return what BG/NBD tells of each account of `now` and the next `days` days.
 
     Fader, Hardie and Lee, "Counting your customers the easy way" (2005). Both frames hold order_days_total,
     days_since_last_order and tenure_days; the parameters are fitted on `known`, those known when the model was
     trained, and applied to `now`. The penalizers are tried in turn until the fit converges. Raises
     StratumError where none does.
+
+    An account that is still there orders at a rate that is gamma-distributed after its history, with shape r + frequency
+    and rate alpha + age, and stops after an order alone: it has not ordered after t days with the probability
+    ((alpha + age) / (alpha + age + t)) ** (r + frequency).
     """
     from lifetimes import BetaGeoFitter  # takes two seconds to import, and only a report needs it
     from lifetimes.utils import ConvergenceError
 
+    frequency, _, age = _history(now)
     for penalizer in penalizers:
         fitter = BetaGeoFitter(penalizer_coef=penalizer)
         try:
@@ -63,12 +77,15 @@ def expected_orders(known: pd.DataFrame, now: pd.DataFrame, days: int, penalizer
                 warnings.simplefilter("ignore", RuntimeWarning)  # overflows on the way; the result is checked
                 fitter.fit(*_history(known))
                 expected = fitter.conditional_expected_number_of_purchases_up_to_time(days, *_history(now))
+                is_there = np.asarray(fitter.conditional_probability_alive(*_history(now)), dtype=np.float64)
         except ConvergenceError:
             log.info("BG/NBD does not converge with penalizer %s.", penalizer)
             continue
-        found = np.asarray(expected, dtype=np.float64)
-        if np.isfinite(found).all():
-            return found
+        shape, rate = fitter.params_["r"] + frequency, fitter.params_["alpha"] + age
+        orders = np.asarray(expected, dtype=np.float64)
+        probability = is_there * (1 - (rate / (rate + days)) ** shape)
+        if np.isfinite(orders).all() and np.isfinite(probability).all():
+            return Foretold(orders, probability)
         log.info("BG/NBD with penalizer %s expects no finite number of orders.", penalizer)
     raise StratumError(
         f"BG/NBD does not converge with any of the penalizers {list(penalizers)}: add a greater one to "
@@ -82,25 +99,27 @@ def expected_spend(
     """Return the sales expected of each account of `now`: expected orders times the Gamma-Gamma mean of one.
 
     Fader and Hardie, "The Gamma-Gamma model of monetary value" (2013). Both frames hold order_days_total and
-    average_order_value; the parameters are fitted on those of `known` that ordered again. The penalizers are tried in
-    turn until the fit converges to a finite mean. Raises StratumError where none does.
+    average_order_value; the parameters are fitted on those of `known` that ordered again, in units of their mean, else the
+    fit does not converge in some currencies. The penalizers are tried in turn until it does, to a finite mean. Raises
+    StratumError where none does.
     """
     from lifetimes import GammaGammaFitter
     from lifetimes.utils import ConvergenceError
 
     again = known[(known["order_days_total"] > 1) & (known["average_order_value"] > 0)]
-    value = now["average_order_value"].clip(lower=0).fillna(0)
+    unit = again["average_order_value"].mean()
+    value = now["average_order_value"].clip(lower=0).fillna(0) / unit
     for penalizer in penalizers:
         fitter = GammaGammaFitter(penalizer_coef=penalizer)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # overflows on the way; the result is checked
-                fitter.fit(again["order_days_total"] - 1, again["average_order_value"])
+                fitter.fit(again["order_days_total"] - 1, again["average_order_value"] / unit)
                 mean = fitter.conditional_expected_average_profit(now["order_days_total"] - 1, value)
         except ConvergenceError:
             log.info("Gamma-Gamma does not converge with penalizer %s.", penalizer)
             continue
-        found = orders * np.asarray(mean, dtype=np.float64)
+        found = orders * unit * np.asarray(mean, dtype=np.float64)
         if np.isfinite(found).all() and fitter.params_["q"] > 1:
             return found
         log.info("Gamma-Gamma with penalizer %s has no finite mean.", penalizer)

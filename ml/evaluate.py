@@ -13,7 +13,7 @@ from include.errors import StratumError
 from include.warehouse.connect import connect
 from ml import registry, value
 from ml.acting import acted_on, at_stake, costs_on
-from ml.baselines import expected_orders, expected_spend, logistic
+from ml.baselines import bg_nbd, expected_spend, logistic
 from ml.champion import champion_on
 from ml.estimators import one_thread, probabilities
 from ml.features import recency_of
@@ -30,7 +30,7 @@ from ml.frames import (
 )
 from ml.metrics import Metric, auc, average_precision, brier, ece, interval, lift, log_loss, once
 from ml.params import Params, params_of
-from ml.targets import Policy, Target, policy_on, target_of, target_on
+from ml.targets import CHURN, REPURCHASE, Policy, Target, policy_on, target_of, target_on
 from ml.train import MODEL, OBSERVED, RECENCY, populations
 
 Array = NDArray[np.float64]
@@ -136,9 +136,9 @@ def judge(
 ) -> Iterator[Figure]:
     """Yield every figure of scores (row by row of a labelled frame) on both populations.
 
-    `scores` holds MODEL and the BASELINES, but for BG/NBD and RULES where they are not known; MODEL, LOGISTIC and
-    `recency_probability` are probabilities. Every estimator is drawn on the same resamples of accounts, all dates of an
-    account together, so that the differences are paired.
+    `scores` holds MODEL and the BASELINES, but for BG/NBD and RULES where they are not known; MODEL, LOGISTIC,
+    `recency_probability` and, where the target speaks of orders, `bg_nbd_probability` are probabilities. Every estimator
+    is drawn on the same resamples of accounts, all dates of an account together, so that the differences are paired.
     """
     frame = frame.reset_index(drop=True)
     for population, part in populations(frame, active_days).items():
@@ -158,6 +158,8 @@ def _of_population(
     yield Figure(population, OBSERVED, rate_name, float(happened.mean()), *interval(rate), accounts)
     ranked = {name: scores[name] for name in (MODEL, *BASELINES, RULES) if name in scores}
     probable = {MODEL: scores[MODEL], LOGISTIC: scores[LOGISTIC], RECENCY: scores["recency_probability"]}
+    if "bg_nbd_probability" in scores:
+        probable[BG_NBD] = scores["bg_nbd_probability"]
     measures: list[tuple[str, Metric, Mapping[str, Array]]] = [
         ("auc", auc, ranked),
         ("pr_auc", average_precision, ranked),
@@ -276,13 +278,17 @@ def _baselines(
     histories = frame[KEYS].merge(
         histories_on(connection, frame["as_of_date"].iloc[0].date()), on=KEYS, validate="one_to_one"
     )
-    expected = expected_orders(
+    foretold = bg_nbd(
         histories_on(connection, _newest_kept(connection, found.trained_as_of)),
         histories,
         found.horizon_days,
         settings.bg_nbd_penalizers,
     )
-    return {**scores, BG_NBD: -target.words.risk * expected}
+    if target is CHURN:
+        scores["bg_nbd_probability"] = 1 - foretold.probability
+    elif target is REPURCHASE:
+        scores["bg_nbd_probability"] = foretold.probability
+    return {**scores, BG_NBD: -target.words.risk * foretold.orders}
 
 
 def _rules(

@@ -53,7 +53,9 @@ def test_tasks_that_ask_in_the_same_instant_are_let_through_one_by_one(emptied_w
 
     with ThreadPoolExecutor(tasks) as pool:
         assert sum(pool.map(task, range(tasks))) == burst
-    assert emptied_warehouse.value("select cardinality(calls) from sync.call_windows where org = 'org'") == burst
+    assert (
+        emptied_warehouse.value("select cardinality(calls) from sync.call_windows where org = 'org'") == burst
+    )
 
 
 def test_another_organisation_has_its_own(emptied_warehouse: Warehouse) -> None:

@@ -159,7 +159,9 @@ def test_a_refused_clearing_is_tried_again_and_its_delivery_says_what_was_cleare
     assert told == [("stratum_revenue", "100.5", None), ("stratum_tier", "A", None)]
 
 
-def test_a_dead_letter_keeps_no_opted_out_account_in_the_crm_and_a_clearing_has_its_own(stage: SyncStage) -> None:
+def test_a_dead_letter_keeps_no_opted_out_account_in_the_crm_and_a_clearing_has_its_own(
+    stage: SyncStage,
+) -> None:
     stage.crm.fault(refuse_ids=[record_id(0), record_id(1)])
     stage.publish(row(0, tier="B"), row(1, tier="B"), row(2))
     for _ in range(MAX_TRIES):

@@ -3,7 +3,7 @@
 It knows every constant of the simulation and each account's size, begin and variant, and sees what the systems saw: orders
 and sessions by week up to the week before the cutoff. What it does not see is the engagement and whether the account has
 turned away, which the truth knows. So its AUC is what no model of the same records can be above, but for chance and for what
-tickets and answers add.
+tickets and answers add. Of new categories it is told what lines and deals tell besides (`new_category_from_records`).
 """
 
 import warnings
@@ -16,25 +16,78 @@ from numpy.typing import NDArray
 
 from include.simulate.market import population as rules
 from include.simulate.market.crm import DECIDES_WEEKS, NEVER, contract_weeks
-from include.simulate.market.orders import labels, order_lines
-from include.simulate.market.scales import WEEKS, Scale, stream
-from include.simulate.market.truth import lapse_probability, no_order_probability, week_of
+from include.simulate.market.orders import first_purchases, labels, order_lines
+from include.simulate.market.scales import FIRST_DAY, WEEKS, Scale, stream
+from include.simulate.market.truth import (
+    lapse_probability,
+    new_category_probability,
+    no_order_probability,
+    week_of,
+)
 
 Floats = NDArray[np.float32]
 Told = Callable[[SimpleNamespace, NDArray[np.int64]], Floats]
 """What is told of imagined accounts, which stand for the real ones of these numbers."""
-BLOCK, AT_A_TIME, DRAWN = 1, 100, 200
+Drawn = tuple[Floats, Floats, Floats, NDArray[np.int64]]
+"""What accounts may be like, as their records up to the cutoff leave it open (accounts × DRAWN): the mean of their
+engagement, how often they order (a logarithm), their deviation from the mean, the week in which they turned away."""
+BLOCK, AT_A_TIME, DRAWN, FEW = 1, 100, 200, 20
 JITTER = 0.05
 """What a resampling moves the constants of a particle by, in standard deviations (Liu and West 2001)."""
 
 
-def no_order_from_records(scale: Scale, seed: int, cutoff: date, particles: int) -> Floats:
-    """Return each account's probability of no order in the 90 days after `cutoff`, from its records up to it."""
+def drawn_from_records(
+    scale: Scale, seed: int, cutoff: date, particles: int, who: NDArray[np.int64] | None = None
+) -> Drawn:
+    """Return what each account, or those of `who`, may be like by `cutoff`."""
+    accounts = rules.populate(scale, seed, BLOCK, 0, scale.accounts)
+    _, placed = order_lines(accounts, labels("C", accounts.number, 7), seed, BLOCK, 1)
+    orders = np.zeros((scale.accounts, WEEKS), np.float32)
+    np.add.at(orders, (placed.account, placed.day // 7), 1)
+    # The first draw of behavior.events: the sessions without an order.
+    sessions = stream(seed, BLOCK, 20).poisson(accounts.session_rate).astype(np.float32)
+    random = np.random.default_rng(seed)
+    who = np.arange(scale.accounts) if who is None else who
+    parts = [
+        _of_some(accounts, who[at : at + AT_A_TIME], orders, sessions, scale, cutoff, particles, random)
+        for at in range(0, len(who), AT_A_TIME)
+    ]
+    mean, often, away, turns = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return mean, often, away, turns
+
+
+def no_order_from_records(scale: Scale, seed: int, cutoff: date, drawn: Drawn) -> Floats:
+    """Return each account's probability of no order in the 90 days after `cutoff`, from what it may be like."""
+    accounts = rules.populate(scale, seed, BLOCK, 0, scale.accounts)
 
     def told(imagined: SimpleNamespace, whose: NDArray[np.int64]) -> Floats:
         return no_order_probability(imagined, cutoff)
 
-    return _from_records(scale, seed, cutoff, particles, np.arange(scale.accounts), told)
+    return _mean_of(accounts, np.arange(scale.accounts), scale, cutoff, drawn, told)
+
+
+def new_category_from_records(scale: Scale, seed: int, cutoff: date, drawn: Drawn) -> Floats:
+    """Return each account's probability of a first purchase in any category in the 90 days after `cutoff`.
+
+    Besides what orders and sessions leave open it is known in which categories the account has bought, by its lines, and
+    to which it has taken, of which each deal that was won tells. What it likes is not: of every category it is as likely as
+    of a usual account of its industry and engagement. Open deals, which tell what it will take to, are not looked at.
+    """
+    accounts = rules.populate(scale, seed, BLOCK, 0, scale.accounts)
+    lines, _ = order_lines(accounts, labels("C", accounts.number, 7), seed, BLOCK, 1)
+    has_bought = first_purchases(lines, scale.accounts) <= (cutoff - FIRST_DAY).days
+    usual = (
+        rules.TAKES_TO + rules.TASTE_SPREAD**2 / 2 + rules.fits()[accounts.industry]
+    )  # the mean of a log-normal
+
+    def told(imagined: SimpleNamespace, whose: NDArray[np.int64]) -> Floats:
+        log_odds = usual[whose] + rules.TAKES_TO_BY * imagined.mean[:, None]
+        imagined.adoption = (1 / (1 + np.exp(-log_odds))).astype(np.float32)
+        imagined.adopts = accounts.adopts[whose]
+        return new_category_probability(imagined, has_bought[whose], cutoff)[1]
+
+    few = tuple(one[:, :FEW] for one in drawn)
+    return _mean_of(accounts, np.arange(scale.accounts), scale, cutoff, few, told)
 
 
 def lapse_from_records(scale: Scale, seed: int, cutoff: date, particles: int) -> Floats:
@@ -56,25 +109,54 @@ def lapse_from_records(scale: Scale, seed: int, cutoff: date, particles: int) ->
 
     due = np.flatnonzero(~np.isnan(lapse_probability(accounts, weeks, cutoff)))
     found = np.full(scale.accounts, np.nan, np.float32)
-    found[due] = _from_records(scale, seed, cutoff, particles, due, told)
+    drawn = drawn_from_records(scale, seed, cutoff, particles, due)
+    found[due] = _mean_of(accounts, due, scale, cutoff, drawn, told)
     return found
 
 
-def _from_records(
-    scale: Scale, seed: int, cutoff: date, particles: int, who: NDArray[np.int64], told: Told
+def _mean_of(
+    accounts: rules.Population,
+    who: NDArray[np.int64],
+    scale: Scale,
+    cutoff: date,
+    drawn: Drawn,
+    told: Told,
 ) -> Floats:
-    accounts = rules.populate(scale, seed, BLOCK, 0, scale.accounts)
-    _, placed = order_lines(accounts, labels("C", accounts.number, 7), seed, BLOCK, 1)
-    orders = np.zeros((scale.accounts, WEEKS), np.float32)
-    np.add.at(orders, (placed.account, placed.day // 7), 1)
-    # The first draw of behavior.events: the sessions without an order.
-    sessions = stream(seed, BLOCK, 20).poisson(accounts.session_rate).astype(np.float32)
-    random = np.random.default_rng(seed)
-    found = []
-    for first in range(0, len(who), AT_A_TIME):
-        some = who[first : first + AT_A_TIME]
-        found.append(_of_some(accounts, some, orders, sessions, scale, cutoff, particles, random, told))
+    """Return the mean of what is told of all that each account may be like; NaN where nothing is of any."""
+    found, draws = [], drawn[0].shape[1]
+    for at in range(0, len(who), AT_A_TIME):
+        some = who[at : at + AT_A_TIME]
+        whose = np.repeat(some, draws)
+        states = (one[at : at + AT_A_TIME].ravel() for one in drawn)
+        values = told(_imagined(accounts, whose, scale, cutoff, *states), whose).reshape(len(some), draws)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of who has no draw left: NaN, as it should be
+            found.append(np.nanmean(values, axis=1))
     return np.concatenate(found)
+
+
+def _imagined(
+    accounts: rules.Population,
+    whose: NDArray[np.int64],
+    scale: Scale,
+    cutoff: date,
+    mean: Floats,
+    often: Floats,
+    away: Floats,
+    turns: NDArray[np.int64],
+) -> SimpleNamespace:
+    """Return accounts that are like this on `cutoff`, as the truth reads them; each stands for the one of `whose`."""
+    now, per_order = week_of(cutoff), scale.orders / scale.accounts / rules._expected()[0]
+    engagement, rates = (np.zeros((len(whose), WEEKS), np.float32) for _ in range(2))
+    engagement[:, now] = mean + away - rules.sunk(turns, now)
+    lifted = 1 + rules.EXPERIMENT_ORDERS * accounts.is_treated[whose]
+    rates[:, -1] = (
+        per_order * np.exp(often + rules.ORDERS_BY * engagement[:, -1]) * rules.season()[-1] * lifted
+    )
+    return SimpleNamespace(
+        engagement=engagement, mean=mean, turns=turns, order_rate=rates, is_treated=accounts.is_treated[whose],
+        has_trial=accounts.has_trial[whose], begins=accounts.begins[whose], converts=accounts.converts[whose],
+    )  # fmt: skip
 
 
 def _of_some(
@@ -86,8 +168,7 @@ def _of_some(
     cutoff: date,
     particles: int,
     random: np.random.Generator,
-    told: Told,
-) -> Floats:
+) -> Drawn:
     shape, now = (len(who), particles), week_of(cutoff)
     usual_orders, usual_sessions = rules._expected()
     browsing = max(scale.events - rules.EVENTS_OF_AN_ORDER * scale.orders, 0) / rules.EVENTS_OF_A_SESSION
@@ -130,17 +211,6 @@ def _of_some(
             weight[row] = 0
     drawn = random.integers(0, particles, (len(who), DRAWN))
     mean, often, away, turns = (
-        np.take_along_axis(values, drawn, axis=1).ravel() for values in (mean, often, away, turns)
+        np.take_along_axis(values, drawn, axis=1) for values in (mean, often, away, turns)
     )
-    whose = np.repeat(who, DRAWN)
-    engagement, rates = (np.zeros((len(whose), WEEKS), np.float32) for _ in range(2))
-    engagement[:, now] = mean + away - rules.sunk(turns, now)
-    lifted = 1 + rules.EXPERIMENT_ORDERS * accounts.is_treated[whose]
-    rates[:, -1] = per_order * np.exp(often + rules.ORDERS_BY * engagement[:, -1]) * season[-1] * lifted
-    imagined = SimpleNamespace(
-        engagement=engagement, mean=mean, turns=turns, order_rate=rates, is_treated=accounts.is_treated[whose],
-        has_trial=accounts.has_trial[whose], begins=accounts.begins[whose], converts=accounts.converts[whose],
-    )  # fmt: skip
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of who has no draw left: NaN, as it should be
-        return np.nanmean(told(imagined, whose).reshape(len(who), DRAWN), axis=1)
+    return mean, often, away, turns

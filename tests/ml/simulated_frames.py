@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from include.simulate.market.orders import labels, order_lines
-from include.simulate.market.population import CATEGORIES, populate
+from include.simulate.market.orders import first_purchases, labels, order_lines
+from include.simulate.market.population import populate
 from include.simulate.market.scales import DAYS, FIRST_DAY, Scale, stream
 from ml.frames import LABEL
 from ml.targets import Target
@@ -44,18 +44,7 @@ class Market:
         self.logins = _sums(np.bincount(at, minlength=accounts * DAYS), accounts)
         logged_in = np.diff(self.logins, axis=1) > 0
         self.login_days, self.last_login = _sums(logged_in, accounts), _last(logged_in)
-        self.first_in_category = self._first_in_category(
-            lines.select(["customer_no", "product_category", "ordered_at"])
-        )
-
-    def _first_in_category(self, lines) -> Counts:
-        """Return the day of the first line of each account in each category; DAYS for none yet."""
-        known = lines.to_pandas().dropna()
-        day = (known["ordered_at"] - pd.Timestamp(FIRST_DAY)).dt.days.to_numpy()
-        first = np.full((len(self.made.number), CATEGORIES), DAYS)
-        account = known["customer_no"].cat.codes.to_numpy()
-        np.minimum.at(first, (account, known["product_category"].cat.codes.to_numpy()), day)
-        return first
+        self.first_in_category = first_purchases(lines, accounts)
 
     def labelled(self, target: Target, dates: Sequence[date]) -> pd.DataFrame:
         """Return keys, the target's features and LABEL of each account that had ordered, as ml.frames does."""

@@ -13,7 +13,7 @@ from include.errors import StratumError
 from include.sources.loads import bind_company, landing
 from include.warehouse.connect import connect
 from ml import baselines, registry
-from ml.baselines import expected_orders, logistic
+from ml.baselines import bg_nbd, expected_spend, logistic
 from ml.estimators import probabilities
 from ml.evaluate import BASELINES, Report, evaluate, judge
 from ml.frames import labelled_frame
@@ -74,8 +74,6 @@ def test_every_baseline_stands_beside_the_model_with_a_paired_difference(report:
         for metric in ("auc", "pr_auc", "lift", "brier"):
             own = report.figure(population, "model", metric).value
             for baseline in BASELINES:
-                if (baseline, metric) == ("bg_nbd", "brier"):
-                    continue  # it ranks and gives no probability
                 other = report.figure(population, baseline, metric)
                 if (population, metric) == ("all", "auc"):
                     assert other.value > 0.75  # it ranks the right way round
@@ -83,8 +81,6 @@ def test_every_baseline_stands_beside_the_model_with_a_paired_difference(report:
                 assert difference.value == pytest.approx(own - other.value)
                 assert difference.low is not None
                 assert difference.low <= difference.high
-        with pytest.raises(KeyError):
-            report.figure(population, "bg_nbd", "brier")
 
 
 def test_rules_rank_by_severity_and_then_by_the_number_of_warnings(world: Warehouse, report: Report) -> None:
@@ -334,20 +330,39 @@ def test_bg_nbd_tries_a_penalizer_where_it_does_not_converge(monkeypatch: pytest
 
     monkeypatch.setattr(lifetimes, "BetaGeoFitter", Stubborn)
     now = features(order_days(), CUTOFF)
-    assert (expected_orders(now, now, 90, [0.0, 0.001, 0.01]) >= 0).all()
+    assert (bg_nbd(now, now, 90, [0.0, 0.001, 0.01]).orders >= 0).all()
     assert tried == [0.0, 0.001, 0.01]
     with pytest.raises(StratumError, match="does not converge with any of the penalizers"):
-        expected_orders(now, now, 90, [0.0, 0.001])
+        bg_nbd(now, now, 90, [0.0, 0.001])
 
 
 def test_bg_nbd_expects_less_of_an_account_that_has_fallen_silent() -> None:
     now = features(order_days(), CUTOFF)
     silent = now.head(1).assign(order_days_total=6.0, tenure_days=400, days_since_last_order=200.0)
     lively = silent.assign(days_since_last_order=5.0)
-    assert (
-        expected_orders(now, lively, 90, [0.0, 0.01])[0]
-        > 2 * expected_orders(now, silent, 90, [0.0, 0.01])[0]
-    )
+    of_lively, of_silent = (bg_nbd(now, one, 90, [0.0, 0.01]) for one in (lively, silent))
+    assert of_lively.orders[0] > 2 * of_silent.orders[0]
+    assert of_lively.probability[0] > 1.5 * of_silent.probability[0]
+
+
+def test_the_probability_of_bg_nbd_is_that_of_an_order_on_some_day() -> None:
+    """Of few days it is what is expected of them, of ever more it comes to the chance that the account is still there."""
+    now = features(order_days(), CUTOFF)
+    day, month, age = (bg_nbd(now, now, days, [0.0, 0.01]) for days in (1, 30, 10**7))
+    assert day.probability == pytest.approx(day.orders, rel=0.05)
+    assert (month.probability < month.orders).all()
+    assert (day.probability < month.probability).all()
+    assert (month.probability < age.probability).all()
+    assert (age.probability <= 1).all()
+
+
+def test_gamma_gamma_tells_the_same_in_any_currency() -> None:
+    now = features(order_days(), CUTOFF)
+    dear = now.assign(average_order_value=10_000 * now["average_order_value"])
+    orders = np.ones(len(now))
+    told, told_dear = (expected_spend(one, one, orders, [0.0]) for one in (now, dear))
+    assert (told > 0).all()
+    assert told_dear == pytest.approx(10_000 * told, rel=1e-6)
 
 
 def test_recency_as_a_probability_keeps_the_order_of_recency(frame: pd.DataFrame) -> None:

@@ -5,7 +5,7 @@ from datetime import date
 import numpy as np
 import pytest
 
-from ml.baselines import expected_orders, logistic
+from ml.baselines import bg_nbd, logistic
 from ml.estimators import one_thread, probabilities
 from ml.evaluate import Figure, judge
 from ml.params import params_of
@@ -32,7 +32,7 @@ def figures() -> dict[tuple[str, str, str], Figure]:
             "recency": frame["days_since_last_order"].to_numpy(),
             "logistic": logistic(known, used, 0.1, 1).predict_proba(frame[used])[:, 1],
             "recency_probability": np.full(len(frame), 0.5),
-            "bg_nbd": -expected_orders(features(days, TRAINED), now, 90, [0.0, 0.001, 0.01]),
+            "bg_nbd": -bg_nbd(features(days, TRAINED), now, 90, [0.0, 0.001, 0.01]).orders,
         }
     return {
         (one.population, one.estimator, one.metric): one for one in judge(CHURN, frame, scores, 90, params)

@@ -318,27 +318,50 @@ def test_the_truth_knows_each_month_end_and_lies_apart(market: Path) -> None:
     assert [
         row[0] for row in ask(market, "select distinct as_of_date from churn_truth order by 1")
     ] == month_ends()
-    assert {path.parent.name for path in market.rglob("*.parquet") if path.stem in ("churn", "upsell")} == {
-        "truth"
-    }
+    assert {
+        path.parent.name
+        for path in market.rglob("*.parquet")
+        if path.stem in ("churn", "upsell", "new_category")
+    } == {"truth"}
     assert json.loads((market / "truth" / "effects.json").read_text())["relative_lift_of_orders"] > 0
 
 
-def test_wishes_of_the_truth_come_true_as_first_purchases(market: Path) -> None:
-    rows = ask(
+def test_new_categories_are_bought_as_the_truth_tells_of_each_and_of_any(market: Path) -> None:
+    """In each tenth, from the least likely up: those an account has taken to and not bought in yet are the likeliest."""
+    of_each = ask(
         market,
         """
         with first_bought as (
             select customer_no as account_no, product_category as category, min(ordered_at::date) as first
-            from orders_company where order_no like 'O%' group by all
+            from orders_company group by all
         )
-        select first_purchase_90d, coalesce(first between as_of_date + 1 and as_of_date + 90, false)
+        select first_purchase_90d, coalesce(first between as_of_date + 1 and as_of_date + 90, false),
+            coalesce(first <= as_of_date, false)
         from upsell_truth left join first_bought using (account_no, category)
-        where as_of_date = date '2025-06-30'""",
+        where as_of_date = date '2025-06-30' and account_no in (
+            select account_no from first_bought group by account_no having min(first) <= date '2025-06-30')""",
     )
-    wish, bought = (np.asarray(column) for column in zip(*rows, strict=True))
-    assert auc(bought, wish) > 0.7
-    assert bought.mean() == pytest.approx(wish.mean(), rel=0.5)
+    of_any = ask(
+        market,
+        """
+        with first_bought as (
+            select customer_no as account_no, product_category, min(ordered_at::date) as first
+            from orders_company group by all
+        )
+        select new_category_90d, bool_or(first between as_of_date + 1 and as_of_date + 90)
+        from new_category_truth join first_bought using (account_no) where as_of_date = date '2025-06-30'
+        group by account_no, new_category_90d having min(first) <= date '2025-06-30'""",
+    )
+    chance, bought, had_bought = (np.asarray(column) for column in zip(*of_each, strict=True))
+    assert not had_bought.any()
+    assert auc(bought, chance) > 0.88
+    in_any, came = (np.asarray(column) for column in zip(*of_any, strict=True))
+    assert auc(came, in_any) > 0.8
+    for told, true in ((chance, bought), (in_any, came)):
+        for tenth in np.array_split(np.argsort(told), 10):
+            mean = told[tenth].mean()
+            allowed = 3.5 * np.sqrt(mean * (1 - mean) / len(tenth)) + 1e-3
+            assert abs(true[tenth].mean() - mean) <= allowed
 
 
 def test_a_folder_of_another_company_is_refused_and_the_same_one_left_alone(market: Path) -> None:

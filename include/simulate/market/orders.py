@@ -18,6 +18,8 @@ CATEGORY_NAMES = (
 )  # fmt: skip
 LINES = (0.45, 0.30, 0.25)
 """Shares of orders with one, two and three lines."""
+LIKED_BY = 0.5
+"""A category's weight among those that an account buys in: the chance that it took to it, to this power."""
 RETURN_RATE = 0.02
 """Of lines; a return comes 2 to 21 days later."""
 NO_CUSTOMER_RATE = 0.01
@@ -131,6 +133,16 @@ def order_lines(
     return table, orders
 
 
+def first_purchases(lines: pa.Table, accounts: int) -> Ints:
+    """Return the day of each account's first line in each category (accounts × categories), as recorded; DAYS for none."""
+    known = lines.select(["customer_no", "product_category", "ordered_at"]).drop_null().combine_chunks()
+    account, category, at = (column.chunk(0) for column in known.columns)
+    first = np.full((accounts, CATEGORIES), DAYS)
+    day = at.cast(pa.int64()).to_numpy() // DAY_US - EPOCH_DAY
+    np.minimum.at(first, (account.indices.to_numpy(), category.indices.to_numpy()), day)
+    return first
+
+
 def _order_numbers(numbers: Ints, is_return: NDArray[np.bool_]) -> pa.Array:
     return pc.if_else(pa.array(is_return), labels("R", numbers, 9), labels("O", numbers, 9))
 
@@ -158,7 +170,7 @@ def _orders(accounts: Population, random: np.random.Generator) -> Orders:
 def _products_of(accounts: Population, account: Ints, week: Ints, random: np.random.Generator) -> Ints:
     """Return a product for each line: of a category that the account has begun to buy in, the newest rarest."""
     has = accounts.adopts[account] <= week[:, None]
-    weight = np.where(has, accounts.adoption[account] ** 0.5, 0).cumsum(axis=1)
+    weight = np.where(has, accounts.adoption[account] ** LIKED_BY, 0).cumsum(axis=1)
     chosen = random.random(len(account)) * weight[:, -1]
     category = (weight < chosen[:, None]).sum(axis=1)
     place = (PRODUCTS_PER_CATEGORY * random.random(len(account)) ** 2).astype(np.int64)

@@ -56,6 +56,12 @@ EXPERIMENT_WEEK = 60
 """From it on half of the accounts see another page to compare prices on:"""
 EXPERIMENT_ORDERS, EXPERIMENT_STAYS = 0.06, 0.30
 """what it adds to their orders, and which share of those who left at the comparison it keeps."""
+TAKES_TO, TAKES_TO_BY = -6.2, 0.9
+"""Log-odds of beginning to buy in a category in a week at mean engagement 0, and what each unit of it adds."""
+TASTE_SPREAD = 0.8
+"""Standard deviation of what an account's own taste adds to them, category by category;"""
+FITS = 1.8
+"""what is added where the category fits the industry."""
 UNSEEN = 0.25
 """Standard deviation of a week's logins, as a logarithm, that engagement does not explain."""
 
@@ -195,19 +201,23 @@ def sunk(turns: Ints, week: int) -> Floats:
 
 def _adoption(random: np.random.Generator, industry: Ints, mean: Floats, starts: Ints) -> tuple[Ints, Floats]:
     """Return the week from which each account buys in each category, and the weekly probability of beginning to."""
-    fits = np.asarray(
-        [[1.8 if (category + 2 * place) % 5 == 0 else 0.0 for category in range(CATEGORIES)]
-         for place in range(len(INDUSTRIES))],
-        dtype=np.float32,
-    )  # fmt: skip
-    taste = 0.8 * random.standard_normal((len(mean), CATEGORIES), dtype=np.float32)
-    adoption = _sigmoid(-6.2 + fits[industry] + taste + 0.9 * mean[:, None]).astype(np.float32)
+    taste = TASTE_SPREAD * random.standard_normal((len(mean), CATEGORIES), dtype=np.float32)
+    adoption = _sigmoid(TAKES_TO + fits()[industry] + taste + TAKES_TO_BY * mean[:, None])
     waits = random.geometric(np.maximum(adoption, 1e-6))
     adopts = np.minimum(starts[:, None] + waits, WEEKS)
     # Everybody begins with the category it likes most.
     favourite = np.argmax(adoption + 1e-4 * random.random(adoption.shape), axis=1)
     adopts[np.arange(len(mean)), favourite] = np.minimum(starts, WEEKS)
     return adopts, adoption
+
+
+def fits() -> Floats:
+    """Return what is added to the log-odds of beginning to buy in a category (industries × categories)."""
+    return np.asarray(
+        [[FITS if (category + 2 * place) % 5 == 0 else 0.0 for category in range(CATEGORIES)]
+         for place in range(len(INDUSTRIES))],
+        dtype=np.float32,
+    )  # fmt: skip
 
 
 def _sigmoid(value: NDArray[np.floating] | float) -> Floats:

@@ -5,12 +5,14 @@ probabilities know an account's hidden engagement and whether it has turned away
 happen by chance.
 """
 
+from collections.abc import Iterator
 from datetime import date, timedelta
 
 import numpy as np
 from numpy.typing import NDArray
 
 from include.simulate.market.crm import CONTRACT_DAYS, CONTRACT_WEEKS, DECIDES_WEEKS
+from include.simulate.market.orders import LIKED_BY, LINES
 from include.simulate.market.population import (
     BURSTS,
     EXPERIMENT_ORDERS,
@@ -56,24 +58,36 @@ def no_order_probability(accounts: Population, as_of: date) -> Floats:
 
     Of an account that is not there yet, or whose trial did not convert, it is 1.
     """
+    found = np.zeros(len(accounts.mean), dtype=np.float32)
+    for share, rates in _paths(accounts, as_of):
+        found += share * np.exp(_log_none(rates).sum(axis=1))
+    return found
+
+
+def _paths(accounts: Population, as_of: date) -> Iterator[tuple[Floats, Floats]]:
+    """Yield every way the window after `as_of` may go: its probability by account, and the orders expected in each week.
+
+    An account turns away in one of the weeks or in none; one that has done so already goes the last way alone.
+    """
     now, ahead = week_of(as_of), workdays(as_of)
     steps = np.asarray([step for step, _ in ahead])
     rates, onset = _expected_path(accounts, now, steps)
     rates = rates * np.asarray([share for _, share in ahead], dtype=np.float32)
-    stays = np.ones(len(rates), dtype=np.float32)
-    found = np.zeros(len(rates), dtype=np.float32)
+    has_turned = accounts.turns <= now
+    stays = np.where(has_turned, 0, 1).astype(np.float32)
     for place, step in enumerate(steps):
-        found += stays * onset[:, place] * _none(rates * _fading(now + step, now + steps))
-        stays *= 1 - onset[:, place]
-    found += stays * _none(rates)
-    turned = accounts.turns <= now
+        yield stays * onset[:, place], rates * _fading(now + step, now + steps)
+        stays = stays * (1 - onset[:, place])
     fading = np.stack([_fading(int(turn), now + steps) for turn in accounts.turns])
-    return np.where(turned, _none(rates * fading), found).astype(np.float32)
+    yield (
+        np.where(has_turned, 1, stays).astype(np.float32),
+        np.where(has_turned[:, None], rates * fading, rates),
+    )
 
 
-def _none(rates: Floats) -> Floats:
-    """Return the probability of no order in weeks of these expected numbers (accounts × weeks), which come in bursts."""
-    return np.exp(-(BURSTS * np.log1p(rates / BURSTS)).sum(axis=1)).astype(np.float32)
+def _log_none(rates: Floats) -> Floats:
+    """Return the log-probability that a week of so many expected orders has none: they come in bursts."""
+    return -BURSTS * np.log1p(rates / BURSTS)
 
 
 def _fading(turn: int, weeks: NDArray[np.int64]) -> Floats:
@@ -103,16 +117,46 @@ def _expected_path(accounts: Population, now: int, steps: NDArray[np.int64]) -> 
     return np.stack(rates, axis=1).astype(np.float32), np.stack(onsets, axis=1).astype(np.float32)
 
 
-def upsell_probability(accounts: Population, as_of: date, no_order: Floats) -> NDArray[np.float32]:
-    """Return, by account and category, the probability of a first purchase in it in the HORIZON_DAYS days after.
+def new_category_probability(
+    accounts: Population, has_bought: NDArray[np.bool_], as_of: date
+) -> tuple[Floats, Floats]:
+    """Return the probability of a first purchase in the HORIZON_DAYS days after: by account and category, and in any.
 
-    0 where the account buys in the category already. A purchase needs an order too, whose probability is taken to
-    be independent of the wish.
+    `has_bought` tells the categories (accounts × categories) that an account has bought in by the end of `as_of`, where it
+    is 0. A line of an order falls on each category that the account has taken to by its weight; to one that it has not
+    taken to yet it may take in any week, and buy from then on. What the weights of the others grow to, and what turning
+    away in the window leaves of the orders, enter by their means.
     """
-    weeks = HORIZON_DAYS / 7
-    wishes = 1 - (1 - accounts.adoption) ** weeks
-    new = accounts.adopts > week_of(as_of)
-    return (wishes * new * (1 - no_order)[:, None]).astype(np.float32)
+    now = week_of(as_of)
+    steps = np.asarray([step for step, _ in workdays(as_of)])
+    ways = [share[:, None] * rates for share, rates in _paths(accounts, as_of)]
+    rates = np.sum(ways, axis=0)[:, None, :]
+    takes = accounts.adoption[:, :, None]
+    has_taken = (accounts.adopts <= now)[:, :, None]
+    taken_by = np.where(has_taken, 1, 1 - (1 - takes) ** steps)  # accounts × categories × weeks, as all below
+    weight = takes**LIKED_BY
+    total = np.maximum((weight * taken_by).sum(axis=1, keepdims=True), np.float32(1e-9))  # 0 before it buys
+    waits = np.where(has_taken & ~has_bought[:, :, None], weight, 0).sum(axis=1, keepdims=True) / total
+    own = weight / (total + weight * (1 - taken_by))  # the category's share of lines, once it is taken to
+    of_own, of_waiting = _log_none(rates * _in_an_order(own)), _log_none(rates * _in_an_order(waits))
+    beside = _log_none(rates * _in_an_order(np.minimum(waits + own, 1))) - of_waiting
+    bought = np.where(has_taken[:, :, 0], 1 - np.exp(of_own.sum(axis=2)), _once_taken(of_own, taken_by))
+    none_yet = np.where(has_taken[:, :, 0], 1, 1 - _once_taken(beside, taken_by)).prod(axis=1)
+    in_any = 1 - np.exp(of_waiting.sum(axis=(1, 2))) * none_yet
+    return np.where(has_bought, 0, bought).astype(np.float32), in_any.astype(np.float32)
+
+
+def _in_an_order(share: Floats) -> Floats:
+    """Return the probability that an order has a line among those that fall on a share of what the account buys."""
+    found = [of_orders * (1 - (1 - share) ** lines) for lines, of_orders in enumerate(LINES, start=1)]
+    return np.asarray(np.sum(found, axis=0), dtype=np.float32)
+
+
+def _once_taken(log_none: Floats, taken_by: Floats) -> Floats:
+    """Return the probability of a purchase in what is taken to in some week; `log_none` is that of none in each week."""
+    from_then = np.cumsum(log_none[:, :, ::-1], axis=2)[:, :, ::-1]
+    taken_in = np.diff(taken_by, axis=2, prepend=0)
+    return (taken_in * (1 - np.exp(from_then))).sum(axis=2)
 
 
 def lapse_probability(accounts: Population, contract_weeks: NDArray[np.int64], as_of: date) -> Floats:

@@ -115,7 +115,8 @@ def _block(
         files.add(f"crm/{name}", table)
     files.add("reference/customers", crm.customers(made, codes, seed, block))
     files.add("reference/experiment_assignments", crm.assignments(made, codes))
-    _truth(files, made, codes, crm.contract_weeks(made, seed, block))
+    bought = orders.first_purchases(lines, len(codes))
+    _truth(files, made, codes, crm.contract_weeks(made, seed, block), bought)
     return order_number + len(placed.account), event_number + happened.num_rows
 
 
@@ -133,8 +134,13 @@ def _months(delivered: population.Ints) -> list[tuple[str, int, int]]:
 
 
 def _truth(
-    files: Files, made: population.Population, codes: pa.Array, contract_weeks: population.Ints
+    files: Files,
+    made: population.Population,
+    codes: pa.Array,
+    contract_weeks: population.Ints,
+    bought: population.Ints,
 ) -> None:
+    """Write the truth of a block; `bought` is the day of the first line of each account in each category."""
     for as_of in month_ends():
         silent = truth.no_order_probability(made, as_of)
         week = truth.week_of(as_of)
@@ -165,7 +171,11 @@ def _truth(
         )
         if as_of.month % 3:
             continue
-        wish = truth.upsell_probability(made, as_of, silent)
+        wish, in_any = truth.new_category_probability(made, bought <= (as_of - FIRST_DAY).days, as_of)
+        files.add(
+            "truth/new_category",
+            pa.table({"account_no": codes, "as_of_date": day, "new_category_90d": in_any}),
+        )
         account, category = np.nonzero(wish > 0)
         files.add(
             "truth/upsell",
