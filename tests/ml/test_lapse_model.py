@@ -62,13 +62,18 @@ def test_few_contracts_are_too_little_history_and_no_model_is_fitted(planted: Wa
     assert found.status == "absent"
     assert found.reason is not None
     rows = 10 * DUE  # month-ends of January to October 2025
-    assert found.reason.startswith(
-        f"too little history: {rows} accounts × month-ends before {DAY}, of which "
+    ((happened, had_it, had_not),) = planted.rows(
+        "select count(*) filter (where has_lapsed), count(distinct account_id) filter (where has_lapsed), "
+        "count(distinct account_id) filter (where not has_lapsed) from marts.lapse_outcomes "
+        "join marts.lapse_features using (as_of_date, account_id) "
+        "where is_due and horizon_days = 120 and as_of_date <= '2025-10-31'"
     )
-    assert (
-        f"(contract lapse in 120 days); {DUE} different accounts had it, {DUE} had not. 300 are needed"
-        in found.reason
+    assert found.reason == (
+        f"too little history: {rows} accounts × month-ends before {DAY}, of which {happened} with the outcome "
+        f"(contract lapse in 120 days); {had_it} different accounts had it, {had_not} had not. 300 are needed, 50 of each "
+        "outcome, and 30 different accounts of each"
     )
+    assert had_it < happened
 
 
 def test_the_two_models_of_churn_speak_of_no_account_both(planted: Warehouse) -> None:
