@@ -346,13 +346,20 @@ def score(model: str, accounts: list[str], run_id: str = "run-1") -> None:
             [f"m-{model}", model, *[AS_OF] * 3],
         )
         connection.execute(
-            "insert into ml.runs (run_id, model, as_of_date, status, model_id, accounts) "
-            "values (%s, %s, %s, 'scored', %s, %s)",
-            [run_id, model, AS_OF, f"m-{model}", len(accounts)],
+            "insert into ml.runs (run_id, model, as_of_date, status, model_id, accounts, definition, horizon_days) "
+            "values (%s, %s, %s, 'scored', %s, %s, %s, 90)",
+            [
+                run_id,
+                model,
+                AS_OF,
+                f"m-{model}",
+                len(accounts),
+                "new category" if model == "upsell" else None,
+            ],
         )
         for place, account in enumerate(accounts):
             connection.execute(
-                "insert into ml.scores values (%s, %s, %s, %s, %s, %s, %s, 'one', 'two', 'three')",
+                "insert into ml.scores values (%s, %s, %s, %s, %s, %s, %s, 'one', 'two', 'three', null, %s)",
                 [
                     run_id,
                     model,
@@ -361,8 +368,23 @@ def score(model: str, accounts: list[str], run_id: str = "run-1") -> None:
                     f"m-{model}",
                     PROBABILITIES[place % len(PROBABILITIES)],
                     place + 1,
+                    "chairs" if model == "upsell" else None,
                 ],
             )
+
+
+def upsell_chances(accounts: list[str]) -> dict[str, tuple[bool, str]]:
+    """Return account → whether its probability is twice the mean or more, and what a list says of it; as `score` told."""
+    told = {account: PROBABILITIES[place % len(PROBABILITIES)] for place, account in enumerate(accounts)}
+    mean = sum(told.values()) / len(told)
+    return {
+        account: (
+            probability >= 2 * mean,
+            f"Probability of a first order in a category new to it in 90 days: {100 * probability:.1f} %, "
+            f"{probability / mean:.1f} times the mean of {100 * mean:.1f} %. Likeliest category: chairs. one.",
+        )
+        for account, probability in told.items()
+    }
 
 
 def churn_of(account: str, has_ordered: bool) -> tuple[str, str | None, str]:

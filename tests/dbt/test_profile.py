@@ -42,6 +42,7 @@ def built(module_warehouse: Warehouse, company: Company) -> Warehouse:
     }
     profile_company.score("churn", sorted(ordered - set(profile_company.UNDER_CONTRACT)))
     profile_company.score("lapse", sorted(profile_company.DUE))
+    profile_company.score("upsell", sorted(ordered))
     module_warehouse.rows(
         "update marts.operating_lists set daily_capacity = %s where list = 'churn risk'", CAPACITY
     )
@@ -122,6 +123,8 @@ def test_lists_of_states_hold_who_is_in_them_and_nobody_else(built: Warehouse, l
         "churn_definition"
     )
     listed = {name: {row[0] for row in rows} for name, rows in lists.items()}
+    scored = built.rows("select account_id from ml.scores where model = 'upsell' order by score_rank")
+    chances = profile_company.upsell_chances([account for (account,) in scored])
     expected: dict[str, set[str]] = defaultdict(set)
     for (
         account, ordered, tier, dormant, age, segment, last, probability, _, missing, value, warned, churn,
@@ -131,7 +134,8 @@ def test_lists_of_states_hold_who_is_in_them_and_nobody_else(built: Warehouse, l
             "churn risk": (at_risk or warned) and (not dormant or churn == "contract lapse"),
             "executive visit": at_risk and tier == "S",
             "win-back": ordered and (dormant or age == "declining") and 30 <= last <= 1095,
-            "upsell": segment == "potential" and not at_risk,
+            "upsell": (segment == "potential" or chances.get(account, (False,))[0])
+            and not (dormant or at_risk),
             "nurture": tier == "B" or account in ("hubspot:300", "hubspot:301"),  # the others fit by 0
             "trial offer": account == "t0",
             "monthly visit": value == "high",
@@ -140,9 +144,13 @@ def test_lists_of_states_hold_who_is_in_them_and_nobody_else(built: Warehouse, l
             if belongs:
                 expected[name].add(account)
     held_out = {
-        account
-        for (account,) in built.rows("select account_id from candidate.customer_360 where is_held_out")
+        row[0] for row in built.rows("select account_id from candidate.customer_360 where is_held_out")
     }
+    told = built.rows(
+        "select account_id, segment, reason from candidate.operating_list where list = 'upsell'"
+    )
+    assert all(reason.endswith(f" {chances[account][1]}") for account, _, reason in told)
+    assert any(segment != "potential" and reason.startswith("Likelier") for _, segment, reason in told)
     assert held_out & set.union(*expected.values()), "somebody who is held out would be listed"
     assert {name: listed.get(name, set()) for name in expected} == {
         name: accounts - held_out for name, accounts in expected.items()
@@ -423,16 +431,8 @@ def test_prospects_fit_by_what_is_known_of_them_and_by_nothing_else(built: Wareh
     }
     assert told == {
         "hubspot:300": (0.75, 0.5, 1.0, 0.5, None, None, None, 0.0),  # an open deal over half of 100,000
-        "hubspot:301": (
-            0.633,
-            0.3,
-            0.6,
-            None,
-            None,
-            None,
-            0.8,
-            0.0,
-        ),  # a need of 6, a price of 8, no open deal
+        # a need of 6, a price of 8, no open deal
+        "hubspot:301": (0.633, 0.3, 0.6, None, None, None, 0.8, 0.0),
         "hubspot:302": (0.0, 0.25, 0.0, None, None, None, None, 0.0),
         "hubspot:303": (0.0, 0.25, 0.0, None, None, None, None, 0.0),  # its deal is of a later day
         "t0": (0.097, 0.55, 0.0, None, 0.1667, 0.2, None, 1.0),  # used on 2 of 30 days, every 15 days

@@ -217,27 +217,57 @@ win_back_entries as (
 
 ),
 
+-- What the model tells, beside what is usual among those it scored.
+upsell_scores as (
+
+    select
+        *,
+        avg(probability) over () as mean_probability
+    from {{ ref('published_account_scores') }}
+    where model = 'upsell'
+
+),
+
+upsell_chances as (
+
+    select
+        account_id,
+        probability >= {{ threshold('upsell_min_lift', 'profile_rules') }} * mean_probability as is_likely,
+        'Probability of '
+        || case definition when 'new category' then 'a first order in a category new to it' else 'a rise in spend' end
+        || ' in ' || horizon_days || ' days: ' || round(100 * probability, 1) || ' %, '
+        || round(probability / nullif(mean_probability, 0), 1) || ' times the mean of '
+        || round(100 * mean_probability, 1) || ' %.'
+        || coalesce(' Likeliest category: ' || next_best || '.', '')
+        || coalesce(' ' || reason_1 || '.', '') as chance_words
+    from upsell_scores
+
+),
+
 upsell_entries as (
 
     select
         'upsell' as list,
-        account_id,
+        customers.account_id,
         'account' as subject,
-        account_id as subject_id,
+        customers.account_id as subject_id,
         case
-            when segment = 'potential' then 'Segment potential (' || segment_action || ')'
-            else 'Small today with high potential (' || value_action || ')'
+            when customers.segment = 'potential' then 'Segment potential (' || customers.segment_action || ')'
+            when customers.is_growth_candidate then 'Small today with high potential (' || customers.value_action || ')'
+            else 'Likelier to buy more than most'
         end
-        || ': net revenue of the last 365 days ' || net_revenue_365d || ' ' || currency
-        || ' in ' || orders_365d || ' orders; of a mean year ' || yearly_net_spend || '.' as reason,
-        greatest(net_revenue_365d, 0) as amount,
+        || ': net revenue of the last 365 days ' || customers.net_revenue_365d || ' ' || customers.currency
+        || ' in ' || customers.orders_365d || ' orders; of a mean year ' || customers.yearly_net_spend || '.'
+        || coalesce(' ' || upsell_chances.chance_words, '') as reason,
+        greatest(customers.net_revenue_365d, 0) as amount,
         cast(null as date) as until_date,
         cast(null as numeric) as place_by
     from customers
+    left join upsell_chances on customers.account_id = upsell_chances.account_id
     where
-        (segment = 'potential' or is_growth_candidate)
-        and not is_dormant
-        and churn_risk is distinct from 'high'
+        (customers.segment = 'potential' or customers.is_growth_candidate or upsell_chances.is_likely)
+        and not customers.is_dormant
+        and customers.churn_risk is distinct from 'high'
 
 ),
 
