@@ -290,7 +290,7 @@ final as (
         or first_step is distinct from 1
         or common_metrics = 0
         or holdouts <> 1
-        or profile_rules <> 14
+        or profile_rules <> 15
         or fit_parts <> 8
         or fit_weight <> 1
         or operating_lists <> 11

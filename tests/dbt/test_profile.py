@@ -146,11 +146,9 @@ def test_lists_of_states_hold_who_is_in_them_and_nobody_else(built: Warehouse, l
     held_out = {
         row[0] for row in built.rows("select account_id from candidate.customer_360 where is_held_out")
     }
-    told = built.rows(
-        "select account_id, segment, reason from candidate.operating_list where list = 'upsell'"
-    )
-    assert all(reason.endswith(f" {chances[account][1]}") for account, _, reason in told)
-    assert any(segment != "potential" and reason.startswith("Likelier") for _, segment, reason in told)
+    told = built.rows("select account_id, reason from candidate.operating_list where list = 'upsell'")
+    assert all(reason.endswith(f" {chances[account][1]}") for account, reason in told)
+    assert any(reason.startswith("Likelier to buy more than most: net revenue") for _, reason in told)
     assert held_out & set.union(*expected.values()), "somebody who is held out would be listed"
     assert {name: listed.get(name, set()) for name in expected} == {
         name: accounts - held_out for name, accounts in expected.items()

@@ -156,7 +156,7 @@ def test_a_model_that_fails_keeps_cards_clusters_and_lists_not_waiting_and_is_to
 
     others = (
         "write_missing_cards",
-        "write_cluster_cards",
+        "write_missing_cluster_cards",
         "fit_clusters_if_due",
         "fit_recommendations_if_due",
     )
