@@ -22,13 +22,16 @@ def build_marts(as_of: date) -> str:
     """
     run_id = begin_run(as_of)
     with connect("transformer") as connection:
-        connection.execute("create table if not exists marts.built_dates (as_of_date date primary key)")
+        connection.execute(
+            "create table if not exists marts.built_dates (as_of_date date primary key, kpis_stand boolean)"
+        )
         connection.execute("delete from marts.built_dates where extract(day from as_of_date + 1) = 1")
     build("staging", as_of, run_id)
     build("marts", as_of, run_id, only=(*FEATURES, *WITH_OWN_MARTS))
     with connect("transformer") as connection:
         connection.execute(
-            "insert into marts.built_dates select distinct as_of_date from marts.account_features on conflict do nothing"
+            "insert into marts.built_dates select distinct as_of_date, true from marts.account_features "
+            "on conflict do nothing"
         )
     return run_id
 
