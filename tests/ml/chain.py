@@ -23,7 +23,8 @@ def build_marts(as_of: date) -> str:
     run_id = begin_run(as_of)
     with connect("transformer") as connection:
         connection.execute(
-            "create table if not exists marts.built_dates (as_of_date date primary key, kpis_stand boolean)"
+            "create table if not exists marts.built_dates "
+            "(as_of_date date primary key, kpis_stand boolean, kpi_definition text)"
         )
         connection.execute("delete from marts.built_dates where extract(day from as_of_date + 1) = 1")
     build("staging", as_of, run_id)

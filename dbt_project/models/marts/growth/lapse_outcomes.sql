@@ -1,5 +1,6 @@
 {{ config(materialized='view') }}
 
+{%- set built_dates = dates_built_before() %}
 {%- set window_end = days_before('held.as_of_date', '-horizons.horizon_days') %}
 
 with
@@ -12,9 +13,20 @@ horizons as (
 
 ),
 
+dates_built as (
+
+    -- Not by a reference to built_dates, which stands on all marts.
+    select {{ as_of_date() }} as as_of_date
+    {% if built_dates %}
+    union all
+    select built.as_of_date from {{ built_dates }} as built
+    {% endif %}
+
+),
+
 newest_dates as (
 
-    select max(as_of_date) as built_until from {{ ref('built_dates') }}
+    select max(as_of_date) as built_until from dates_built
 
 ),
 
