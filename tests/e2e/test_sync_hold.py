@@ -42,7 +42,7 @@ TOLD = {
     "fields": TIER,
     "brakes": {"first_sync": True},
 }
-NOWHERE = TOLD | {"connection": "nowhere"}
+NOWHERE = TOLD | {"connection": "nowhere", "brakes": {"first_sync": False}}
 
 
 class Company:
