@@ -190,7 +190,9 @@ def test_a_held_sync_waits_for_a_person_and_goes_on_or_fails(company: Company) -
     assert approved.returncode == 0, approved.stderr
     assert company.state(waits) == "success"
     assert company.holds()[2] == ("approved", by)
-    (last,) = json.loads(stratum.run("sync", "status", "--json").stdout)
+    statuses = {each["target"]: each for each in json.loads(stratum.run("sync", "status", "--json").stdout)}
+    assert statuses["hubspot:nowhere"]["last"]["status"] == "failed"
+    last = statuses["hubspot:hubspot_sandbox"]
     assert last["last"]["status"] == "finished"
     assert last["last"]["sent"] == ACCOUNTS
     assert last["hold"] is None
