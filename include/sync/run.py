@@ -143,14 +143,15 @@ def _sync(
     if not plan.changes:
         ledger.note_plan(plan)
         return "finished", None, None
-    target = engine().target
+    sending = engine()
+    target = sending.target
     check_fields(target, plan.kinds, mapping.make_fields, mapping.external_key)
     if plan.creations and target.can_read:
         plan = adopt_found(ledger, mapping, target, plan)
     apply_overwrite_rules(target, plan, mapping)
     ledger.note_plan(plan)
-    engine().send(plan.changes)
-    return ("failed" if engine().stopped else "finished"), engine().stopped, None
+    sending.send(plan.changes)
+    return ("failed" if sending.stopped else "finished"), sending.stopped, None
 
 
 def tell(sources: Sources, as_of: date, name: str) -> Hold | None:

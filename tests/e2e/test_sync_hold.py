@@ -230,7 +230,8 @@ def test_what_somebody_edited_in_the_crm_is_read_back_listed_and_told_of_or_heal
     company: Company,
 ) -> None:
     stratum, edited = company.stratum, record_id(1)
-    told = TOLD | {"brakes": {"first_sync": False}}
+    # A mapping of its own: by that of the first hold, which was rejected, the run is never sent.
+    told = TOLD | {"fields": TIER | {"stratum_d": "tier"}, "brakes": {"first_sync": False}}
     company.configure(crm=told)
     assert company.ended(company.start_sync()) == "success"
     company.edit(edited, stratum_tier="gold")

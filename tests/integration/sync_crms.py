@@ -1,6 +1,7 @@
 """The CRMs of the sync's proofs: each a sandbox, seen past its API, and how it can fail."""
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -94,7 +95,7 @@ class Crm(Protocol):
         """Take all faults out."""
 
 
-class EachHasOne:
+class EachHasOne(ABC):
     """A CRM that has had a record of every account from the beginning."""
 
     creation: ClassVar[dict[str, Any]] = {}
@@ -105,8 +106,9 @@ class EachHasOne:
     def pulled(self, index: int) -> str | None:
         return self.record_id(index)
 
+    @abstractmethod
     def record_id(self, index: int) -> str:
-        raise NotImplementedError
+        """Return the id of an account's record."""
 
     def named(self, index: int) -> list[str]:
         """Return what rows of an account are named by."""

@@ -1,6 +1,8 @@
 """The CRMs of the sync's proofs in which an account has no record until the sync makes it."""
 
 import random
+import sqlite3
+from abc import abstractmethod
 from collections import Counter
 from datetime import UTC, datetime
 from functools import partial
@@ -24,6 +26,10 @@ class MadeByKey(EachHasOne):
     """The field that holds the account's id."""
     name: str
     """The field without which there is no record."""
+    listed: str
+    """The SQL of each `key` that there is, and the `id` of the record that bears it, by the CRM's own store."""
+    erased: str
+    """The SQL that takes these records out."""
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
@@ -59,7 +65,18 @@ class MadeByKey(EachHasOne):
 
     def _keys(self) -> list[tuple[str, str]]:
         """Return each key that there is, and the record that bears it."""
-        raise NotImplementedError
+        return [(row["key"], str(row["id"])) for row in self._db().execute(self.listed)]
+
+    def reset(self) -> None:
+        """Forget all that was told, and the records that were made."""
+        super().reset()
+        self.begin()
+        with self._db() as db:
+            db.execute(self.erased)
+
+    @abstractmethod
+    def _db(self) -> sqlite3.Connection:
+        """Return the CRM's own store."""
 
     def turn_over(self, chance: random.Random, accounts: int, by_hand: bool) -> None:
         """Let a pull bring some of the records that were made, and other accounts make room for new ones.
@@ -78,9 +95,9 @@ class MadeByKey(EachHasOne):
             self.by_hand.add(self.account_id(index))
             self._make({self.key: self.account_id(index), self.name: "Made by hand"})
 
+    @abstractmethod
     def _make(self, values: dict[str, str]) -> None:
         """Make a record as a person does."""
-        raise NotImplementedError
 
 
 class HubSpotMaking(MadeByKey, HubSpotCrm):
@@ -93,23 +110,17 @@ class HubSpotMaking(MadeByKey, HubSpotCrm):
         "upsert": r"POST \S+/companies/batch/upsert ",
     }
 
-    def _keys(self) -> list[tuple[str, str]]:
-        found = self.store.db.execute(
-            "select json_extract(properties, '$.stratum_account_id') as key, id from records "
-            "where key is not null and archived_at is null order by id"
-        )
-        return [(row["key"], str(row["id"])) for row in found]
+    listed = (
+        "select json_extract(properties, '$.stratum_account_id') as key, id from records "
+        "where key is not null and archived_at is null order by id"
+    )
+    erased = "delete from records where json_extract(properties, '$.stratum_account_id') is not null"
+
+    def _db(self) -> sqlite3.Connection:
+        return self.store.db
 
     def _make(self, values: dict[str, str]) -> None:
         self.store.create(values, datetime(2026, 7, 1, tzinfo=UTC))
-
-    def reset(self) -> None:
-        super().reset()
-        self.begin()
-        with self.store.db as db:
-            db.execute(
-                "delete from records where json_extract(properties, '$.stratum_account_id') is not null"
-            )
 
 
 class SalesforceMaking(MadeByKey, SalesforceCrm):
@@ -124,26 +135,20 @@ class SalesforceMaking(MadeByKey, SalesforceCrm):
     steps = ("collection_upsert",)
     reads = ("query",)
 
-    def _keys(self) -> list[tuple[str, str]]:
-        found = self.org.db.execute(
-            "select json_extract(field_values, '$.Stratum_Account_Id__c') as key, id from rows "
-            "where object = 'Account' and key is not null order by seq"
-        )
-        return [(row["key"], row["id"]) for row in found]
+    listed = (
+        "select json_extract(field_values, '$.Stratum_Account_Id__c') as key, id from rows "
+        "where object = 'Account' and key is not null order by seq"
+    )
+    erased = "delete from rows where json_extract(field_values, '$.Stratum_Account_Id__c') is not null"
+
+    def _db(self) -> sqlite3.Connection:
+        return self.org.db
 
     def _told(self) -> list[str]:
         return [record for _, record in self._keys()]
 
     def _make(self, values: dict[str, str]) -> None:
         self.org.insert("Account", JANUARY, **values)
-
-    def reset(self) -> None:
-        super().reset()
-        self.begin()
-        with self.org.db as db:
-            db.execute(
-                "delete from rows where json_extract(field_values, '$.Stratum_Account_Id__c') is not null"
-            )
 
 
 class SalesforceBulkMaking(SalesforceMaking, SalesforceBulkCrm):

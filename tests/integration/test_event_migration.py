@@ -5,17 +5,14 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import create_engine
-from sqlalchemy.pool import NullPool
 
 from include.sources.behavior import ingest_behavior
-from include.warehouse.connect import OWNER, variable, with_database
-from include.warehouse.migrate import MIGRATIONS, migrate
+from include.warehouse.connect import OWNER, variable
+from include.warehouse.migrate import migrate
 from tests.conftest import PASSWORDS, Warehouse, embedded
 from tests.fixtures.books import counts
 from tests.integration.event_stage import CURRENT, sources, write
+from tests.integration.migration_stage import database_at
 
 AS_OF = date(2024, 3, 2)
 EVENTS_BEFORE = """
@@ -30,29 +27,10 @@ inner join (values
 ) as event (of_load, file, row, id, who, at) on event.of_load = load.load_seq"""
 
 
-def upgrade(url: str, revision: str) -> None:
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1), poolclass=NullPool)
-    with engine.connect() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, revision)
-        connection.commit()
-
-
 def test_events_landed_before_the_registry_are_kept_and_their_files_compared(
     warehouse: Warehouse, cluster: embedded.Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = with_database(
-        cluster.url, f"{psycopg.conninfo.conninfo_to_dict(warehouse.owner_url)['dbname']}_before"
-    )
-    name = psycopg.conninfo.conninfo_to_dict(before)["dbname"]
-    with psycopg.connect(cluster.url, autocommit=True) as connection:
-        connection.execute(f"create database {name}")
-    try:
-        with psycopg.connect(before) as connection:
-            connection.execute("create schema audit")
-        upgrade(before, "0008")
+    with database_at("0008", warehouse, cluster) as before:
         path = tmp_path / "1.csv"
         with psycopg.connect(before) as connection:
             connection.execute(
@@ -78,6 +56,3 @@ def test_events_landed_before_the_registry_are_kept_and_their_files_compared(
         load = ingest_behavior(sources(path), AS_OF)
         assert counts(load) == (3, 1, 0, 2, 0, 0, 0)
         assert held.rows(CURRENT) == [*current, ("3", "C", "login", "02 10:00")]
-    finally:
-        with psycopg.connect(cluster.url, autocommit=True) as connection:
-            connection.execute(f"drop database {name} with (force)")

@@ -5,10 +5,9 @@ from datetime import date
 import psycopg
 
 from include.sources.cursors import Position, held_position
-from include.warehouse.connect import with_database
 from include.warehouse.migrate import migrate
 from tests.conftest import PASSWORDS, Warehouse, embedded
-from tests.integration.test_event_migration import upgrade
+from tests.integration.migration_stage import database_at
 
 # Of each load: its as-of date, when it started (hour), when it was retracted (hour), how far it had pulled.
 LOADS: tuple[tuple[str, int, int | None, str], ...] = (
@@ -23,14 +22,7 @@ LOADS: tuple[tuple[str, int, int | None, str], ...] = (
 def test_a_pull_goes_on_after_the_migration_from_where_it_had_been(
     warehouse: Warehouse, cluster: embedded.Cluster
 ) -> None:
-    name = f"{psycopg.conninfo.conninfo_to_dict(warehouse.owner_url)['dbname']}_positions"
-    before = with_database(cluster.url, name)
-    with psycopg.connect(cluster.url, autocommit=True) as connection:
-        connection.execute(f"create database {name}")
-    try:
-        with psycopg.connect(before) as connection:
-            connection.execute("create schema audit")
-        upgrade(before, "0013")
+    with database_at("0013", warehouse, cluster) as before:
         with psycopg.connect(before) as connection:
             for as_of, began, retracted, reached in LOADS:
                 connection.execute(
@@ -53,8 +45,5 @@ def test_a_pull_goes_on_after_the_migration_from_where_it_had_been(
         with psycopg.connect(before) as connection:
             stands = held_position(connection, "salesforce", "cases", "all")
             rows = connection.execute("select position from audit.cursors order by load_seq").fetchall()
-    finally:
-        with psycopg.connect(cluster.url, autocommit=True) as connection:
-            connection.execute(f"drop database {name} with (force)")
     assert stands == Position("all", LOADS[0][3], date(2026, 3, 1), {}, None, stands.load_seq)
     assert rows == [(LOADS[0][3],)] * 4
