@@ -37,15 +37,12 @@ TEXTS = {
 }
 NEW = "new:"
 """What the books call a record that the CRM has not named yet, followed by the account's id."""
+# Records that we made by key, and no pull has shown yet: there are few, and mostly none.
+MADE = "select account_id, record_id from sync.ledger where target = {target} and awaits_pull and gone_at is null"
 SUSPECTS = """
-with made as (
-    -- Records that we made by key, and no pull has shown yet; there are few.
-    select account_id, record_id from sync.ledger where target = {target} and awaits_pull and gone_at is null
-),
-account as (
+with account as (
     select {keys}, {consent} as has_consent{columns}
-    from published.customer_360 as customer
-    left join made on made.account_id = customer.account_id
+    from published.customer_360 as customer{made}
 ),
 told as (
     -- Nothing else of the ledger: the hash table is as narrow as can be.
@@ -125,15 +122,15 @@ judged as (
         coalesce(counted.record_id, '{new}' || counted.account_id) as told_record_id,
         {by_key} as is_unknown,
         failure.payload as letter,
-        failure.dead_at is not null as has_letter
+        failure.dead_at is not null as has_letter,
+        -- A record that we made is not gone because the pull names another one for its account.
+        is_gone and ledger.awaits_pull and exists (
+            select from published.customer_360 as customer where customer.account_id = ledger.account_id
+        ) as is_replaced
     from counted
     left join sync.ledger as ledger on ledger.target = %(target)s and ledger.record_id = counted.record_id
     left join sync.failures as failure on failure.target = %(target)s
         and failure.record_id = coalesce(counted.record_id, '{new}' || counted.account_id)
-    -- A record that we made is not gone because the pull names another one for its account.
-    where not (is_gone and ledger.awaits_pull and exists (
-        select from published.customer_360 as customer where customer.account_id = ledger.account_id
-    ))
 ),
 decided as (
     select *,
@@ -154,6 +151,8 @@ resolved as (
         -- The letter of a value that was refused keeps nothing from being cleared: that of a clearing does.
         has_letter and (not is_removal or jsonb_strip_nulls(letter) = '{{}}') as is_dead
     from decided
+    -- What is asked below of a column is worked out once a row, not once a mention.
+    offset 0
 )
 select
     row_number() over (order by by_key, account_id, record_id) as number,
@@ -185,21 +184,30 @@ select
     by_key
 from resolved
 -- Of an account that is gone, what was never told, or is cleared already, needs nothing.
-where is_removal or not is_gone
+where (is_removal or not is_gone) and is_replaced is not true
 """
 
 
 def suspects(
-    mapping: SyncMapping, types: dict[str, int], seed: int, has_doubled: bool, partners: bool = False
+    mapping: SyncMapping,
+    types: dict[str, int],
+    seed: int,
+    has_doubled: bool,
+    has_made: bool,
+    partners: bool = False,
 ) -> sql.Composed:
     """Return the statement that fills pg_temp.suspects with the rows that may need something.
 
     `types` gives each column's type id. `seed` tells this mapping's fingerprints from another's, `has_doubled` says
-    that some account_id is there twice.
+    that some account_id is there twice, `has_made` that some record of MADE is there: without, nothing is joined for it.
     With `partners`, those of `accounts` and `records` are added.
     """
+    join_made = f" left join ({MADE}) as made on made.account_id = customer.account_id" if has_made else ""
     parts = {
-        "keys": sql.SQL(_keys(mapping)).format(system=sql.Literal(mapping.system)),
+        "keys": sql.SQL(_keys(mapping)).format(
+            system=sql.Literal(mapping.system), made=sql.SQL("made.record_id" if has_made else "null::text")
+        ),
+        "made": sql.SQL(join_made).format(target=sql.Literal(mapping.target)),
         "consent": _consent(mapping),
         "columns": sql.SQL("").join(
             sql.SQL(", customer.{} as {}").format(sql.Identifier(column), alias)
@@ -276,11 +284,11 @@ def _fingerprint(mapping: SyncMapping, types: dict[str, int], seed: int) -> sql.
 
 def _keys(mapping: SyncMapping) -> str:
     if mapping.system == "webhook":
-        return "customer.account_id, customer.account_id as record_id, null as made_record_id, false as has_no_record"
+        return "customer.account_id, customer.account_id as record_id, null::text as made_record_id, false as has_no_record"
     return (
-        "customer.account_id, made.record_id as made_record_id, "
+        "customer.account_id, {made} as made_record_id, "
         "nullif(customer.crm_record_id, '') is null as has_no_record, coalesce("
-        "case when customer.crm_system = {system} then nullif(customer.crm_record_id, '') end, made.record_id"
+        "case when customer.crm_system = {system} then nullif(customer.crm_record_id, '') end, {made}"
         ") as record_id"
     )
 

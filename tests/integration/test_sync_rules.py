@@ -5,10 +5,12 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from include.errors import StratumError
 from include.sync.hubspot_api import HubSpotApi
+from include.sync.plan import _has_key
 from include.sync.target import NoAnswer
 from tests.conftest import Warehouse
 from tests.integration.sandbox_fixture import record_id
@@ -238,6 +240,21 @@ def test_doubled_keys_are_held_though_one_of_them_was_settled(stage: SyncStage) 
     ]
     assert result.reasons["key_is_null"] == 1
     assert stage.crm.writes == 1
+
+
+def test_only_a_key_of_account_and_run_saves_the_search_for_doubled_keys(stage: SyncStage) -> None:
+    def is_keyed(key: str) -> bool:
+        with psycopg.connect(stage.warehouse.owner_url) as connection:
+            connection.execute(
+                f"create table published.customer_360_by_run (run_id text, account_id text, tier text, {key})"
+            )
+            is_known = _has_key(connection)
+            connection.rollback()
+        return is_known
+
+    assert is_keyed("primary key (run_id, account_id)")
+    assert not is_keyed("primary key (run_id, account_id, tier)")
+    assert not is_keyed("check (run_id <> '')")
 
 
 def test_two_settled_accounts_of_which_each_moves_to_the_others_record(stage: SyncStage) -> None:
