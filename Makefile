@@ -34,7 +34,7 @@ test-extended: install-dev ## What make test has no time for: sources that the d
 	cd $(ROOT) && $(BIN)/pytest -n $(WORKERS) --dist loadscope -m "extended and not slow" tests
 
 test-slow: install-dev ## The long fault and race tests.
-	cd $(ROOT) && $(BIN)/pytest -rP -m slow tests
+	cd $(ROOT) && $(BIN)/pytest -raP -m slow tests
 
 check: install-dev ## Lint, format and types.
 	cd $(ROOT) && $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -1,21 +1,16 @@
 """Accounts without a record, and one target of each kind that may make them: what it holds, by its own record."""
 
 import json
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-import psycopg
 import pytest
 
-from include.sources.config import Sources
-from include.sync.dry_run import DryRun, plan_sync
-from include.sync.run import SyncResult, set_up_target, sync_crm
+from include.sync.run import set_up_target
 from tests.conftest import Warehouse
 from tests.integration.salesforce_fixture import JANUARY
-from tests.integration.sync_stage import AS_OF, Time
+from tests.integration.sync_stage import NO_BRAKES, TargetStage, Time
 from tests.integration.target_stage import MARKS, Place
 
 CREATED_BY = ("hubspot", "collections", "bulk")
@@ -40,33 +35,19 @@ MAPPINGS: dict[str, dict[str, Any]] = {
 }
 
 
-class CreateStage:
+class CreateStage(TargetStage):
     """Publishes accounts with and without a record, syncs them, and counts what the target holds."""
 
     def __init__(self, warehouse: Warehouse, place: Place, time: Time) -> None:
-        self.warehouse, self.place, self.time = warehouse, place, time
+        rules = {"system": place.system, "create": True, "brakes": dict(NO_BRAKES)}
+        super().__init__(warehouse, time, **rules, **MAPPINGS[place.system])
+        self.place = place
         self.time.slept.clear()
         self.mark = next(MARKS)
-        self.mapping: dict[str, Any] = {
-            "system": place.system,
-            "create": True,
-            "brakes": {
-                "first_sync": False,
-                "max_shrink": None,
-                "max_tier_changes": None,
-                "max_removals": None,
-            },
-        } | MAPPINGS[place.system]
         place.mend()
         place.records()
         self.forget()
         set_up_target(self.sources, "crm")
-
-    @property
-    def sources(self) -> Sources:
-        return Sources.model_validate(
-            {"company": {"name": "Test", "timezone": "UTC", "currency": "CNY"}, "sync": {"crm": self.mapping}}
-        )
 
     @property
     def tier(self) -> str:
@@ -82,65 +63,21 @@ class CreateStage:
         """Return the id of an account of this test."""
         return f"N{self.mark}-{index}"
 
-    def forget(self) -> None:
-        """Lose the books."""
-        tables = self.warehouse.rows("select tablename from pg_tables where schemaname = 'sync'")
-        names = ", ".join(f"sync.{name}" for (name,) in tables)
-        self.warehouse.rows(f"truncate {names} restart identity cascade")
-
-    def publish(self, accounts: int | list[int] = 5, **columns: Any) -> None:
+    def publish(self, accounts: int | list[int] = 5, **columns: Any) -> None:  # type: ignore[override]
         """Publish accounts that have no record, or the one, or the columns, that are given for all or by index."""
-        numbers = list(range(accounts)) if isinstance(accounts, int) else accounts
-        with psycopg.connect(self.warehouse.owner_url) as connection, connection.cursor() as cursor:
-            cursor.execute("truncate published.customer_360")
-            for index in numbers:
-                given = {
-                    name: value[index] if isinstance(value, dict) and index in value else value
-                    for name, value in columns.items()
-                }
-                row = {"tier": "A", "account_name": f"Company {index}", "may_be_told": True} | {
-                    name: value for name, value in given.items() if not isinstance(value, dict)
-                }
-                if row.get("crm_record_id"):
-                    row["crm_system"] = self.place.system
-                cursor.execute(
-                    "insert into published.customer_360 (account_id, crm_record_id, crm_system, account_name, tier, "
-                    "may_be_told) values (%s, %s, %s, %s, %s, %s)",
-                    [
-                        self.account(index),
-                        *(
-                            row.get(name)
-                            for name in ("crm_record_id", "crm_system", "account_name", "tier", "may_be_told")
-                        ),
-                    ],
-                )
-
-    def sync(self, **options: Any) -> SyncResult:
-        """Sync, and see that the books add up."""
-        result = sync_crm(
-            self.sources, AS_OF, "crm", clock=lambda: self.time.now, sleep=self.time.sleep, **options
-        )
-        assert result.queried == result.sent + result.unchanged + result.failed + result.held
-        counted = Counter(
-            dict(
-                self.warehouse.rows(
-                    "select outcome, count(*) from sync.outcomes where sync_id = %s group by 1",
-                    result.sync_id,
-                )
-            )
-        )
-        assert (counted["failed"], counted["held"]) == (result.failed, result.held)
-        return result
-
-    def plan(self, read: bool = False) -> DryRun:
-        return plan_sync(self.sources, AS_OF, "crm", read)
-
-    def held(self, result: SyncResult) -> list[tuple]:
-        return self.warehouse.rows(
-            "select account_id, reason, detail from sync.outcomes where sync_id = %s and outcome = 'held' "
-            "order by outcome_id",
-            result.sync_id,
-        )
+        rows = []
+        for index in range(accounts) if isinstance(accounts, int) else accounts:
+            given = {
+                name: value[index] if isinstance(value, dict) and index in value else value
+                for name, value in columns.items()
+            }
+            row = {"tier": "A", "account_name": f"Company {index}", "may_be_told": True} | {
+                name: value for name, value in given.items() if not isinstance(value, dict)
+            }
+            if row.get("crm_record_id"):
+                row["crm_system"] = self.place.system
+            rows.append({"account_id": self.account(index)} | row)
+        super().publish(*rows)
 
     def records(self) -> dict[str, list[tuple[str, dict[str, Any]]]]:
         """Return account → the records that bear its key (id, fields), by the target's own store.
@@ -215,31 +152,3 @@ class CreateStage:
         known = dict(self.warehouse.rows("select account_id, record_id from sync.ledger"))
         assert {account: records[0][0] for account, records in held.items()} == known
         assert self.warehouse.value("select count(*) from sync.attempts where status = 'open'") == 0
-
-
-def prepare(warehouse: Warehouse) -> None:
-    """Publish an empty set whose accounts have names."""
-    warehouse.rows("""
-        create table published.customer_360 (
-            account_id text, crm_record_id text, crm_system text, account_name text, tier text, may_be_told boolean
-        );
-        grant usage on schema published to stratum_syncer;
-        grant select on published.customer_360 to stratum_syncer;
-        insert into published.current_run (run_id, as_of_date, published_at) values ('run-1', '2026-06-30', now())
-    """)
-
-
-@contextmanager
-def crash_in(patch: pytest.MonkeyPatch, owner: type, method: str, nth: int = 1) -> Iterator[None]:
-    """Let the process break off where the nth call of a method would begin, and nothing after it be done."""
-    original, calls = getattr(owner, method), iter(range(1, 1_000))
-
-    def crashing(*arguments: Any, **options: Any) -> Any:
-        if next(calls) >= nth:
-            raise RuntimeError("power cut")
-        return original(*arguments, **options)
-
-    with patch.context() as within:
-        within.setattr(owner, method, crashing)
-        with pytest.raises(RuntimeError, match="power cut"):
-            yield

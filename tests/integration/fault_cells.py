@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from include.sync.targets.salesforce_bulk import LOOKS_S
 from tests.integration.target_stage import BATCH, JOB, ROWS, SHORT_S, Place
 
 FAULTS = (
@@ -53,6 +54,7 @@ class Cell:
     then_sent: int = 0
     max_tries: int = 5
     slept: tuple[float, ...] | None = None
+    """Each wait but those between two looks at a job."""
     step: str | None = None
     is_lost: bool = False
     """Whether the write was done and its answer did not come, so that it had to be asked for."""
@@ -65,6 +67,11 @@ class Cell:
         """Each fault that strikes so many times has done so: none missed the call it was meant for."""
         counted = [name for name, n in self.faults(guilty).items() if isinstance(n, int) and name not in STAY]
         assert {name: place.left(name) for name in counted} == dict.fromkeys(counted, 0)
+
+    def assert_waited(self, kind: str, slept: list[float]) -> None:
+        """It was waited as it is stated."""
+        looks = LOOKS_S if kind == "bulk" else ()
+        assert self.slept is None or [each for each in slept if each not in looks] == list(self.slept)
 
 
 def told(**faults: Any) -> Callable[[str], dict[str, Any]]:
@@ -83,10 +90,10 @@ def struck(step: str | None, **faults: Any) -> Cell:
     return Cell(told(**faults, **at), step=step, is_lost=not done.isdisjoint(faults))
 
 
-def turned_away(step: str | None, wait_s: float | None, **faults: Any) -> Cell:
-    """One call is turned away thrice, and waited out: so long each time, where nothing else is waited for."""
+def turned_away(step: str | None, wait_s: float, **faults: Any) -> Cell:
+    """One call is turned away thrice, and waited out: so long each time."""
     at = {"rate_limited_at": step} if step else {}
-    return Cell(told(rate_limited=3, **faults, **at), slept=None if wait_s is None else (wait_s,) * 3)
+    return Cell(told(rate_limited=3, **faults, **at), slept=(wait_s,) * 3, step=step)
 
 
 def failing(step: str, status: int) -> Cell:
@@ -106,6 +113,8 @@ def forgotten(kind: str, **faults: Any) -> Cell:
 OUT = {"failed": {"not_sent": ROWS}, "sent": 0, "then_sent": ROWS}
 """Nobody is let in: nothing is sent, and no row is to blame."""
 JOB_STEPS = ("set_state", "upload", "create_ingest")
+EVERY_STEP = (*JOB_STEPS, "show_ingest", "successful")
+"""Those that only ask, too."""
 
 
 def matrix(makes: bool) -> dict[tuple[str, str], list[Cell]]:
@@ -121,19 +130,19 @@ def matrix(makes: bool) -> dict[tuple[str, str], list[Cell]]:
     return {
         ("429 with Retry-After", "hubspot"): [turned_away(batch, 7.0, retry_after=7)],
         ("429 with Retry-After", "collections"): [turned_away(collection, 7.0, retry_after=7)],
-        ("429 with Retry-After", "bulk"): [turned_away("set_state", None, retry_after=7)],
+        ("429 with Retry-After", "bulk"): [turned_away(step, 7.0, retry_after=7) for step in EVERY_STEP],
         ("429 with Retry-After", "webhook"): [turned_away(None, 7.0, retry_after=7)],
         ("429 without Retry-After", "hubspot"): [turned_away(batch, 10.5)],
         ("429 without Retry-After", "collections"): [turned_away(collection, 10.0)],
-        ("429 without Retry-After", "bulk"): [turned_away("set_state", None)],
+        ("429 without Retry-After", "bulk"): [turned_away(step, 10.0) for step in EVERY_STEP],
         ("429 without Retry-After", "webhook"): [turned_away(None, 10.0)],
         ("500", "hubspot"): [struck(None, server_error=1, server_error_status=500)],
         ("500", "collections"): [failing(collection, 500)],
-        ("500", "bulk"): [failing(step, 500) for step in (*JOB_STEPS, "show_ingest", "successful")],
+        ("500", "bulk"): [failing(step, 500) for step in EVERY_STEP],
         ("500", "webhook"): [struck(None, server_error=1, server_error_status=500)],
         ("502", "hubspot"): [struck(None, server_error=1)],
         ("502", "collections"): [failing(collection, 502)],
-        ("502", "bulk"): [failing("set_state", 502)],
+        ("502", "bulk"): [failing(step, 502) for step in EVERY_STEP],
         ("502", "webhook"): [struck(None, server_error=1, server_error_status=502)],
         ("connection cut before the write", "hubspot"): [struck(None, drop_before=1)],
         ("connection cut before the write", "collections"): [struck(collection, drop_before=1)],
@@ -145,7 +154,7 @@ def matrix(makes: bool) -> dict[tuple[str, str], list[Cell]]:
         ("connection cut after the write", "webhook"): [struck(None, drop_after=1)],
         ("timeout after the write", "hubspot"): [struck(None, hang_after=1, hang_s=2 * SHORT_S)],
         ("timeout after the write", "collections"): [struck(collection, hang_after=1)],
-        ("timeout after the write", "bulk"): [struck("set_state", hang_after=1)],
+        ("timeout after the write", "bulk"): [struck(step, hang_after=1) for step in JOB_STEPS],
         ("timeout after the write", "webhook"): [struck(None, hang_after=1, hang_s=2 * SHORT_S)],
         ("207 with one bad row", "hubspot"): [refused_one(lambda guilty: {"refuse_ids": [guilty]})],
         ("207 with one bad row", "collections"): [
@@ -169,8 +178,7 @@ def matrix(makes: bool) -> dict[tuple[str, str], list[Cell]]:
         ("expired token", "hubspot"): [Cell(told(expires_after=before), **OUT)],
         ("expired token", "collections"): [Cell(told(expire_session=1, expire_session_at=collection))],
         ("expired token", "bulk"): [
-            Cell(told(expire_session=1, expire_session_at=step), step=step)
-            for step in (*JOB_STEPS, "show_ingest", "successful")
+            Cell(told(expire_session=1, expire_session_at=step), step=step) for step in EVERY_STEP
         ],
         ("expired token", "webhook"): [Cell(told(forgets_secret=1), **OUT)],
         ("slow trickle", "hubspot"): [struck(None, trickle=1)],

@@ -23,6 +23,7 @@ from datetime import date
 from importlib import import_module
 from typing import Any
 
+import httpx
 import urllib3.connection
 
 from include.errors import StratumError
@@ -132,6 +133,29 @@ def put_in(steps: Steps, calls: dict[str, str]) -> None:
         return response
 
     connection.request, connection.getresponse = requesting, answered  # type: ignore[method-assign]
+    put_into_httpx(steps, calls)
+
+
+def put_into_httpx(steps: Steps, calls: dict[str, str]) -> None:
+    """Put the steps around the calls of httpx, with which webhooks are told; the other clients stand on urllib3."""
+    sides = {
+        "http11.send_request_body.complete": "sent",
+        "http11.receive_response_headers.complete": "answered",
+    }
+    send = httpx.Client.send
+
+    def sending(self: httpx.Client, request: httpx.Request, **options: Any) -> httpx.Response:
+        asked = f"{request.method} {request.url.raw_path.decode()} {request.content!r}"
+        name = next((name for name, pattern in calls.items() if re.match(pattern, asked)), None)
+
+        def trace(event: str, _: Any) -> None:
+            if name and event in sides:
+                steps.at(f"{name}.{sides[event]}")
+
+        request.extensions = {**request.extensions, "trace": trace}
+        return send(self, request, **options)
+
+    httpx.Client.send = sending  # type: ignore[method-assign]
 
 
 def sync(order: dict[str, Any]) -> int:

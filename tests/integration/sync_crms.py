@@ -1,7 +1,10 @@
 """The CRMs of the sync's proofs: each a sandbox, seen past its API, and how it can fail."""
 
 import json
+import math
+import time
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +18,7 @@ import pytest
 
 from include.sandbox.salesforce import app as salesforce_app
 from include.sandbox.salesforce import ingest
-from tests.integration import salesforce_fixture, sandbox_fixture
+from tests.integration import salesforce_fixture, sandbox_fixture, webhook_fixture
 from tests.integration.salesforce_fixture import JANUARY
 
 Values = dict[str, str | None]
@@ -66,9 +69,6 @@ class Crm(Protocol):
 
     def applied(self) -> list[Applied]:
         """Return every row that was ever carried out, in order."""
-
-    def edit(self, index: int, values: dict[str, str]) -> None:
-        """Change a record as a person in the CRM does."""
 
     def reset(self) -> None:
         """Forget all that was told."""
@@ -147,6 +147,7 @@ class HubSpotCrm(EachHasOne):
         return [Applied(each["record_id"], each["values"], each["trace"]) for each in self.store.written()]
 
     def edit(self, index: int, values: dict[str, str]) -> None:
+        """Change a record as a person in the CRM does."""
         self.store.update([(self.record_id(index), values)], datetime(2026, 7, 1, tzinfo=UTC))
 
     def reset(self) -> None:
@@ -245,9 +246,6 @@ class SalesforceCrm(EachHasOne):
     def _job(self, request: str) -> str | None:
         return None
 
-    def edit(self, index: int, values: dict[str, str]) -> None:
-        self.org.update(self.record_id(index), datetime(2026, 7, 1, tzinfo=UTC), **values)
-
     def reset(self) -> None:
         self.calm()
         with self.org.db as db:
@@ -333,6 +331,85 @@ class SalesforceBulkCrm(SalesforceCrm):
         self.fault(empty_ingest=1)
 
 
+class WebhookCrm(EachHasOne):
+    """A receiver of a webhook. What it holds of an account are the rows that it took of it, each key once, in order.
+
+    Nobody can read it, so that what became of a lost call is learnt by posting its rows again under their keys.
+    """
+
+    system = "webhook"
+    fields: ClassVar = {"tier": "tier", "next_action": "next_action", "revenue": "net_revenue_365d"}
+    calls: ClassVar = {"post": r"POST /rows "}
+    keeps_keys = True
+
+    def __init__(self, receiver: webhook_fixture.Receiver) -> None:
+        self.receiver = receiver
+
+    def short_batches(self, rows: int) -> dict[str, Any]:
+        return {"include.sync.targets.webhook.BATCH_SIZE": rows}
+
+    def record_id(self, index: int) -> str:
+        return self.account_id(index)
+
+    def held(self) -> dict[str, Values]:
+        held: dict[str, Values] = defaultdict(lambda: dict.fromkeys(self.fields))
+        for row in self.receiver.applied.values():
+            held[row["account_id"]] |= row["values"]
+        return held
+
+    def applied(self) -> list[Applied]:
+        return [
+            Applied(row["account_id"], {name: value or "" for name, value in row["values"].items()}, key)
+            for key, row in self.receiver.applied.items()
+        ]
+
+    def reset(self) -> None:
+        self.receiver.forget()
+
+    def faults(self) -> list[dict[str, Any]]:
+        return [
+            {"rate_limited": 2},
+            {"rate_limited": 1, "retry_after": 3},
+            {"server_error": 1},
+            {"server_error": 2, "server_error_status": 502},
+            {"drop_after": 1},
+            {"drop_before": 1},
+            {"drop_after": 1, "drop_before": 1},
+            {"drop_after": 2},
+            {"empty_complete": 1},
+            {"empty_complete": 1, "drop_after": 1},
+            {"reject": self.named(3)},
+            {"reject": self.named(3), "drop_after": 1},
+            {"malformed": 1},
+            {"undecodable": 1},
+            {"page": 1},
+            {"hang_before": 1, "hang_s": FOR_EVER_S},
+            {"hang_after": 1, "hang_s": FOR_EVER_S},
+            # A secret that a person must put right: the receiver does so by itself.
+            {"forgets_secret": 1},
+            {"drop_after": 1, "forgets_secret": 1},
+        ]
+
+    def fault(self, **faults: Any) -> None:
+        self.receiver.fault(**faults)
+
+    def left(self, fault: str) -> Any:
+        return getattr(self.receiver.faults, fault)
+
+    def lose(self, answer_too: bool) -> None:
+        # The rows that are posted again are not spoken of either: else they would be taken then.
+        self.fault(drop_before=1, empty_complete=1, drop_after=int(answer_too))
+
+    def forget(self) -> None:
+        self.fault(empty_complete=1)
+
+    def refuse(self, indexes: list[int]) -> None:
+        self.fault(refuse=[name for each in indexes for name in self.named(each)])
+
+    def calm(self) -> None:
+        self.receiver.faults = type(self.receiver.faults)()
+
+
 def text(value: Any) -> str | None:
     """Return a value as a CRM is told it, written here anew: numbers without zeros at their end."""
     if value is None or value == "":
@@ -367,9 +444,20 @@ def salesforce(
         yield crm(running, records)
 
 
+@contextmanager
+def webhook(
+    crm: type[WebhookCrm], folder: Path, records: int, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[WebhookCrm]:
+    """Run a receiver, for any number of accounts. When a call was signed it does not mind: the syncs do not wait."""
+    with webhook_fixture.running_receiver(time.time, window_s=math.inf) as receiver:
+        webhook_fixture.reach(monkeypatch, receiver)
+        yield crm(receiver)
+
+
 CRMS: dict[str, Any] = {
     "hubspot": partial(hubspot, HubSpotCrm),
     "collections": partial(salesforce, SalesforceCrm),
     "bulk": partial(salesforce, SalesforceBulkCrm),
+    "webhook": partial(webhook, WebhookCrm),
 }
 """Name → what opens the CRM, of a folder, a number of records and a MonkeyPatch."""

@@ -14,22 +14,18 @@ from tests.integration.sync_crms import (
     HubSpotCrm,
     SalesforceBulkCrm,
     SalesforceCrm,
+    WebhookCrm,
     hubspot,
     salesforce,
+    webhook,
 )
 
 
 class MadeByKey(EachHasOne):
     """A CRM whose records are made by key, and new accounts, which have none, that come all the time."""
 
-    key: str
-    """The field that holds the account's id."""
-    name: str
-    """The field without which there is no record."""
-    listed: str
-    """The SQL of each `key` that there is, and the `id` of the record that bears it, by the CRM's own store."""
-    erased: str
-    """The SQL that takes these records out."""
+    can_be_asked = True
+    """Whether it tells which keys it has, so that a record which a person made is found."""
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
@@ -63,20 +59,14 @@ class MadeByKey(EachHasOne):
             found.setdefault(account, []).append(record)
         return found
 
+    @abstractmethod
     def _keys(self) -> list[tuple[str, str]]:
         """Return each key that there is, and the record that bears it."""
-        return [(row["key"], str(row["id"])) for row in self._db().execute(self.listed)]
 
     def reset(self) -> None:
         """Forget all that was told, and the records that were made."""
         super().reset()
         self.begin()
-        with self._db() as db:
-            db.execute(self.erased)
-
-    @abstractmethod
-    def _db(self) -> sqlite3.Connection:
-        """Return the CRM's own store."""
 
     def turn_over(self, chance: random.Random, accounts: int, by_hand: bool) -> None:
         """Let a pull bring some of the records that were made, and other accounts make room for new ones.
@@ -91,16 +81,41 @@ class MadeByKey(EachHasOne):
         for index in new:
             self._came[index] += 1
             self._pulled.pop(index, None)
-        for index in new[:2] if by_hand else []:
+        for index in new[:2] if by_hand and self.can_be_asked else []:
             self.by_hand.add(self.account_id(index))
-            self._make({self.key: self.account_id(index), self.name: "Made by hand"})
+            self._make(self.account_id(index))
 
     @abstractmethod
-    def _make(self, values: dict[str, str]) -> None:
-        """Make a record as a person does."""
+    def _make(self, account: str) -> None:
+        """Make an account's record as a person does."""
 
 
-class HubSpotMaking(MadeByKey, HubSpotCrm):
+class MadeInStore(MadeByKey):
+    """One whose records bear their key in a field, and lie in a database."""
+
+    key: str
+    """The field that holds the account's id."""
+    name: str
+    """The field without which there is no record."""
+    listed: str
+    """The SQL of each `key` that there is, and the `id` of the record that bears it, by the CRM's own store."""
+    erased: str
+    """The SQL that takes these records out."""
+
+    @abstractmethod
+    def _db(self) -> sqlite3.Connection:
+        """Return the CRM's own store."""
+
+    def _keys(self) -> list[tuple[str, str]]:
+        return [(row["key"], str(row["id"])) for row in self._db().execute(self.listed)]
+
+    def reset(self) -> None:
+        super().reset()
+        with self._db() as db:
+            db.execute(self.erased)
+
+
+class HubSpotMaking(MadeInStore, HubSpotCrm):
     """The HubSpot sandbox, whose companies are made by a unique property."""
 
     key, name = "stratum_account_id", "name"
@@ -119,11 +134,12 @@ class HubSpotMaking(MadeByKey, HubSpotCrm):
     def _db(self) -> sqlite3.Connection:
         return self.store.db
 
-    def _make(self, values: dict[str, str]) -> None:
+    def _make(self, account: str) -> None:
+        values = {self.key: account, self.name: "Made by hand"}
         self.store.create(values, datetime(2026, 7, 1, tzinfo=UTC))
 
 
-class SalesforceMaking(MadeByKey, SalesforceCrm):
+class SalesforceMaking(MadeInStore, SalesforceCrm):
     """The Salesforce sandbox, whose accounts are made by an external id, in collections."""
 
     key, name = "Stratum_Account_Id__c", "Name"
@@ -147,8 +163,8 @@ class SalesforceMaking(MadeByKey, SalesforceCrm):
     def _told(self) -> list[str]:
         return [record for _, record in self._keys()]
 
-    def _make(self, values: dict[str, str]) -> None:
-        self.org.insert("Account", JANUARY, **values)
+    def _make(self, account: str) -> None:
+        self.org.insert("Account", JANUARY, **{self.key: account, self.name: "Made by hand"})
 
 
 class SalesforceBulkMaking(SalesforceMaking, SalesforceBulkCrm):
@@ -159,10 +175,28 @@ class SalesforceBulkMaking(SalesforceMaking, SalesforceBulkCrm):
     reads = (*SalesforceBulkCrm.reads, *SalesforceMaking.reads)
 
 
-Making = HubSpotMaking | SalesforceMaking
+class WebhookMaking(MadeByKey, WebhookCrm):
+    """A receiver that makes a record of each row that says `create`; what it calls the record, nobody else learns."""
+
+    creation: ClassVar = {"create": True}
+    can_be_asked = False
+
+    def record_id(self, index: int) -> str:
+        return self.account_id(index)
+
+    def _keys(self) -> list[tuple[str, str]]:
+        made = [row["account_id"] for row in self.receiver.applied.values() if row.get("create")]
+        return list(zip(made, made, strict=True))
+
+    def _make(self, account: str) -> None:
+        raise NotImplementedError("nobody would find it")
+
+
+Making = HubSpotMaking | SalesforceMaking | WebhookMaking
 MAKING: dict[str, Any] = {
     "hubspot creation": partial(hubspot, HubSpotMaking),
     "collections creation": partial(salesforce, SalesforceMaking),
     "bulk creation": partial(salesforce, SalesforceBulkMaking),
+    "webhook creation": partial(webhook, WebhookMaking),
 }
 """As CRMS."""

@@ -4,62 +4,32 @@ import random
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
-from include.sources.config import Sources
-from include.sync.run import SyncResult, sync_crm
 from include.warehouse.embedded import Cluster
 from tests.conftest import Warehouse, fresh_warehouse
-from tests.integration.sync_crms import CRMS, Applied, Crm, HubSpotCrm, Values, text
+from tests.integration.sync_crms import CRMS, Applied, Crm, HubSpotCrm, Values, WebhookCrm, text
 from tests.integration.sync_making_crms import MAKING, Making
+from tests.integration.sync_stage import NO_BRAKES, TargetStage, Time, prepare
 
-AS_OF = date(2026, 6, 30)
 COLUMNS = ("tier", "next_action", "net_revenue_365d")
 FIELDS = HubSpotCrm.fields
-TARGET = "hubspot:hubspot_default"
 TOLD = 24
 """Accounts of `published` (conftest.py), all of them told."""
-NO_BRAKES = dict.fromkeys(
-    ("max_shrink", "max_tier_changes", "max_score_moves", "max_removals", "max_removals_count")
-) | {"first_sync": False}
 
 
-class Published:
+class Published(TargetStage):
     """What is published, as a dict: account number → column → value. The dict is the model of the proofs."""
 
     def __init__(self, warehouse: Warehouse, crm: Crm) -> None:
-        self.warehouse = warehouse
+        rules = {"make_fields": True, "brakes": NO_BRAKES, **crm.creation}
+        super().__init__(warehouse, Time(), system=crm.system, fields=crm.fields, **rules)
         self.crm = crm
         self.accounts: dict[int, dict[str, Any]] = {}
-        self.sources = Sources.model_validate(
-            {
-                "company": {"name": "Test", "timezone": "UTC", "currency": "CNY"},
-                "sync": {
-                    "crm": {
-                        "system": crm.system,
-                        "make_fields": True,
-                        "fields": crm.fields,
-                        "brakes": NO_BRAKES,
-                        **crm.creation,
-                    }
-                },
-            }
-        )
-
-    def with_rules(self, **rules: Any) -> Sources:
-        """Return the sources with other rules of the target."""
-        wanted = self.sources.model_dump(exclude_unset=True)
-        wanted["sync"]["crm"] |= rules
-        return Sources.model_validate(wanted)
-
-    def sync(self, **rules: Any) -> SyncResult:
-        """Sync, without waiting, by other rules of the target if they are given."""
-        return sync_crm(self.with_rules(**rules), AS_OF, "crm", sleep=lambda _: None)
 
     def write(self) -> None:
         """Publish the accounts, in the place of what was published."""
@@ -68,19 +38,22 @@ class Published:
             record_id = self.crm.pulled(index)
             keys = (self.crm.account_id(index), record_id, record_id and self.crm.system)
             rows.append((*keys, *(values[name] for name in COLUMNS)))
+        names = ", ".join(("account_id", "crm_record_id", "crm_system", *COLUMNS))
         with psycopg.connect(self.warehouse.owner_url) as connection, connection.cursor() as cursor:
             cursor.execute("delete from published.customer_360")
-            cursor.executemany("insert into published.customer_360 values (%s, %s, %s, %s, %s, %s)", rows)
+            cursor.executemany(
+                f"insert into published.customer_360 ({names}) values (%s, %s, %s, %s, %s, %s)", rows
+            )
 
     def reset(self) -> None:
         """Empty the books and what is published."""
         self.accounts = {}
         self.crm.reset()
-        self.lose_books()
+        self.forget()
         self.warehouse.rows("delete from published.customer_360")
 
-    def lose_books(self) -> None:
-        """Empty the books."""
+    def forget(self) -> None:
+        """Empty the books, hundreds of times in one test."""
         tables = self.warehouse.rows(
             "select format('delete from %I.%I', schemaname, tablename) from pg_tables where schemaname = 'sync'"
         )
@@ -101,11 +74,6 @@ class Published:
         return found
 
 
-def power_cut(*_: Any, **__: Any) -> None:
-    """What a method is replaced by where the sync breaks off."""
-    raise RuntimeError("power cut")
-
-
 @contextmanager
 def proving_ground(
     system: str, cluster: Cluster, template: str, folder: Path, records: int
@@ -119,16 +87,7 @@ def proving_ground(
         pytest.MonkeyPatch.context() as patch,
         (CRMS | MAKING)[system](folder, records, patch) as crm,
     ):
-        warehouse.rows("""
-            create table published.customer_360 (
-                account_id text, crm_record_id text, crm_system text, tier text, next_action text,
-                net_revenue_365d numeric
-            );
-            grant usage on schema published to stratum_syncer;
-            grant select on published.customer_360 to stratum_syncer;
-            insert into published.current_run (run_id, as_of_date, published_at)
-            values ('run-1', '2026-06-30', now())
-        """)
+        prepare(warehouse)
         yield Published(warehouse, crm)
 
 
@@ -234,6 +193,21 @@ def assert_each_write_counted(warehouse: Warehouse, crm: Crm) -> dict[str, int]:
         assert applied[record] == confirmed[record], f"{record}: carried out, and known as such"
     statuses = [status for _, _, _, status, _ in attempts]
     return {status: statuses.count(status) for status in sorted(set(statuses))}
+
+
+def assert_sent_again_without_an_answer_alone(warehouse: Warehouse, crm: WebhookCrm) -> int:
+    """Compare what came to a receiver with the attempts; return how many rows came again.
+
+    What comes under a key is always the same row, and it comes again only as long as the books know no answer.
+    """
+    answered = dict(warehouse.rows("select attempt_id::text, answered_at from sync.attempts"))
+    arrived = crm.receiver.arrived
+    for key, arrivals in arrived.items():
+        assert [row for _, row in arrivals] == [arrivals[0][1]] * len(arrivals), (
+            f"{key} came with other values"
+        )
+        assert [at for at, _ in arrivals if at > answered[key]] == [], f"{key} came again after its answer"
+    return sum(len(arrivals) - 1 for arrivals in arrived.values())
 
 
 def assert_one_record_each(warehouse: Warehouse, crm: Making) -> int:

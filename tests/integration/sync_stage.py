@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from include.sources.config import Sources
+from include.sync.dry_run import DryRun, plan_sync
 from include.sync.plan import Change, make_plan
 from include.sync.run import SyncResult, sync_crm
 from include.warehouse.connect import connect
@@ -22,9 +23,12 @@ COLUMNS = {
     "account_id": "text",
     "crm_record_id": "text",
     "crm_system": "text",
+    "account_name": "text",
     "tier": "text",
+    "next_action": "text",
     "phone": "varchar(200)",
     "revenue": "numeric(30, 4)",
+    "net_revenue_365d": "numeric",
     "score": "float8",
     "churn_probability": "numeric",
     "visits": "integer",
@@ -35,6 +39,9 @@ COLUMNS = {
 }
 """Of published.customer_360: one of each kind that a field may be told."""
 FIELDS = {"stratum_tier": "tier", "stratum_revenue": "revenue"}
+NO_BRAKES = dict.fromkeys(
+    ("max_shrink", "max_tier_changes", "max_score_moves", "max_removals", "max_removals_count")
+) | {"first_sync": False}
 
 BOOKED = """
     select (select count(*) from published.customer_360),
@@ -82,10 +89,14 @@ class TargetStage:
 
     @property
     def sources(self) -> Sources:
+        return self.with_rules()
+
+    def with_rules(self, **rules: Any) -> Sources:
+        """Return the sources with other rules of the target."""
         return Sources.model_validate(
             {
                 "company": {"name": "Test", "timezone": self.timezone, "currency": "CNY"},
-                "sync": {"crm": self.mapping},
+                "sync": {"crm": self.mapping | rules},
             }
         )
 
@@ -125,6 +136,10 @@ class TargetStage:
             self.mapping.get("removal") == "clear" and result.queried > accounts
         )
         assert (failed, held, told) == (result.failed, result.held, result.sent)
+
+    def plan(self, read: bool = False) -> DryRun:
+        """Return what a sync would do, with what the target holds if it is to be read."""
+        return plan_sync(self.sources, AS_OF, "crm", read)
 
     def planned(self) -> list[Change]:
         """Return what a sync would send before it reads the target."""
@@ -228,6 +243,22 @@ def row(index: int, **values: Any) -> dict[str, Any]:
         "is_dormant": False,
         "may_be_told": True,
     } | values
+
+
+@contextmanager
+def crash_in(patch: pytest.MonkeyPatch, owner: type, method: str, nth: int = 1) -> Iterator[None]:
+    """Let the process break off where the nth call of a method would begin, and nothing after it be done."""
+    original, calls = getattr(owner, method), iter(range(1, 1_000))
+
+    def crashing(*arguments: Any, **options: Any) -> Any:
+        if next(calls) >= nth:
+            raise RuntimeError("power cut")
+        return original(*arguments, **options)
+
+    with patch.context() as within:
+        within.setattr(owner, method, crashing)
+        with pytest.raises(RuntimeError, match="power cut"):
+            yield
 
 
 @contextmanager

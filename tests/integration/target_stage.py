@@ -14,8 +14,7 @@ from include.sync.targets import hubspot, salesforce, webhook
 from tests.conftest import Warehouse
 from tests.integration import salesforce_fixture, sandbox_fixture, webhook_fixture
 from tests.integration.salesforce_fixture import JANUARY
-from tests.integration.sync_proof import NO_BRAKES
-from tests.integration.sync_stage import TargetStage, Time
+from tests.integration.sync_stage import NO_BRAKES, TargetStage, Time
 
 ROWS, BATCH, JOB = 7, 3, 4
 SHORT_S = 1.0

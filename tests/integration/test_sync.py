@@ -13,10 +13,8 @@ from include.sync.mapping import FieldRule
 from include.sync.run import raise_if_failed, replay_dead_letters, set_up_target, sync_crm
 from include.warehouse.connect import connect
 from tests.conftest import Warehouse
-from tests.integration.create_stage import crash_in
 from tests.integration.sandbox_fixture import reach, record_id
-from tests.integration.sync_proof import NO_BRAKES
-from tests.integration.sync_stage import AS_OF, SyncStage, row, sync_stage
+from tests.integration.sync_stage import AS_OF, NO_BRAKES, SyncStage, crash_in, row, sync_stage
 
 IN_CRM = 230  # three batches: 100, 100, 30
 FIELDS = {"stratum_tier": "tier", "stratum_revenue": "revenue", "stratum_dormant": "is_dormant"}

@@ -14,14 +14,8 @@ from include.errors import StratumError
 from include.sync.books import backup, rebuild, restore
 from include.sync.ledger import Ledger
 from include.sync.run import replay_dead_letters, sync_crm
-from tests.integration.sync_proof import (
-    AS_OF,
-    FIELDS,
-    TARGET,
-    TOLD,
-    Published,
-    power_cut,
-)
+from tests.integration.sync_proof import FIELDS, TOLD, Published
+from tests.integration.sync_stage import AS_OF, TARGET, crash_in
 
 
 def state(published: Published) -> tuple[list[tuple], list[tuple]]:
@@ -133,10 +127,8 @@ def test_what_has_no_answer_yet_is_not_in_a_backup(
 ) -> None:
     published.accounts[2]["tier"] = "S"
     published.write()
-    with monkeypatch.context() as patch:
-        patch.setattr(Ledger, "confirm", power_cut)
-        with pytest.raises(RuntimeError, match="power cut"):
-            published.sync()
+    with crash_in(monkeypatch, Ledger, "confirm"):
+        published.sync()
     file = tmp_path / "books.gz"
     backup(published.sources, "crm", file)
     published.warehouse.rows("delete from sync.attempts where status = 'open'")
@@ -206,7 +198,7 @@ def test_what_was_told_before_the_consent_was_withdrawn_is_cleared_after_a_rebui
         published.crm.edit(3, {"stratum_revenue": "77"})
         done = rebuild(published.with_rules(**rules), "crm", sleep=lambda _: None)
         assert (done.known, done.differing, done.not_read) == (TOLD, 1, {})
-        assert published.sync(**rules).sent == 1
+        assert sync_crm(published.with_rules(**rules), AS_OF, "crm", sleep=lambda _: None).sent == 1
         held = published.crm.held()[published.crm.record_id(3)]
         assert (held["stratum_tier"], held["stratum_revenue"]) == (None, "77")
     finally:

@@ -10,8 +10,9 @@ from include.sync.targets.hubspot import HubSpotTarget
 from include.sync.targets.salesforce import SalesforceTarget
 from include.sync.targets.salesforce_bulk import BulkJobs
 from tests.conftest import Warehouse
-from tests.integration.create_stage import CREATED_BY, MAKES, CreateStage, crash_in, prepare
+from tests.integration.create_stage import CREATED_BY, MAKES, CreateStage
 from tests.integration.fault_cells import matrix
+from tests.integration.sync_stage import crash_in, prepare
 
 # The everyday run has two kinds of each proof.
 PROVES = pytest.mark.parametrize(

@@ -6,8 +6,9 @@ import pytest
 
 from include.sync.run import replay_dead_letters
 from tests.conftest import Warehouse
-from tests.integration.create_stage import CreateStage, prepare
+from tests.integration.create_stage import CreateStage
 from tests.integration.fault_cells import FIRST, GUILTY, Cell, cells
+from tests.integration.sync_stage import prepare
 from tests.integration.target_stage import ROWS
 
 
@@ -37,8 +38,7 @@ def test_a_fault_has_its_stated_outcome_and_makes_no_second_record(
     assert (first.sent, first.reasons) == (cell.sent, cell.failed or {})
     dead = stage.warehouse.value("select count(*) from sync.dead_letters")
     assert dead == cell.dead
-    if cell.slept is not None:
-        assert stage.time.slept == list(cell.slept)
+    cell.assert_waited(kind, stage.time.slept)
     if cell.is_lost:  # a job that was made without our knowing its id does nothing: another one is made
         assert settled == ([] if cell.step == "create_ingest" else [FIRST[kind]])
     # What is made is what the books say was sent: not one more, and none twice.

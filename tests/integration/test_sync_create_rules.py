@@ -17,8 +17,8 @@ from include.sync.run import replay_dead_letters, set_up_target
 from include.sync.switches import switch_off, switch_on
 from tests.conftest import Warehouse
 from tests.integration import salesforce_fixture
-from tests.integration.create_stage import MAKES, CreateStage, crash_in, prepare
-from tests.integration.sync_stage import AS_OF
+from tests.integration.create_stage import MAKES, CreateStage
+from tests.integration.sync_stage import AS_OF, crash_in, prepare
 
 
 @pytest.fixture(scope="module")

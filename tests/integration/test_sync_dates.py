@@ -12,8 +12,7 @@ from include.errors import StratumError
 from include.sync.reconcile import reconcile
 from include.sync.run import SyncResult
 from tests.conftest import Warehouse
-from tests.integration.sync_proof import NO_BRAKES
-from tests.integration.sync_stage import TargetStage, Time, prepare
+from tests.integration.sync_stage import NO_BRAKES, TargetStage, Time, prepare
 from tests.integration.target_stage import KINDS, ROWS, Place, Places
 
 ZONES = (

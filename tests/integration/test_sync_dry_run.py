@@ -12,8 +12,7 @@ from include.sync.dry_run import DryRun, FieldChange, plan_sync
 from include.sync.reconcile import reconcile
 from tests.conftest import Warehouse
 from tests.integration.sandbox_fixture import record_id
-from tests.integration.sync_proof import NO_BRAKES
-from tests.integration.sync_stage import AS_OF, FIELDS, SyncStage, row, sync_stage
+from tests.integration.sync_stage import AS_OF, FIELDS, NO_BRAKES, SyncStage, row, sync_stage
 
 UNKNOWN = "what the CRM holds now: fields never told have no old value, and an edit made there is not seen"
 

@@ -52,8 +52,7 @@ def test_a_fault_has_its_stated_outcome(
     cell.assert_struck(place, stage.records[GUILTY])
     assert (first.sent, first.reasons) == (cell.sent, cell.failed or {})
     assert stage.dead() == cell.dead
-    if cell.slept is not None:
-        assert stage.time.slept == list(cell.slept)
+    cell.assert_waited(kind, stage.time.slept)
 
     if cell.is_lost:  # a job that was made without our knowing its id does nothing: another one is made
         assert settled == ([] if cell.step == "create_ingest" else [FIRST[kind]])

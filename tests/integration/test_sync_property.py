@@ -22,13 +22,13 @@ from include.sync.reconcile import reconcile
 from include.sync.run import replay_dead_letters, sync_crm
 from include.warehouse.embedded import Cluster
 from tests.integration.sync_proof import (
-    AS_OF,
     FIELDS,
     Published,
     assert_books_add_up,
     assert_each_write_counted,
     proving_ground,
 )
+from tests.integration.sync_stage import AS_OF
 
 ACCOUNTS = 6
 BATCH = 2
@@ -173,7 +173,7 @@ class Story:
         """Lose all books, with what is open, and make the ledger anew without a write."""
         self.crm.calm()
         before = len(self.crm.applied())
-        self.published.lose_books()
+        self.published.forget()
         self.is_rebuilt = True
         done = rebuild(self.published.sources, "crm", sleep=lambda _: None)
         assert done.known == done.equal + done.differing + done.gone

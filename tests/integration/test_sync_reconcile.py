@@ -15,14 +15,8 @@ from include.sync.run import mapping_of
 from include.sync.switches import status_lines, status_of
 from include.sync.target import same_text
 from include.warehouse.connect import connect
-from tests.integration.sync_proof import (
-    FIELDS,
-    TARGET,
-    TOLD,
-    Published,
-    assert_books_add_up,
-    power_cut,
-)
+from tests.integration.sync_proof import FIELDS, TOLD, Published, assert_books_add_up
+from tests.integration.sync_stage import TARGET, crash_in
 
 
 def read(published: Published, rules: dict | None = None, **options: object) -> Reconciliation:
@@ -263,10 +257,8 @@ def test_a_record_without_an_answer_is_left_to_the_next_sync(
 ) -> None:
     published.accounts[2]["tier"] = "S"
     published.write()
-    with monkeypatch.context() as patch:
-        patch.setattr(Ledger, "confirm", power_cut)
-        with pytest.raises(RuntimeError, match="power cut"):
-            published.sync()
+    with crash_in(monkeypatch, Ledger, "confirm"):
+        published.sync()
     found = read(published)
     assert (found.records_read, found.equal, found.unresolved) == (TOLD - 1, TOLD - 1, 1)
     assert published.sync().failed == 0

@@ -9,8 +9,7 @@ from hubspot.crm.companies import PublicMergeInput
 from include.sync.run import MAX_TRIES
 from tests.conftest import Warehouse
 from tests.integration.sandbox_fixture import record_id
-from tests.integration.sync_proof import NO_BRAKES
-from tests.integration.sync_stage import FIELDS, SyncStage, row, sync_stage
+from tests.integration.sync_stage import FIELDS, NO_BRAKES, SyncStage, row, sync_stage
 
 
 @pytest.fixture

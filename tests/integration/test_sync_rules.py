@@ -14,8 +14,7 @@ from include.sync.plan import _has_key
 from include.sync.target import NoAnswer
 from tests.conftest import Warehouse
 from tests.integration.sandbox_fixture import record_id
-from tests.integration.sync_proof import NO_BRAKES
-from tests.integration.sync_stage import FIELDS, SyncStage, row, sync_stage
+from tests.integration.sync_stage import FIELDS, NO_BRAKES, SyncStage, row, sync_stage
 
 CLEARING = {"stratum_tier": {"column": "tier", "when_null": "clear"}, "stratum_revenue": "revenue"}
 

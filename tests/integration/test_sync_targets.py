@@ -125,6 +125,19 @@ def test_a_webhook_batch_is_applied_once_however_often_it_is_posted(receiver: Re
     assert [len(receiver.written(f"A{key}")) for key in "123"] == [1, 1, 1]
 
 
+def test_rows_that_a_webhook_took_are_known_in_the_company_of_one_for_which_it_refuses_the_batch(
+    receiver: Receiver, time: Time
+) -> None:
+    target = opened(time)
+    receiver.fault(drop_after=1)
+    with pytest.raises(NoAnswer):
+        target.write(rows("1", "2", "3"), no_note)
+    receiver.fault(reject=["A5"])
+    answer = target.settle(rows("1", "2", "3", "4", "5"), None)
+    assert (answer.confirmed, answer.refused, answer.missing) == (rows("1", "2", "3", "4"), [], rows("5"))
+    assert [len(receiver.written(f"A{key}")) for key in "12345"] == [1, 1, 1, 1, 0]
+
+
 def test_a_replayed_or_altered_delivery_is_not_taken(receiver: Receiver, time: Time) -> None:
     taken: list[httpx.Request] = []
     target = opened(time)

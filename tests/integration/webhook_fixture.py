@@ -1,14 +1,15 @@
 """A receiver of the webhook for tests, as docs/contracts/sync.md asks for: it checks, keeps each row once, and tells."""
 
-import asyncio
 import hashlib
 import hmac
 import json
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from starlette.routing import Route
 
 from include.sandbox.faults import Switches
 from include.sandbox.salesforce.answers import cut_off
-from include.sandbox.spoiled import malformed, trickled
+from include.sandbox.spoiled import hang, malformed, trickled
 from tests.conftest import free_port
 
 SECRET = "webhook-test-secret"
@@ -38,8 +39,10 @@ class ReceiverFaults(Switches):
     forgets_secret: int = 0
     drop_before: int = 0
     drop_after: int = 0
+    hang_before: int = 0
     hang_after: int = 0
     hang_s: float = 3.0
+    """How long a call that hangs waits at most; it ends as soon as the client leaves."""
     malformed: int = 0
     trickle: int = 0
     trickle_s: float = 0.02
@@ -51,19 +54,31 @@ class ReceiverFaults(Switches):
     refuse: list[str] = field(default_factory=list)
     """Accounts whose row is refused (207)."""
     reject: list[str] = field(default_factory=list)
-    """Accounts that make a batch fail as a whole (409)."""
+    """Accounts that make a batch fail as a whole (409), unless the row's key is known."""
 
 
 class Receiver:
-    """What was received: `deliveries` are the calls (batch key and body), `applied` the rows, each key once."""
+    """What was received: `deliveries` are the calls (batch key and body), `applied` the rows, each key once.
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    `clock` gives seconds since 1970, and a call may be signed so many seconds before or after.
+    """
+
+    def __init__(self, clock: Callable[[], float], window_s: float = WINDOW_S) -> None:
         self.clock = clock
-        self.faults = ReceiverFaults()
-        self.deliveries: list[tuple[str, dict[str, Any]]] = []
-        self.applied: dict[str, dict[str, Any]] = {}
+        self.window_s = window_s
         self.answers_with_results = True
         self.url = ""
+        self.forget()
+
+    def forget(self) -> None:
+        """Be as one that never received anything, and does not fail."""
+        self.faults = ReceiverFaults()
+        self.deliveries: list[tuple[str, dict[str, Any]]] = []
+        self.arrived: defaultdict[str, list[tuple[datetime, dict[str, Any]]]] = defaultdict(list)
+        """Key → when each row of that key came, and the row."""
+        self.applied: dict[str, dict[str, Any]] = {}
+        self.answered: dict[str, dict[str, str]] = {}
+        """Key → what was said of its row the first time, and is said ever after."""
 
     def fault(self, **faults: Any) -> None:
         self.faults.set(faults)
@@ -74,7 +89,7 @@ class Receiver:
 
     def is_signed(self, request: Request, body: bytes) -> bool:
         stamp = request.headers.get("x-stratum-timestamp", "")
-        if not stamp.isdecimal() or abs(self.clock() - int(stamp)) > WINDOW_S:
+        if not stamp.isdecimal() or abs(self.clock() - int(stamp)) > self.window_s:
             return False
         wanted = hmac.new(SECRET.encode(), f"{stamp}.".encode() + body, hashlib.sha256).hexdigest()
         return hmac.compare_digest(request.headers.get("x-stratum-signature", ""), f"sha256={wanted}")
@@ -90,19 +105,26 @@ class Receiver:
             return Response("down", faults.server_error_status)
         if faults.take("drop_before"):
             return cut_off(JSONResponse({"results": []}))
+        if faults.take("hang_before"):
+            await hang(request, faults.hang_s)
+            return Response("too late", 503)
         if faults.take("page"):
             return Response("<html>Please log in</html>", media_type="text/html")
         if faults.take("forgets_secret") or not self.is_signed(request, raw):
             return Response("the signature does not fit", 401)
         batch = json.loads(raw)
-        if any(row["account_id"] in faults.reject for row in batch["rows"]):
+        new = [row for row in batch["rows"] if row["key"] not in self.answered]
+        if any(row["account_id"] in faults.reject for row in new):
             return Response("an account of the batch is not known", 409)
         self.deliveries.append((request.headers["idempotency-key"], batch))
+        for row in batch["rows"]:
+            self.arrived[row["key"]].append((datetime.now(UTC), row))
         if faults.take("empty_complete"):
-            return JSONResponse({"results": []})
-        answer = self._keep(batch)
+            return self._answer(batch["rows"])
+        self._keep(new)
+        answer = self._answer(batch["rows"])
         if faults.take("hang_after"):
-            await asyncio.sleep(faults.hang_s)
+            await hang(request, faults.hang_s)
         if faults.take("undecodable"):
             return Response(b"plain", headers={"Content-Encoding": "gzip"})
         if faults.take("malformed"):
@@ -111,24 +133,28 @@ class Receiver:
             return trickled(answer, faults.trickle_s)
         return cut_off(answer) if faults.take("drop_after") else answer
 
-    def _keep(self, batch: dict[str, Any]) -> Response:
-        results = []
-        for row in batch["rows"]:
+    def _keep(self, new: list[dict[str, Any]]) -> None:
+        for row in new:
             if row["account_id"] in self.faults.refuse:
-                results.append({"key": row["key"], "status": "refused", "reason": "the account is locked"})
-                continue
-            self.applied.setdefault(row["key"], row)
-            results.append({"key": row["key"], "status": "taken"})
+                said = {"status": "refused", "reason": "the account is locked"}
+            else:
+                self.applied[row["key"]] = row
+                said = {"status": "taken"}
+            self.answered[row["key"]] = {"key": row["key"]} | said
+
+    def _answer(self, rows: list[dict[str, Any]]) -> Response:
+        """Say of each row whose key is known what became of it."""
         if not self.answers_with_results:
             return Response(status_code=204)
+        results = [self.answered[row["key"]] for row in rows if row["key"] in self.answered]
         is_all = all(each["status"] == "taken" for each in results)
         return JSONResponse({"results": results}, 200 if is_all else 207)
 
 
 @contextmanager
-def running_receiver(clock: Callable[[], float]) -> Iterator[Receiver]:
+def running_receiver(clock: Callable[[], float], window_s: float = WINDOW_S) -> Iterator[Receiver]:
     """Serve a receiver on a free port."""
-    receiver, port = Receiver(clock), free_port()
+    receiver, port = Receiver(clock, window_s), free_port()
     app = Starlette(routes=[Route("/rows", receiver.take, methods=["POST"])])
     config = uvicorn.Config(
         app, host="127.0.0.1", port=port, log_level="critical", lifespan="off", access_log=False

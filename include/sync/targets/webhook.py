@@ -74,14 +74,23 @@ class WebhookTarget:
     def settle(self, rows: list[Row], job_id: str | None) -> Answer:
         """Post the rows once more under the same keys: a receiver that has them says so and does nothing.
 
-        Rows that it refuses as a whole, or does not speak of, did not land.
+        A row that it refuses without taking its key, or does not speak of, did not land. Rows that it refuses as a
+        whole are halved: after a crash they may come together with others that were taken before.
         """
         try:
             return read_answer(self._post(rows), rows)
         except Refused as refused:
             if not refused.is_of_rows:
                 raise
+        if len(rows) == 1:
             return Answer(missing=list(rows))
+        middle = len(rows) // 2
+        halves = [self.settle(half, job_id) for half in (rows[:middle], rows[middle:])]
+        return Answer(
+            confirmed=[row for half in halves for row in half.confirmed],
+            refused=[row for half in halves for row in half.refused],
+            missing=[row for half in halves for row in half.missing],
+        )
 
     def read(self, record_ids: list[str], fields: list[str]) -> dict[str, dict[str, str | None]]:
         """Raise Refused: a webhook cannot be read."""
