@@ -33,7 +33,7 @@ from include.connections import ApiConnection
 from include.errors import StratumError, TransientError
 from include.sync.limits import Alone, Limiter, limiter
 from include.sync.patience import Patience
-from include.sync.target import TURNED_AWAY, NoAnswer, Refused, Row
+from include.sync.target import TURNED_AWAY, NoAnswer, Refused, Row, found_among
 from include.sync.trickle import read_whole
 
 VENDOR_HOST = "https://api.hubapi.com"
@@ -265,10 +265,7 @@ class HubSpotApi:
                 properties_with_history=[],
             ),
         )
-        # Whether HubSpot minds the case of unique values it does not say: an id in another case is no other one.
-        asked = {each.casefold(): each for each in values}
-        held = {str(each["properties"][key]).casefold(): each["id"] for each in body["results"]}
-        return {asked[each]: record_id for each, record_id in held.items() if each in asked}
+        return found_among(values, {str(each["properties"][key]): each["id"] for each in body["results"]})
 
     def properties(self) -> dict[str, dict[str, Any]]:
         """Return the name → definition of every property companies have."""
