@@ -209,7 +209,9 @@ def sync_send(place: Place) -> list[Row]:
 
             some = changes[: len(changes) // PART]
             _, of_some = send("some", some)
-            time.sleep(hubspot_api.BURST_WINDOW_S)  # those calls count for the burst, and are not to be waited for
+            time.sleep(
+                hubspot_api.BURST_WINDOW_S
+            )  # those calls count for the burst, and are not to be waited for
             meter, of_all = send("all", changes)
     memory = flat("sending", {len(some): of_some, len(changes): of_all})
     with _sandbox(place, burst_calls=10**9) as url:

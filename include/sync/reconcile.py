@@ -323,7 +323,9 @@ def _note(ledger: Ledger, drift: list[Drift]) -> None:
         cursor.copy(f"copy pg_temp.drifted ({COLUMNS}) from stdin") as copy,
     ):
         for each in drift:
-            copy.write_row((each.record_id, each.account_id, each.field, each.confirmed, each.held, each.done))
+            copy.write_row(
+                (each.record_id, each.account_id, each.field, each.confirmed, each.held, each.done)
+            )
 
 
 def _write(ledger: Ledger, found: Reconciliation) -> None:

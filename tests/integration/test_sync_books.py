@@ -283,7 +283,9 @@ def test_the_commands_say_what_was_found_and_done(
     published.crm.edit(5, {"stratum_tier": "S"})
     newest = "select max(reconciliation_id) from sync.reconciliations"
     said = stratum("reconcile", "--limit", "1")
-    assert f"... and 1 more, in sync.drift under reconciliation_id {published.warehouse.value(newest)}" in said
+    assert (
+        f"... and 1 more, in sync.drift under reconciliation_id {published.warehouse.value(newest)}" in said
+    )
     assert "stratum_tier: 2 reported" in said
     assert "A0005" not in said
     assert "The next sync tells 2 records again." in stratum("reconcile", "--heal")
