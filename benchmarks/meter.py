@@ -1,8 +1,11 @@
 """What a piece of work takes: wall time, CPU time and memory, of this process and of those it has work done by."""
 
+import ctypes
+import gc
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from types import TracebackType
 
 import psutil
@@ -10,6 +13,8 @@ import psutil
 SAMPLE_S = 0.05
 FORKS_SAMPLE_S = 0.5
 MEGABYTE = 1024 * 1024
+MOST_GROWTH_MB = 8
+"""That the larger of two sizes may take above the smaller, where what is in memory at a time is to be the same."""
 
 
 class Meter:
@@ -80,6 +85,24 @@ class Meter:
     def _sample(self) -> None:
         while not self._done.wait(FORKS_SAMPLE_S if self.forked else SAMPLE_S):
             self._look()
+
+
+def held_mb() -> float:
+    """Return the resident memory of this process in MB, without what earlier work left behind."""
+    gc.collect()
+    with suppress(AttributeError):  # a C library that keeps nothing of what was freed has no such function
+        ctypes.CDLL(None).malloc_trim(0)
+    return float(psutil.Process().memory_info().rss / MEGABYTE)
+
+
+def flat(what: str, peaks: dict[int, float]) -> str:
+    """Return rows → MB of this process alone in words, the smaller first. Raises RuntimeError where they grow."""
+    small, large = peaks.values()
+    figures = ", ".join(f"{rows:,} rows {peak:.1f} MB" for rows, peak in peaks.items())
+    told = f"own memory of {what} at its peak: {figures} (allowed: {MOST_GROWTH_MB} MB more)"
+    if large > small + MOST_GROWTH_MB:
+        raise RuntimeError(told)
+    return told
 
 
 class Stopwatch:

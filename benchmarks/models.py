@@ -1,22 +1,18 @@
 """The estimator and the reasons without the warehouse, beside bare scikit-learn on the same matrix of 60 features."""
 
-import ctypes
-import gc
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
 from datetime import timedelta
 
 import numpy as np
 import pandas as pd
-import psutil
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
 from benchmarks import matrix
 from benchmarks.data import LAST_DAY, Size
-from benchmarks.meter import MEGABYTE, Meter
+from benchmarks.meter import MEGABYTE, Meter, held_mb
 from benchmarks.place import Row
 from ml.choice import choose
 from ml.estimators import fit, make_pipeline, one_thread, selected, used_features
@@ -56,7 +52,7 @@ def train_60(size: Size) -> tuple[Row, Pipeline, Model]:
     pipeline = make_pipeline(matrix.WIDE_CHURN, params, used)
     with one_thread():
         fit(clone(pipeline), frame[::50])  # what is loaded at first use is not measured
-        before = _held()
+        before = held_mb()
         with Meter() as meter:
             fit(pipeline, frame)
         bare, features = clone(pipeline[-1].base), frame[list(matrix.WIDE_CHURN.names)]
@@ -67,7 +63,7 @@ def train_60(size: Size) -> tuple[Row, Pipeline, Model]:
     with Meter() as every_core:
         clone(bare).fit(features, frame[LABEL].to_numpy())
     del features
-    before_whole = _held()
+    before_whole = held_mb()
     with Meter() as whole:
         fitted = _whole_training(frame, params)
     above = (whole.own_peak_mb - before_whole) / _matrix_mb(len(frame))
@@ -102,7 +98,7 @@ def score_60(size: Size, pipeline: Pipeline, found: Model) -> Row:
     frame = matrix.accounts(size.scaled).drop(columns=LABEL)
     matrix.say()
     score_frame(pipeline, found, frame[:1000], matrix.WIDE_CHURN)
-    before = _held()
+    before = held_mb()
     with Meter() as meter:
         for start in range(0, len(frame), CHUNK):
             score_frame(pipeline, found, frame[start : start + CHUNK], matrix.WIDE_CHURN)
@@ -118,14 +114,6 @@ def score_60(size: Size, pipeline: Pipeline, found: Model) -> Row:
         before,
         "bare predict_proba of the same matrix, one thread as ours",
     )
-
-
-def _held() -> float:
-    """Return the resident memory of this process in MB, the matrix in it, and not what making it left behind."""
-    gc.collect()
-    with suppress(AttributeError):  # a C library that keeps nothing of what was freed has no such function
-        ctypes.CDLL(None).malloc_trim(0)
-    return float(psutil.Process().memory_info().rss / MEGABYTE)
 
 
 def _matrix_mb(rows: int) -> float:

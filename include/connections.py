@@ -18,6 +18,8 @@ class ApiConnection:
     host: str | None
     """Base URL such as https://api.hubapi.com; None for the vendor's own address."""
     token: str = field(repr=False)
+    extra: dict[str, str] = field(repr=False, default_factory=dict)
+    """The connection's extras, blank ones left out."""
 
 
 def get_connection(conn_id: str) -> ApiConnection:
@@ -30,7 +32,7 @@ def get_connection(conn_id: str) -> ApiConnection:
     parts = _parts(conn_id, "JSON with host and password (the API token)")
     if not parts.token:
         raise StratumError(f"The connection '{conn_id}' has no password: put the API token there.")
-    return ApiConnection(conn_id, parts.base_url(), parts.token)
+    return ApiConnection(conn_id, parts.base_url(), parts.token, parts.extras())
 
 
 def database_url(conn_id: str) -> str:
@@ -95,8 +97,9 @@ def get_login(conn_id: str) -> LoginConnection:
     Raises StratumError where it is not known or cannot be read.
     """
     parts = _parts(conn_id, "JSON with login, password and extra")
-    extra = {name: str(value) for name, value in parts.extra.items() if value not in (None, "")}
-    return LoginConnection(conn_id, parts.base_url(), parts.login or None, parts.token or None, extra)
+    return LoginConnection(
+        conn_id, parts.base_url(), parts.login or None, parts.token or None, parts.extras()
+    )
 
 
 def _parts(conn_id: str, wanted: str) -> "_Parts":
@@ -129,6 +132,10 @@ class _Parts:
         known = [part for part in (self.schema, self.conn_type) if part in ("http", "https")]
         url = self.host if "://" in self.host else f"{known[0] if known else 'https'}://{self.host}"
         return url.rstrip("/") + (f":{self.port}" if self.port else "")
+
+    def extras(self) -> dict[str, str]:
+        """Return the extras as texts, blank ones left out."""
+        return {name: str(value) for name, value in self.extra.items() if value not in (None, "")}
 
 
 def _from_json(text: str) -> _Parts:

@@ -20,7 +20,6 @@ from include.commands.sync import Target, sync_app, target_named
 from include.errors import StratumError
 from include.settings import get_settings
 
-SHOWN = 20
 Force = Annotated[bool, typer.Option("--force", help="Also over a ledger that was changed after the backup.")]
 
 
@@ -35,6 +34,7 @@ def sync_reconcile(
         bool,
         typer.Option("--heal", help="Let the next sync tell again what drifted, whatever the policy says."),
     ] = False,
+    limit: Annotated[int, typer.Option(help="Differences to show.", min=0)] = 20,
     sources: SourcesFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -46,19 +46,22 @@ def sync_reconcile(
     _, parsed = read_sources(get_settings(), sources, need_files=False)
     reach_sandbox(parsed)
     with warehouse(say_aside):
-        found = reconcile(
-            parsed, target_named(parsed, target), sample=sample, everything=everything, heal=heal
-        )
+        name = target_named(parsed, target)
+        found = reconcile(parsed, name, sample=sample, everything=everything, heal=heal, limit=limit)
     if as_json:
         say(json.dumps(asdict(found)))
         return
-    for each in found.drift[:SHOWN]:
+    for each in found.drift:
         say(
             f"{each.done:<9} {each.account_id}  record {each.record_id}  {each.field}: "
             f"told {_shown(each.confirmed)}, holds {_shown(each.held)}"
         )
-    if len(found.drift) > SHOWN:
-        say(f"... and {len(found.drift) - SHOWN:,} fields more, in sync.drift")
+    differing = sum(records for kinds in found.kinds.values() for records in kinds.values())
+    if differing > len(found.drift):
+        more = differing - len(found.drift)
+        say(f"... and {more:,} more, in sync.drift under reconciliation_id {found.reconciliation_id}")
+    for field, kinds in found.kinds.items():
+        say(f"{field}: " + ", ".join(f"{records:,} {done}" for done, records in kinds.items()))
     say(
         f"{found.records_read:,} records read = {found.equal:,} equal + {found.drifted:,} drifted + "
         f"{found.gone:,} gone, by the policy {found.policy}"

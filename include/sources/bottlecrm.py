@@ -14,7 +14,7 @@ from psycopg import sql
 from include.connections import get_connection
 from include.dates import day_end
 from include.errors import StratumError, TransientError
-from include.sources.bottlecrm_api import BottleCrmApi, Record, Refused
+from include.sources.bottlecrm_api import BottleCrmApi, Record, Refused, bottlecrm
 from include.sources.bottlecrm_versions import KINDS, Kind, Sight, reduced, timeline
 from include.sources.config import Sources
 from include.sources.crm_landing import Landing, farewell, quarantine
@@ -45,7 +45,11 @@ class _Pulled:
 
 
 def ingest_bottlecrm(
-    sources: Sources, as_of: date, *, sleep: Callable[[float], None] = time.sleep
+    sources: Sources,
+    as_of: date,
+    *,
+    clock: Callable[[], float] = time.time,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> dict[str, Load]:
     """Land the CRM as of the end of `as_of`: one load per entity, by name. `sources.crm` is a BottleCRM.
 
@@ -58,12 +62,9 @@ def ingest_bottlecrm(
     if sources.crm is None:
         raise ValueError("the sources name no CRM")
     company, end = sources.company, day_end(as_of, sources.company.timezone)
-    api = BottleCrmApi(get_connection(sources.crm.connection), sleep)
-    try:
+    with bottlecrm(get_connection(sources.crm.connection), "loader", clock, sleep) as api:
         check_access(api, sources.crm.account_number_field)
         pulled = {kind: _pull(api, kind, sources.crm.account_number_field, end) for kind in KINDS}
-    finally:
-        api.close()
     log.info("BottleCRM was asked %d times.", api.calls)
     loads: dict[str, Load] = {}
     for kind, found in pulled.items():

@@ -5,17 +5,20 @@ BottleCRM (PyPI `django-crm`) has no client of its own. Its lists cannot be aske
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
 from include.connections import ApiConnection
 from include.errors import StratumError, TransientError
-from include.sync.limits import Alone
+from include.sync import target
+from include.sync.limits import Alone, Limiter, Limits, limiter
 from include.sync.patience import Patience
 from include.sync.trickle import whole
 
@@ -23,6 +26,9 @@ PAGE_SIZE = 500
 """An account costs the CRM 5 to 15 ms in a list, and its web server gives a request 30 s by default."""
 TIMEOUT = httpx.Timeout(5.0, read=120.0)
 BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 16.0)
+# None: its settings of the REST framework (backend/crm/settings.py, REST_FRAMEWORK) name no throttle. What a server of one's
+# own can bear, or a proxy before it lets through, the connection may state.
+LIMITS = Limits()
 
 Record = dict[str, Any]
 
@@ -34,6 +40,10 @@ class Refused(Exception):
         super().__init__(f"HTTP {status}: {reason}")
         self.status = status
         self.at = at
+
+
+class TurnedAway(TransientError):
+    """Our budget of a day let no call through: nothing was done."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +70,12 @@ class Listing:
 class BottleCrmApi:
     """The records of one organization. `calls` counts requests made."""
 
-    def __init__(self, connection: ApiConnection, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self,
+        connection: ApiConnection,
+        sleep: Callable[[float], None] = time.sleep,
+        limiter: Limiter | Alone | None = None,
+    ) -> None:
         """Raises StratumError where the connection names no host."""
         if connection.host is None:
             raise StratumError(
@@ -69,7 +84,7 @@ class BottleCrmApi:
         self.host = connection.host
         self.conn_id = connection.conn_id
         self.sleep = sleep
-        self.limiter = Alone(sleep)
+        self.limiter = limiter or Alone(sleep)
         self.calls = 0
         self._http = httpx.Client(
             base_url=f"{connection.host}/api/",
@@ -84,8 +99,8 @@ class BottleCrmApi:
     def get(self, path: str, **query: str) -> Answer:
         """Ask for a path below /api/, outliving server faults.
 
-        Raises Refused for a no, TransientError where there is no sensible answer after 31 s of trying,
-        StratumError where what answers is no BottleCRM.
+        Raises Refused for a no, TransientError where there is no sensible answer after 31 s of trying (TurnedAway where
+        no call is left), StratumError where what answers is no BottleCRM.
         """
         return self._ask("GET", path, query=query)
 
@@ -107,7 +122,7 @@ class BottleCrmApi:
         """Make a request; what writes (has `values`) is repeated only where it was turned away."""
         patience, backoff = Patience(), iter(BACKOFF_S)
         while True:
-            self.calls += 1
+            self._take()
             may_repeat = values is None
             try:
                 with self._http.stream(method, path, params=query, json=values) as response:
@@ -128,6 +143,13 @@ class BottleCrmApi:
                     f"BottleCRM at {self.host} does not answer ({reason}). Is it up? Try again later."
                 )
             self.sleep(pause)
+
+    def _take(self) -> None:
+        try:
+            self.limiter.take()
+        except target.Refused as refused:
+            raise TurnedAway(f"No call to BottleCRM is left: {refused}. Try again later.") from None
+        self.calls += 1
 
     def all(self, listing: Listing) -> list[tuple[Record, datetime]]:
         """Return every record of a list, once, each with the moment it was shown.
@@ -196,6 +218,25 @@ class BottleCrmApi:
             reason = body.get("detail") or body.get("errors") or "no reason given"
             raise Refused(response.status_code, str(reason), at)
         return Answer(body, at)
+
+
+@contextmanager
+def bottlecrm(
+    connection: ApiConnection,
+    role: str | None,
+    clock: Callable[[], float] = time.time,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[BottleCrmApi]:
+    """Open BottleCRM for a warehouse role; all tasks that reach the same server share its limits.
+
+    Without a role the calls are not counted. Raises StratumError where the connection names no host.
+    """
+    org = f"bottlecrm:{urlsplit(connection.host or '').netloc}"
+    with (
+        limiter(role, org, LIMITS.stated(connection), clock, sleep) as shared,
+        closing(BottleCrmApi(connection, sleep, shared)) as api,
+    ):
+        yield api
 
 
 def _at(body: dict[str, Any], place: tuple[str, ...]) -> Any:

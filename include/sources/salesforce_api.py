@@ -25,7 +25,7 @@ from simple_salesforce.exceptions import (
 
 from include.connections import LoginConnection
 from include.errors import StratumError, TransientError
-from include.sync.limits import Alone, Limiter, limiter
+from include.sync.limits import Alone, Limiter, Limits, limiter
 from include.sync.patience import Patience
 from include.sync.target import Refused
 from include.sync.trickle import read_whole
@@ -39,7 +39,7 @@ NO_CALLS_LEFT = "REQUEST_LIMIT_EXCEEDED"
 # https://developer.salesforce.com/docs/atlas.en-us.salesforce_app_limits_cheatsheet.meta/salesforce_app_limits_cheatsheet/
 # salesforce_app_limits_platform_api.htm: the calls of any 24 hours are limited, 100,000 and 1,000 for each licence with
 # Enterprise Edition, 15,000 with Developer Edition; the header Sforce-Limit-Info tells. None is counted by the second.
-DAILY_CALLS = 15_000
+LIMITS = Limits(daily=15_000)
 USAGE = re.compile(r"api-usage=\d+/(\d+)")
 OUT_OF_REACH = ("INVALID_TYPE", "INSUFFICIENT_ACCESS", "FUNCTIONALITY_NOT_ENABLED")
 """What Salesforce's codes begin with where the user may not read an object type, or the edition has none of it."""
@@ -345,10 +345,7 @@ def salesforce(
     Without a role the calls are not counted. Raises as SalesforceApi does.
     """
     api = SalesforceApi(connection, sleep)
-    if role is None:
-        yield api
-        return
-    with limiter(role, f"salesforce:{api.instance}", None, 0.0, clock, sleep, DAILY_CALLS) as shared:
+    with limiter(role, f"salesforce:{api.instance}", LIMITS.stated(connection), clock, sleep) as shared:
         api.session.limiter = shared
         yield api
 

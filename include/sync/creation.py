@@ -14,27 +14,25 @@ from include.sync.setup import lacking_fields
 from include.sync.target import Target
 
 ASKED_AT_ONCE = 5_000
+# Joined, since none of the tables is told by record alone: a look at each for each record would take for ever.
 TAKEN = """
 with found as (
-    select account_id, record_id, %s::text as target
-    from unnest(%s::text[], %s::text[]) as found (account_id, record_id)
+    select * from unnest(%(accounts)s::text[], %(records)s::text[]) as found (account_id, record_id)
+),
+known as (
+    select record_id, account_id from sync.ledger where target = %(target)s
+    union all
+    select crm_record_id, account_id from published.customer_360 where crm_system = split_part(%(target)s, ':', 1)
+    union all
+    -- What a dry run found on a page before: it notes nothing in the ledger.
+    select record_id, account_id from pg_temp.planned where state = 'change' and not by_key
 )
-select account_id, record_id from found
-where exists (
-        select from sync.ledger
-        where ledger.target = found.target and ledger.record_id = found.record_id
-            and ledger.account_id <> found.account_id
-    )
-    or exists (
-        select from published.customer_360 as other
-        where other.crm_record_id = found.record_id and other.crm_system = split_part(found.target, ':', 1)
-            and other.account_id <> found.account_id
-    )
-    -- A CRM may take two keys for one, as where they differ in upper and lower case alone.
-    or exists (
-        select from found as other
-        where other.record_id = found.record_id and other.account_id < found.account_id
-    )
+select found.account_id, found.record_id
+from found inner join known on known.record_id = found.record_id and known.account_id <> found.account_id
+-- A CRM may take two keys for one, as where they differ in upper and lower case alone.
+union
+select found.account_id, found.record_id
+from found inner join found as other on other.record_id = found.record_id and other.account_id < found.account_id
 """
 
 
@@ -59,7 +57,7 @@ def adopt_found(ledger: Ledger, mapping: SyncMapping, target: Target, plan: Plan
 
 def show_found(target: Target, mapping: SyncMapping, plan: Plan) -> None:
     """Change the plan as `adopt_found` would have it, and write nothing to the books: for a dry run."""
-    for found, of_others in list(_found(plan.connection, mapping.target, target, plan)):
+    for found, of_others in _found(plan.connection, mapping.target, target, plan):
         plan.adopt(found, list(mapping.fields))
         _hold_taken(plan, of_others)
 
@@ -77,7 +75,11 @@ def _found(
 
 def _taken(connection: psycopg.Connection, name: str, found: dict[str, str]) -> dict[str, str]:
     """Return those of the records that are another account's: by the books, by what is published, or found for both."""
-    return dict(connection.execute(TAKEN, [name, list(found), list(found.values())]).fetchall())
+    return dict(
+        connection.execute(
+            TAKEN, {"target": name, "accounts": list(found), "records": list(found.values())}
+        ).fetchall()
+    )
 
 
 def _hold_taken(plan: Plan, taken: dict[str, str]) -> None:

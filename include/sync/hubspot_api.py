@@ -1,13 +1,11 @@
 """HubSpot's CRM API through its official client: limited, patient, and honest about calls without an answer."""
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, TypeAlias
-from urllib.parse import urlsplit
 
 import urllib3
 from hubspot import HubSpot
@@ -31,9 +29,9 @@ from hubspot.crm.properties.exceptions import ApiException as PropertiesError
 
 from include.connections import ApiConnection
 from include.errors import StratumError, TransientError
-from include.sync.limits import Alone, Limiter, limiter
+from include.sync.limits import Alone, Limiter, Limits, limiter, org_of
 from include.sync.patience import Patience
-from include.sync.target import TURNED_AWAY, NoAnswer, Refused, Row
+from include.sync.target import TURNED_AWAY, NoAnswer, Refused, Row, found_among
 from include.sync.trickle import read_whole
 
 VENDOR_HOST = "https://api.hubapi.com"
@@ -43,8 +41,7 @@ HISTORY_PAGE_SIZE = 50  # a page with histories, and a batch of them, holds no m
 # account, no more than 10,000 records to a query, one sorting rule, archived records never, and "it may take a few
 # moments for newly created or updated CRM objects to appear in search results".
 SEARCH_PAGE_SIZE = 200
-SEARCH_CALLS = 5
-SEARCH_WINDOW_S = 1.1
+SEARCHES = Limits(burst=5, window_s=1.1)
 # https://developers.hubspot.com/changelog/bug-fix-batch-read-limit-for-hubspot-associations-api
 LINKS_BATCH_SIZE = 1000
 MODIFIED = {"contacts": "lastmodifieddate"}
@@ -56,9 +53,9 @@ https://developers.hubspot.com/docs/api-reference/crm-associations-v4/guide
 """
 # https://developers.hubspot.com/docs/developer-tooling/platform/usage-guidelines: a private app of a Professional or
 # Enterprise account. An account with a smaller limit answers 429, which is waited out.
-BURST_CALLS = 190
-DAILY_CALLS = 250_000  # of the smallest plan; X-HubSpot-RateLimit-Daily tells what the account has
 BURST_WINDOW_S = 10.5  # HubSpot's is 10, counted when a call arrives: a little after we count it
+# The day is that of the smallest plan; X-HubSpot-RateLimit-Daily tells what the account has.
+LIMITS = Limits(burst=190, window_s=BURST_WINDOW_S, daily=250_000)
 TIMEOUT_S = (5.0, 60.0)  # to connect, and to answer
 BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 LOCKED_S = 2.0  # HubSpot's documented duration of a 423
@@ -265,10 +262,7 @@ class HubSpotApi:
                 properties_with_history=[],
             ),
         )
-        # Whether HubSpot minds the case of unique values it does not say: an id in another case is no other one.
-        asked = {each.casefold(): each for each in values}
-        held = {str(each["properties"][key]).casefold(): each["id"] for each in body["results"]}
-        return {asked[each]: record_id for each, record_id in held.items() if each in asked}
+        return found_among(values, {str(each["properties"][key]): each["id"] for each in body["results"]})
 
     def properties(self) -> dict[str, dict[str, Any]]:
         """Return the name → definition of every property companies have."""
@@ -403,15 +397,10 @@ def hubspot(
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[HubSpotApi]:
-    """Open HubSpot for a warehouse role; all tasks with the same token share its limits, as HubSpot counts.
+    """Open HubSpot for a warehouse role; all tasks share the limits of the account.
 
-    Without a role the calls are not counted.
+    Known is that by `account` in the connection's extra, else by the token. Without a role the calls are not counted.
     """
-    if role is None:
-        yield HubSpotApi(connection, Alone(sleep), sleep)
-        return
-    app = hashlib.sha256(connection.token.encode()).hexdigest()[:12]
-    org = f"hubspot:{urlsplit(connection.host or VENDOR_HOST).netloc}:{app}"
-    with limiter(role, org, BURST_CALLS, BURST_WINDOW_S, clock, sleep, DAILY_CALLS) as shared:
-        searches = Limiter(shared.connection, f"{org}:search", SEARCH_CALLS, SEARCH_WINDOW_S, clock, sleep)
-        yield HubSpotApi(connection, shared, sleep, searches)
+    org = org_of("hubspot", connection.host or VENDOR_HOST, connection)
+    with limiter(role, org, LIMITS.stated(connection), clock, sleep) as shared:
+        yield HubSpotApi(connection, shared, sleep, shared.beside("search", SEARCHES))

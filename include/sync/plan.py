@@ -176,6 +176,10 @@ class Plan:
             "where state = 'change' and by_key and planned.account_id = found.account_id",
             [fields, list(found), list(found.values())],
         )
+        # Nothing but the key, or what only a new record is told.
+        self.connection.execute(
+            "update pg_temp.planned set state = 'same' where state = 'change' and not by_key and changes = '{}'"
+        )
 
     def hold_creation(self, account_id: str, reason: str, detail: str) -> None:
         """Hold the change that would make the record of an account."""

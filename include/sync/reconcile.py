@@ -1,7 +1,12 @@
-"""Read back what the CRM confirmed, list what it no longer holds, and let the next sync heal it where that is the policy."""
+"""Read back what the CRM confirmed, list what it no longer holds, and let the next sync heal it where that is the policy.
+
+Records are read and compared some thousands at a time. What differs lies in a temporary table of the connection until all
+were read, so that the memory of this process grows neither with the accounts nor with what they lost.
+"""
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
@@ -20,9 +25,17 @@ from include.warehouse.connect import connect
 
 log = logging.getLogger(__name__)
 READ_AT_ONCE = 5_000
-"""Records of the ledger in memory at a time."""
+"""Records of the ledger in memory at a time, with what the CRM holds of them and what differs."""
+SHOWN = 20
+"""Differences that are returned, where not more are asked for."""
 LEAST_ALL_GONE = 10
 """Records of which not one is there: that is another CRM, and no reason to forget them."""
+COLUMNS = "record_id, account_id, field, confirmed, held, done"
+# Empty, with the types that sync.drift has.
+DRIFTED = f"""
+drop table if exists pg_temp.drifted;
+create temporary table drifted as select {COLUMNS} from sync.drift with no data
+"""  # noqa: S608 - columns are this module's own
 
 Done = Literal["reported", "healed", "not_kept", "gone"]
 Told = dict[str, str | None]
@@ -53,25 +66,29 @@ class Reconciliation:
     equal: int = 0
     drifted: int = 0
     gone: int = 0
+    healed: int = 0
+    """Records the next sync tells again."""
+    left: int = 0
+    """Records of which something differs and is not told again: listed, not kept by the CRM, or gone."""
     unresolved: int = 0
     """Records left out, as their last attempt has no answer: the next sync settles them."""
     calls: int = 0
+    reconciliation_id: int = 0
+    """Of its row in sync.reconciliations; all that differs stands in sync.drift under the same number."""
+    kinds: dict[str, dict[Done, int]] = field(default_factory=dict)
+    """Field → what was done → records."""
     drift: list[Drift] = field(default_factory=list)
+    """The first of what differs, as many as were asked for."""
 
     @property
-    def healed(self) -> int:
-        """Records the next sync tells again."""
-        return len({each.record_id for each in self.drift if each.done == "healed"})
-
-    @property
-    def left(self) -> list[Drift]:
-        """What differs and is not told again: listed, not kept by the CRM, or gone."""
-        return [each for each in self.drift if each.done != "healed"]
+    def fields_left(self) -> list[str]:
+        """Fields that differ in a record and are not told again."""
+        return [name for name, kinds in self.kinds.items() if kinds.keys() - {"healed"}]
 
     @property
     def not_kept(self) -> list[str]:
         """Fields that lost a value again which had been healed: the CRM does not keep them."""
-        return sorted({each.field for each in self.drift if each.done == "not_kept"})
+        return [name for name, kinds in self.kinds.items() if "not_kept" in kinds]
 
 
 @dataclass(frozen=True)
@@ -90,10 +107,13 @@ def reconcile(
     sample: int | None = None,
     everything: bool = False,
     heal: bool = False,
+    limit: int = SHOWN,
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Reconciliation:
     """Compare the ledger of the target `name` with what it holds, and write down every difference.
+
+    All of it is counted, and the first `limit` differences are returned.
 
     `sample` records are read, `everything`, or as many as sync.yml says. By the policy `report` a difference is listed.
     By `heal`, and with the argument of that name, the ledger forgets the value: the next sync sends what is published
@@ -115,24 +135,39 @@ def reconcile(
         ledger = Ledger(books, mapping.target)
         ledger.lock()
         return reconcile_ledger(
-            ledger, mapping, target, None if everything else sample or rules_of(mapping).sample, heal
+            ledger, mapping, target, None if everything else sample or rules_of(mapping).sample, heal, limit
         )
 
 
 def reconcile_ledger(
-    ledger: Ledger, mapping: SyncMapping, target: Target, sample: int | None, heal: bool = False
+    ledger: Ledger,
+    mapping: SyncMapping,
+    target: Target,
+    sample: int | None,
+    heal: bool = False,
+    limit: int = SHOWN,
 ) -> Reconciliation:
     """Reconcile a target that is open and whose ledger is locked; see `reconcile`. `sample` None reads all."""
     policy: Literal["report", "heal"] = "heal" if heal else rules_of(mapping).policy
     found = Reconciliation(ledger.target, policy, _seed(ledger), sample, list(mapping.fields))
-    found.unresolved = len({each.change.record_id for each in ledger.open_attempts()})
+    found.unresolved = _unresolved(ledger)
     calls = target.calls
+    counts: Counter[tuple[str, Done]] = Counter()
+    ledger.connection.execute(DRIFTED)
     for records in _pages(ledger, found):
         held = read_back(target, [each.record_id for each in records], found.fields)
-        for each in records:
-            _compare(found, each, held.get(each.record_id), mapping, target, insists=heal)
+        drift = [
+            one
+            for each in records
+            for one in _compare(found, each, held.get(each.record_id), mapping, target, insists=heal)
+        ]
+        counts.update((each.field, each.done) for each in drift)
+        found.drift += drift[: limit - len(found.drift)]
+        _note(ledger, drift)
     assert_not_all_gone(target, found.records_read, found.gone)
     found.calls = target.calls - calls
+    for (name, done), records_of in sorted(counts.items()):
+        found.kinds.setdefault(name, {})[done] = records_of
     _write(ledger, found)
     log.info(
         "%s reconciled: %d read = %d equal + %d drifted + %d gone",
@@ -164,11 +199,10 @@ def keep_watch(sources: Sources, name: str) -> None:
     found = reconcile(sources, name)
     if not found.left:
         return
-    records = len({each.record_id for each in found.left})
-    fields = ", ".join(sorted({each.field for each in found.left}))
     said = (
-        f"{found.target} no longer holds what it confirmed of {records:,} of {found.records_read:,} records ({fields}). "
-        f"See sync.drift, or stratum sync status. To tell it again: stratum sync reconcile {name} --heal"
+        f"{found.target} no longer holds what it confirmed of {found.left:,} of {found.records_read:,} records "
+        f"({', '.join(found.fields_left)}). See sync.drift, or stratum sync status. To tell it again: stratum sync "
+        f"reconcile {name} --heal"
     )
     if rules_of(mapping_of(sources, name)).on_drift == "fail":
         raise StratumError(said)
@@ -190,6 +224,15 @@ def _seed(ledger: Ledger) -> str:
         "select coalesce(max(sync_id), 0) from sync.runs where target = %s", [ledger.target]
     ).fetchone()
     return str(row[0])  # type: ignore[index]
+
+
+def _unresolved(ledger: Ledger) -> int:
+    """Return how many records have an attempt without an answer."""
+    row = ledger.connection.execute(
+        "select count(distinct record_id) from sync.attempts where target = %s and status = 'open'",
+        [ledger.target],
+    ).fetchone()
+    return row[0]  # type: ignore[index]
 
 
 def _pages(ledger: Ledger, found: Reconciliation) -> Iterator[list[_Record]]:
@@ -240,15 +283,16 @@ def _compare(
     mapping: SyncMapping,
     target: Target,
     insists: bool,
-) -> None:
+) -> list[Drift]:
+    """Count a record, and return the fields of which the CRM holds another value than it confirmed."""
     found.records_read += 1
     if held is None:
         found.gone += 1
-        found.drift += [
+        found.left += 1
+        return [
             Drift(record.record_id, record.account_id, name, told, None, "gone")
             for name, told in record.told.items()
         ]
-        return
     drift = []
     for name, told in record.told.items():
         now = held.get(name) or None
@@ -260,11 +304,11 @@ def _compare(
             is_lost_again = now is None and record.healed_before.get(name, "") == told
             done = "not_kept" if is_lost_again and not insists else "healed"
         drift.append(Drift(record.record_id, record.account_id, name, told, now, done))
-    found.drift += drift
-    if drift:
-        found.drifted += 1
-    else:
-        found.equal += 1
+    found.drifted += bool(drift)
+    found.equal += not drift
+    found.healed += any(each.done == "healed" for each in drift)
+    found.left += any(each.done != "healed" for each in drift)
+    return drift
 
 
 def _is_protected(rule: FieldRule, held: str | None) -> bool:
@@ -272,10 +316,22 @@ def _is_protected(rule: FieldRule, held: str | None) -> bool:
     return rule.overwrite != "always" and held is not None
 
 
+def _note(ledger: Ledger, drift: list[Drift]) -> None:
+    """Put what differs into the temporary table."""
+    with (
+        ledger.connection.cursor() as cursor,
+        cursor.copy(f"copy pg_temp.drifted ({COLUMNS}) from stdin") as copy,
+    ):
+        for each in drift:
+            copy.write_row(
+                (each.record_id, each.account_id, each.field, each.confirmed, each.held, each.done)
+            )
+
+
 def _write(ledger: Ledger, found: Reconciliation) -> None:
     """Write the reconciliation and its drift, and take from the ledger what it must forget, all or nothing."""
     with ledger.connection.transaction(), ledger.connection.cursor() as cursor:
-        cursor.execute(
+        row = cursor.execute(
             "insert into sync.reconciliations (target, policy, seed, sample, records_read, equal, drifted, gone, "
             "unresolved, fields, calls) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) "
             "returning reconciliation_id",
@@ -292,29 +348,17 @@ def _write(ledger: Ledger, found: Reconciliation) -> None:
                 found.fields,
                 found.calls,
             ],
+        ).fetchone()
+        found.reconciliation_id = row[0]  # type: ignore[index]
+        cursor.execute(
+            f"insert into sync.drift (reconciliation_id, target, {COLUMNS}) "  # noqa: S608
+            f"select %s, %s, {COLUMNS} from pg_temp.drifted",
+            [found.reconciliation_id, found.target],
         )
-        (reconciliation_id,) = cursor.fetchone() or (None,)
-        cursor.executemany(
-            "insert into sync.drift (reconciliation_id, target, record_id, account_id, field, confirmed, held, done) "
-            "values (%s, %s, %s, %s, %s, %s, %s, %s)",
-            [
-                (
-                    reconciliation_id,
-                    found.target,
-                    each.record_id,
-                    each.account_id,
-                    each.field,
-                    each.confirmed,
-                    each.held,
-                    each.done,
-                )
-                for each in found.drift
-            ],
-        )
-        _forget(cursor, ledger.target, reconciliation_id)
+        _forget(cursor, found.target, found.reconciliation_id)
 
 
-def _forget(cursor: psycopg.Cursor, target: str, reconciliation_id: int | None) -> None:
+def _forget(cursor: psycopg.Cursor, target: str, reconciliation_id: int) -> None:
     cursor.execute(
         "update sync.ledger set confirmed = ledger.confirmed - healed.fields "
         "from (select record_id, array_agg(field) as fields from sync.drift "

@@ -177,6 +177,16 @@ def _is_moment(held: str, wanted: str) -> bool:
         return False
 
 
+def found_among(asked: list[str], held: dict[str, str]) -> dict[str, str]:
+    """Return asked key → record id, by the keys that records bear (key → record id).
+
+    Whether a CRM minds the case of a unique value it does not say: one in another case alone is no other one.
+    """
+    folded = {key.casefold(): record_id for key, record_id in held.items()}
+    found = {key: held.get(key) or folded.get(key.casefold()) for key in asked}
+    return {key: record_id for key, record_id in found.items() if record_id}
+
+
 def settled_by_reading(target: Target, rows: list[Row]) -> Answer:
     """Return what reading tells of rows whose write got no answer: they hold all values, or did not land."""
     names = sorted({name for row in rows for name in row.values})

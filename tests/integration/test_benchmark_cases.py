@@ -45,6 +45,8 @@ def test_the_sync_is_measured_without_a_company_beside_another_that_does_the_sam
     ours, _, theirs, sent, theirs_sent = rows
     assert (theirs.rows, theirs_sent.rows) == (ours.rows, sent.rows)
     assert (theirs.floor_s, theirs_sent.floor_s) == (ours.wall_s, sent.wall_s)
+    assert "own memory of planning at its peak: 5,000 rows " in ours.floor
+    assert "own memory of sending at its peak: 20 rows " in sent.floor
 
 
 def assert_measured(rows: list[Row]) -> None:

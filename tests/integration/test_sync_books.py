@@ -271,7 +271,16 @@ def test_the_commands_say_what_was_found_and_done(
     said = stratum("reconcile", "--all")
     assert f"A0003  record {published.crm.record_id(3)}  stratum_tier: told A, holds S" in said
     assert f"{TOLD} records read = {TOLD - 1} equal + 1 drifted + 0 gone, by the policy report" in said
-    assert "The next sync tells 1 records again." in stratum("reconcile", "--heal")
+    assert "stratum_tier: 1 reported" in said
+    published.crm.edit(5, {"stratum_tier": "S"})
+    newest = "select max(reconciliation_id) from sync.reconciliations"
+    said = stratum("reconcile", "--limit", "1")
+    assert (
+        f"... and 1 more, in sync.drift under reconciliation_id {published.warehouse.value(newest)}" in said
+    )
+    assert "stratum_tier: 2 reported" in said
+    assert "A0005" not in said
+    assert "The next sync tells 2 records again." in stratum("reconcile", "--heal")
     assert json.loads(stratum("reconcile", "crm", "--sample", "3", "--json"))["records_read"] == 3
     with pytest.raises(StratumError, match="not both"):
         stratum("reconcile", "--sample", "3", "--all")

@@ -62,6 +62,56 @@ def test_a_dry_run_applies_the_rules_to_records_it_finds_as_the_sync_does(
     assert books == [(0,)]
 
 
+@MAKES
+def test_a_dry_run_counts_a_record_that_it_finds_and_that_needs_nothing_as_the_sync_does(
+    stage_of: Callable[[str], CreateStage], kind: str
+) -> None:
+    stage = stage_of(kind)
+    stage.publish(2)
+    stage.sync()
+    stage.forget()
+    stage.publish(2, tier={0: None, 1: "B"})
+    known = stage.plan(read=True)
+    result = stage.sync()
+    assert (known.changes, known.unchanged, known.held) == (1, 1, {})
+    assert (result.sent, result.unchanged, result.held) == (1, 1, 0)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [None, "include.sync.creation.ASKED_AT_ONCE", "include.sync.targets.hubspot.BATCH_SIZE"],
+    ids=["one-page", "pages-of-the-plan", "pages-of-the-crm"],
+)
+def test_of_two_accounts_that_a_crm_takes_for_one_the_second_is_held_as_the_dry_run_says(
+    stage_of: Callable[[str], CreateStage], monkeypatch: pytest.MonkeyPatch, page: str | None
+) -> None:
+    """Their keys differ in upper and lower case alone; each may be asked for on a page of its own."""
+    stage = stage_of("hubspot")
+    stage.publish(1)
+    stage.sync()
+    record, total = stage.record_of(0), stage.total()
+    stage.forget()
+    stage.publish(1, tier="B")
+    one, twin = stage.account(0), stage.account(0).lower()
+    stage.warehouse.rows(
+        "insert into published.customer_360 (account_id, account_name, tier, may_be_told) "
+        "values (%s, 'Twin', 'B', true)",
+        twin,
+    )
+    if page:
+        monkeypatch.setattr(page, 1)
+    known = stage.plan(read=True)
+    result = stage.sync()
+    assert (known.changes, known.creations, known.held) == (1, 0, {"key_is_taken": 1})
+    assert (result.sent, result.reasons) == (1, known.held)
+    ((held, _, detail),) = stage.held(result)
+    ((told, told_record),) = stage.warehouse.rows("select account_id, record_id from sync.ledger")
+    assert {held, told} == {one, twin}
+    assert (told_record, detail) == (record, f"record {record} is another account's")
+    assert [each.account_id for each in known.records] == [told]
+    assert stage.total() == total
+
+
 def test_a_salesforce_is_logged_into_only_where_there_is_something_to_say(
     stage_of: Callable[[str], CreateStage],
 ) -> None:

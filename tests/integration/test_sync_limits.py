@@ -1,15 +1,27 @@
 """One burst limit for all tasks of all processes; a day's limit that is met while a job is at work."""
 
-from collections.abc import Callable
+import json
+import os
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from threading import Barrier
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
-from include.sync.limits import Limiter, limiter
+from include.connections import ApiConnection
+from include.sync.hubspot_api import hubspot
+from include.sync.limits import Alone, Limiter, Limits, limiter
+from include.sync.mapping import SyncMapping
+from include.sync.target import Refused, Row
+from include.sync.targets import open_target
 from include.sync.targets.salesforce_bulk import BulkJobs
+from include.sync.targets.webhook import webhook
 from tests.conftest import Warehouse
+from tests.integration import bottlecrm_fixture
 from tests.integration.sync_stage import Time, prepare
 from tests.integration.target_stage import JOB, ROWS, Place, Places, Stage, make_fields
 
@@ -17,8 +29,8 @@ from tests.integration.target_stage import JOB, ROWS, Place, Places, Stage, make
 def test_two_tasks_together_stay_within_the_burst(emptied_warehouse: Warehouse) -> None:
     time = Time()
     with (
-        limiter("loader", "org", 5, 10.0, time, time.sleep) as ingest,
-        limiter("syncer", "org", 5, 10.0, time, time.sleep) as sync,
+        limiter("loader", "org", Limits(5, 10.0), time, time.sleep) as ingest,
+        limiter("syncer", "org", Limits(5, 10.0), time, time.sleep) as sync,
     ):
         calls: list[float] = []
         for turn in range(40):
@@ -42,7 +54,7 @@ def test_tasks_that_ask_in_the_same_instant_are_let_through_one_by_one(emptied_w
         raise TurnedAway
 
     def task(_: int) -> int:
-        with limiter("syncer", "org", burst, 10.0, lambda: 1_800_000_000.0, turn_away) as shared:
+        with limiter("syncer", "org", Limits(burst, 10.0), lambda: 1_800_000_000.0, turn_away) as shared:
             begin.wait()
             for calls in range(burst + 1):
                 try:
@@ -61,8 +73,8 @@ def test_tasks_that_ask_in_the_same_instant_are_let_through_one_by_one(emptied_w
 def test_another_organisation_has_its_own(emptied_warehouse: Warehouse) -> None:
     time = Time()
     with (
-        limiter("syncer", "one", 1, 10.0, time, time.sleep) as one,
-        limiter("syncer", "two", 1, 10.0, time, time.sleep) as two,
+        limiter("syncer", "one", Limits(1, 10.0), time, time.sleep) as one,
+        limiter("syncer", "two", Limits(1, 10.0), time, time.sleep) as two,
     ):
         began = time.now
         one.take()
@@ -73,14 +85,105 @@ def test_another_organisation_has_its_own(emptied_warehouse: Warehouse) -> None:
 def test_a_block_holds_for_every_task(emptied_warehouse: Warehouse) -> None:
     time = Time()
     with (
-        limiter("loader", "org", 5, 10.0, time, time.sleep) as ingest,
-        limiter("syncer", "org", 5, 10.0, time, time.sleep) as sync,
+        limiter("loader", "org", Limits(5, 10.0), time, time.sleep) as ingest,
+        limiter("syncer", "org", Limits(5, 10.0), time, time.sleep) as sync,
     ):
         assert isinstance(ingest, Limiter)
         began = time.now
         ingest.block(7.0)
         sync.take()
         assert time.now == began + 7.0
+
+
+def test_a_lower_burst_than_was_let_through_before_waits_until_there_is_room(
+    emptied_warehouse: Warehouse,
+) -> None:
+    time = Time()
+    with limiter("loader", "org", Limits(4, 10.0), time, time.sleep) as before:
+        for _ in range(4):
+            before.take()
+            time.now += 1.0
+    with limiter("syncer", "org", Limits(2, 10.0), time, time.sleep) as after:
+        after.take()
+    assert time.slept == [8.0]  # the third of the four is ten seconds old
+
+
+def with_extra(connection: str, extra: dict[str, Any]) -> str:
+    """Return a connection, in the form that it has, with more in its extra."""
+    if not connection.startswith("{"):
+        return f"{connection}?{urlencode(extra)}"
+    given = json.loads(connection)
+    return json.dumps(given | {"extra": (given.get("extra") or {}) | extra})
+
+
+@pytest.mark.parametrize("system", ["hubspot", "salesforce", "bottlecrm", "webhook"])
+def test_a_connection_states_burst_and_budget_and_all_tasks_together_keep_them(
+    emptied_warehouse: Warehouse,
+    reached: Callable[[str], Place],
+    monkeypatch: pytest.MonkeyPatch,
+    system: str,
+) -> None:
+    time = Time()
+    mapping = SyncMapping.model_validate({"system": system, "fields": {"stratum_tier": "tier"}})
+
+    def call(role: str) -> None:
+        with open_target(mapping, role, time, time.sleep) as target:
+            if target.can_read:
+                target.setup({"stratum_tier": "string"}, make=False)
+            else:
+                target.write([Row("key", "A1", "A1", {"stratum_tier": "S"})], lambda job_id: None)
+
+    with ExitStack() as stack:
+        if system == "bottlecrm":
+            bottle = stack.enter_context(bottlecrm_fixture.running_bottle(datetime.now(UTC)))
+            bottlecrm_fixture.reach(monkeypatch, bottle.url)
+        else:
+            reached("collections" if system == "salesforce" else system)
+        variable = f"AIRFLOW_CONN_{system.upper()}_DEFAULT"
+        stated = {"burst_calls": 2, "burst_seconds": "7.5", "daily_budget": 5}
+        monkeypatch.setenv(variable, with_extra(os.environ[variable], stated))
+        for turn in range(5):
+            call("loader" if turn % 2 else "syncer")
+        assert time.slept == [7.5, 7.5]  # before the third and the fifth
+        for role in ("loader", "syncer"):
+            with pytest.raises(Refused, match="5 calls in the last 24 hours, its daily_budget") as spent:
+                call(role)
+            assert (spent.value.status, spent.value.is_of_rows) == (429, False)
+        assert time.slept == [7.5, 7.5]  # nobody waits for a day
+
+
+@contextmanager
+def limiter_of(system: str, connection: ApiConnection, time: Time) -> Iterator[Limiter | Alone]:
+    """Open a system that is never called, and give its limiter."""
+    if system == "hubspot":
+        with hubspot(connection, "syncer", time, time.sleep) as api:
+            yield api.limiter
+    else:
+        with webhook(connection, "accounts", "syncer", time, time.sleep) as target:
+            yield target._limiter
+
+
+@pytest.mark.parametrize("system", ["hubspot", "webhook"])
+def test_tokens_of_one_account_share_its_limits_where_their_connections_name_it(
+    emptied_warehouse: Warehouse, system: str
+) -> None:
+    time = Time()
+
+    def take(token: str, **extra: str) -> None:
+        connection = ApiConnection("c", "http://127.0.0.1:1", token, {"daily_budget": "2"} | extra)
+        with limiter_of(system, connection, time) as shared:
+            shared.take()
+
+    take("one", account="7")
+    take("two", account="7")
+    with pytest.raises(Refused, match="2 calls in the last 24 hours"):
+        take("three", account="7")
+    take("three", account="8")
+    take("three")
+    take("three")
+    with pytest.raises(Refused, match="2 calls in the last 24 hours"):
+        take("three")
+    assert not emptied_warehouse.rows("select org from sync.call_windows where org ~ 'one|two|three'")
 
 
 def test_a_job_that_is_at_work_when_the_day_is_used_up_is_settled_by_the_next_sync_and_not_sent_again(

@@ -1,6 +1,7 @@
 """Reading back what the CRM holds, against the sandbox's HTTP server and a CRM that drops a field."""
 
 import logging
+import tracemalloc
 from datetime import UTC, datetime
 
 import psycopg
@@ -10,7 +11,7 @@ import yaml
 from include.errors import StratumError, TransientError
 from include.sync.books import rebuild
 from include.sync.ledger import Ledger
-from include.sync.reconcile import Reconciliation, keep_watch, reconcile, reconcile_ledger, scheduled
+from include.sync.reconcile import SHOWN, Reconciliation, keep_watch, reconcile, reconcile_ledger, scheduled
 from include.sync.run import mapping_of
 from include.sync.switches import status_lines, status_of
 from include.sync.target import same_text
@@ -38,10 +39,13 @@ def read(published: Published, rules: dict | None = None, **options: object) -> 
             list(FIELDS),
         )
     ]
-    listed = published.warehouse.value(
-        "select count(*) from sync.drift where reconciliation_id = (select max(reconciliation_id) from sync.drift)"
-    )
-    assert not found.drift or listed == len(found.drift)
+    listed: dict[str, dict[str, int]] = {}
+    for name, done, records in published.warehouse.rows(
+        "select field, done, count(*) from sync.drift where reconciliation_id = %s group by field, done",
+        found.reconciliation_id,
+    ):
+        listed.setdefault(name, {})[done] = records
+    assert listed == found.kinds
     return found
 
 
@@ -221,13 +225,16 @@ class Dropping:
 
 
 class books:
-    """The locked ledger of the target."""
+    """The locked ledger of a target."""
+
+    def __init__(self, target: str = TARGET) -> None:
+        self.target = target
 
     def __enter__(self) -> Ledger:
         self.opened = connect("syncer")
         connection = self.opened.__enter__()
         connection.autocommit = True
-        ledger = Ledger(connection, TARGET)
+        ledger = Ledger(connection, self.target)
         ledger.lock()
         return ledger
 
@@ -250,6 +257,54 @@ def test_a_field_the_crm_drops_is_found_told_once_more_and_then_said_to_be_lost(
     assert (again.drifted, again.healed, again.not_kept) == (TOLD, 0, ["stratum_tier"])
     assert published.sync().sent == 0
     assert drop(heal=True).healed == TOLD
+
+
+def test_memory_does_not_grow_with_the_accounts_where_a_crm_drops_a_field(
+    published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Losing(Dropping):
+        def read(self, record_ids: list[str], fields: list[str]) -> dict[str, dict[str, str | None]]:
+            return {each: {"stratum_revenue": "1"} for each in record_ids}
+
+    monkeypatch.setattr("include.sync.reconcile.READ_AT_ONCE", 100)
+    mapping = mapping_of(published.with_rules(reconcile={"policy": "heal"}), "crm")
+
+    def peak(records: int) -> int:
+        """Return the most bytes that reading back so many records held at once, by Python's own count."""
+        target = f"hubspot:{records}"
+        published.warehouse.rows(
+            "insert into sync.ledger (target, record_id, account_id, confirmed) select %s, n::text, 'A' || n, "
+            """'{"stratum_tier": "A", "stratum_revenue": "1"}' from generate_series(1, %s) as n""",
+            target,
+            records,
+        )
+        with books(target) as ledger:
+            tracemalloc.start()
+            try:
+                found = reconcile_ledger(ledger, mapping, Losing(published), None)  # type: ignore[arg-type]
+                most = tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
+        assert (found.drifted, found.healed, found.left) == (records, records, 0)
+        assert (found.kinds, len(found.drift)) == ({"stratum_tier": {"healed": records}}, SHOWN)
+        told = "select count(*) from sync.ledger where target = %s and confirmed ? 'stratum_tier'"
+        assert published.warehouse.value(told, target) == 0
+        return most
+
+    peak(200)  # what is made at its first use is no matter
+    assert peak(4_000) < 1.5 * peak(400)
+
+
+def test_as_many_differences_are_returned_as_asked_and_all_are_counted_and_written(
+    published: Published,
+) -> None:
+    for index in (2, 3, 5):
+        published.crm.edit(index, {"stratum_tier": "S", "stratum_revenue": ""})
+    found = read(published, limit=4)
+    assert found.kinds == {"stratum_revenue": {"reported": 3}, "stratum_tier": {"reported": 3}}
+    assert [each.account_id for each in found.drift] == ["A0002", "A0002", "A0003", "A0003"]
+    assert (found.drifted, found.left, found.healed) == (3, 3, 0)
+    assert read(published, limit=0).drift == []
 
 
 def test_a_record_without_an_answer_is_left_to_the_next_sync(

@@ -13,7 +13,7 @@ from include.errors import StratumError, TransientError
 from include.sources.salesforce_api import Silent, TurnedAway, salesforce
 from include.sync import hubspot_api, limits
 from include.sync.hubspot_api import hubspot
-from include.sync.limits import Alone, limiter
+from include.sync.limits import Alone, Limits, limiter
 from include.sync.setup import check_fields
 from include.sync.target import NoAnswer, Refused, Row, Setup
 from include.sync.targets.hubspot import HubSpotTarget
@@ -271,8 +271,8 @@ def test_the_share_of_a_day_is_one_for_all_tasks_and_comes_back_by_the_hour(
 ) -> None:
     began = time.now
     with (
-        limiter("loader", "org", None, 0.0, lambda: time.now, time.sleep, daily=20) as ingest,
-        limiter("syncer", "org", None, 0.0, lambda: time.now, time.sleep, daily=20) as sync,
+        limiter("loader", "org", Limits(daily=20), lambda: time.now, time.sleep) as ingest,
+        limiter("syncer", "org", Limits(daily=20), lambda: time.now, time.sleep) as sync,
     ):
         for turn in range(10):  # a half of 20
             (ingest if turn % 2 else sync).take()
@@ -296,7 +296,7 @@ def test_the_share_of_a_day_is_one_for_all_tasks_and_comes_back_by_the_hour(
 
 
 def test_a_burst_holds_beside_the_budget_of_a_day(warehouse: Warehouse, time: Time) -> None:
-    with limiter("syncer", "org", 2, 10.0, lambda: time.now, time.sleep, daily=100) as sync:
+    with limiter("syncer", "org", Limits(2, 10.0, daily=100), lambda: time.now, time.sleep) as sync:
         for _ in range(4):
             sync.take()
     assert time.slept == [10.0]

@@ -147,6 +147,32 @@ def test_being_turned_away_for_ever_ends_after_two_minutes(
     assert crm.patched == []
 
 
+class Left:
+    """A limiter that lets so many calls through."""
+
+    def __init__(self, calls: int) -> None:
+        self.calls = calls
+
+    def take(self) -> None:
+        if not self.calls:
+            raise Refused(429, "no call is left")
+        self.calls -= 1
+
+
+def test_a_budget_that_is_used_up_is_told_before_a_write_and_leaves_open_what_cannot_be_read_back(
+    crm: Bottle, target: BottleCrmTarget
+) -> None:
+    sent = row(crm, stratum_text="A")
+    target.api.limiter = Left(0)  # type: ignore[assignment]
+    with pytest.raises(Refused, match="No call to BottleCRM is left") as spent:
+        target.write([sent], no_note)
+    assert (spent.value.status, spent.value.is_of_rows, crm.patched) == (429, False, [])
+    target.api.limiter = Left(1)  # type: ignore[assignment]
+    with pytest.raises(NoAnswer, match="it was changed, and may not be read back"):
+        target.write([sent], no_note)
+    assert len(crm.patched) == 1
+
+
 def test_an_answer_that_trickles_or_cannot_be_decoded_is_given_up(
     crm: Bottle, target: BottleCrmTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,10 @@ from simple_salesforce.exceptions import SalesforceResourceNotFound
 from starlette.responses import JSONResponse, Response
 
 from include.connections import get_login
+from include.errors import StratumError
+from include.sandbox.salesforce.objects import Field
 from include.sources.salesforce_api import SalesforceApi
+from include.sync.setup import check_fields
 from include.sync.target import NoAnswer, Refused, Row
 from include.sync.targets import salesforce, salesforce_bulk
 from include.sync.targets.salesforce import SalesforceTarget
@@ -443,3 +446,21 @@ def test_a_field_that_salesforce_does_not_let_us_make_is_left_to_a_person(
     assert done.made == []
     ((_, how),) = done.by_hand.items()
     assert "Salesforce said: HTTP 400: FIELD_INTEGRITY_EXCEPTION" in how
+
+
+def test_a_field_of_another_type_is_named_and_a_sync_that_would_tell_it_is_refused(
+    crm: Running, target: SalesforceTarget
+) -> None:
+    crm.org.add_field("Account", "Stratum_Hidden__c", Field("boolean"))  # and nobody granted it
+    kinds = {TEXT: "number", NUMBER: "string", DATE: "moment", FLAG: "bool", "Stratum_Hidden__c": "date"}
+    done = target.setup(kinds, make=True)
+    assert (done.made, done.by_hand) == ([], {})
+    why = "Account.{} is there and of type {}, which does not take a {}: name another one"
+    assert done.unfit == {
+        NUMBER: why.format(NUMBER, "double", "string"),
+        DATE: why.format(DATE, "date", "moment"),
+        "Stratum_Hidden__c": why.format("Stratum_Hidden__c", "boolean", "date"),
+    }
+    with pytest.raises(StratumError, match=rf"cannot be told {NUMBER}: .*type double.*Nothing was sent"):
+        check_fields(target, kinds, make=False)
+    assert target.setup(KINDS, make=False).unfit == {}

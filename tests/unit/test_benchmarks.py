@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.chain import Chain, Task, critical_path
 from benchmarks.data import FIRST_DAY, LAST_DAY, SIZES, TINY, write
-from benchmarks.meter import Meter
+from benchmarks.meter import MOST_GROWTH_MB, Meter, flat
 from benchmarks.place import Row, write_json
 from include.sources.config import load_sources
 
@@ -114,3 +114,9 @@ def test_bench_json_keeps_the_rows_of_the_other_size(tmp_path: Path) -> None:
         "floor_s",
         "ratio",
     ]
+
+
+def test_memory_that_grows_with_the_rows_ends_the_benchmark() -> None:
+    assert "10 rows 20.0 MB, 100 rows 21.5 MB" in flat("planning", {10: 20.0, 100: 21.5})
+    with pytest.raises(RuntimeError, match=r"memory of planning at its peak: 10 rows 20\.0 MB, 100 rows"):
+        flat("planning", {10: 20.0, 100: 20.1 + MOST_GROWTH_MB})

@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from include.connections import ApiConnection
-from include.sync.limits import Alone
+from include.connections import ApiConnection, get_connection, get_login
+from include.errors import StratumError
+from include.sync.limits import Alone, Limits
 from include.sync.patience import Patience, retry_after
 from include.sync.target import NoAnswer, Row, as_text, same_double
 from include.sync.targets.salesforce import json_value, read_results
@@ -178,3 +179,26 @@ def test_a_csv_keeps_what_a_row_does_not_name_and_empties_what_it_clears() -> No
         ["a1", '1, 2\n"3"', "#N/A", ""],
         ["b2", "", "", "三"],
     ]
+
+
+@pytest.mark.parametrize(
+    "connection",
+    [
+        '{"conn_type": "http", "password": "t", "extra": {"burst_calls": 7, "burst_seconds": 2.5, "daily_budget": "9"}}',
+        "http://:t@127.0.0.1:1?burst_calls=7&burst_seconds=2.5&daily_budget=9",
+    ],
+)
+def test_a_connection_states_its_limits_in_either_form(
+    monkeypatch: pytest.MonkeyPatch, connection: str
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_X", connection)
+    usual = Limits(burst=190, window_s=10.5, daily=100)
+    assert usual.stated(get_connection("x")) == Limits(7, 2.5, 100, 9)
+    assert usual.stated(get_login("x")) == Limits(7, 2.5, 100, 9)
+    assert usual.stated(ApiConnection("x", None, "t", {"other": "-1"})) == usual
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "many", "1.5", "nan", "1e3"])
+def test_a_limit_that_is_no_number_of_calls_is_said(given: str) -> None:
+    with pytest.raises(StratumError, match=f"'x' has daily_budget: {given} in its extra"):
+        Limits().stated(ApiConnection("x", None, "t", {"daily_budget": given}))

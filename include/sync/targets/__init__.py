@@ -1,13 +1,10 @@
 """The systems that can be told, each an implementation of include/sync/target.py."""
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from urllib.parse import urlsplit
 
 from include.connections import get_connection, get_login
-from include.sync.limits import Alone, limiter
 from include.sync.mapping import SyncMapping
 from include.sync.target import Target
 
@@ -39,41 +36,13 @@ def open_target(
             with salesforce(get_login(mapping.connection), role, clock, sleep) as org:
                 yield SalesforceTarget(org, mapping.object, sleep, mapping.external_key)
         case "bottlecrm":
-            from include.sources.bottlecrm_api import BottleCrmApi
+            from include.sources.bottlecrm_api import bottlecrm
             from include.sync.targets.bottlecrm import BottleCrmTarget
 
-            bottle = BottleCrmApi(get_connection(mapping.connection), sleep)
-            try:
+            with bottlecrm(get_connection(mapping.connection), role, clock, sleep) as bottle:
                 yield BottleCrmTarget(bottle)
-            finally:
-                bottle.close()
         case "webhook":
-            with _webhook(mapping, role, clock, sleep) as target:
+            from include.sync.targets.webhook import webhook
+
+            with webhook(get_connection(mapping.connection), mapping.object, role, clock, sleep) as target:
                 yield target
-
-
-@contextmanager
-def _webhook(
-    mapping: SyncMapping,
-    role: str | None,
-    clock: Callable[[], float],
-    sleep: Callable[[float], None],
-) -> Iterator[Target]:
-    from include.sync.targets.webhook import BURST_CALLS, BURST_WINDOW_S, WebhookTarget
-
-    connection = get_connection(mapping.connection)
-    if role is None:
-        target = WebhookTarget(connection, mapping.object, Alone(sleep), clock)
-        try:
-            yield target
-        finally:
-            target.close()
-        return
-    address = urlsplit(connection.host or "").netloc
-    org = f"webhook:{address}:{hashlib.sha256(connection.token.encode()).hexdigest()[:12]}"
-    with limiter(role, org, BURST_CALLS, BURST_WINDOW_S, clock, sleep) as shared:
-        target = WebhookTarget(connection, mapping.object, shared, clock)
-        try:
-            yield target
-        finally:
-            target.close()

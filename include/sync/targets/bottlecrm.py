@@ -143,6 +143,8 @@ class BottleCrmTarget:
             return call()
         except bottlecrm_api.Refused as refused:
             raise Refused(refused.status, str(refused).partition(": ")[2]) from None
+        except bottlecrm_api.TurnedAway as error:
+            raise Refused(429, str(error)) from None
         except TransientError as error:
             raise NoAnswer(str(error)) from None
         except StratumError as error:  # what answers is no BottleCRM, or breaks off

@@ -22,6 +22,7 @@ from include.sync.target import (
     Row,
     Setup,
     as_text,
+    found_among,
     same_double,
     settled_by_reading,
 )
@@ -139,13 +140,10 @@ class SalesforceTarget:
                 some=some,
             )
             told: Any = self.asked(partial(self.api.client.query, query))
-            # A query does not mind the case, so an id in another case is no other one.
-            asked = {each.casefold(): each for each in some}
-            held = {
-                str(value_of(each, str(self.key))).casefold(): value_of(each, "Id")
-                for each in value_of(told, "records")
-            }
-            found |= {asked[each]: record_id for each, record_id in held.items() if each in asked}
+            records = value_of(told, "records")
+            found |= found_among(
+                some, {str(value_of(each, str(self.key))): value_of(each, "Id") for each in records}
+            )
         return found
 
     def is_same(self, told: str | None, held: str | None) -> bool:

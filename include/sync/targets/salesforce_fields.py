@@ -19,6 +19,17 @@ DEFINITIONS: dict[str, dict[str, Any]] = {
     "bool": {"type": "Checkbox", "defaultValue": "false"},
 }
 """Kind of value → the metadata of a custom field that takes it."""
+# https://developer.salesforce.com/docs/platform/api-rest/guide/intro-valid-date-formats.md: a day is told to a date, and a
+# moment to a dateTime.
+TAKES = {
+    "number": ("double", "currency", "percent", "int"),
+    "date": ("date",),
+    "moment": ("datetime",),
+    "bool": ("boolean",),
+}
+"""Kind of value → the types, by a describe, that take it, of those that refuse a text which is none of theirs."""
+STRICT = [type_ for types in TAKES.values() for type_ in types]
+"""The others keep texts, or choose among a company's own."""
 EXISTS = "DUPLICATE_DEVELOPER_NAME"
 
 
@@ -36,7 +47,8 @@ def set_up_fields(
     `seen` describes the fields the user sees, by name. A field that nobody granted is not seen: it is granted through
     the permission set Stratum_Sync. Left to a person are fields of other names, what Salesforce refuses, and the
     assignment of the permission set to the user, which only an administrator can tell. The field `key` is made a unique
-    external id; one that is there and is none is left to a person.
+    external id; one that is there and is none is left to a person. One that is there and of a type that takes no such
+    value is unfit.
     """
     missing = [name for name in kinds if not seen().get(name, {}).get("updateable")]
     by_hand = {name: _how(object_name, name, kinds[name], name in seen()) for name in missing}
@@ -51,7 +63,7 @@ def set_up_fields(
         name for name in missing if make and name.lower().startswith(OUR_PREFIX) and name.endswith(CUSTOM)
     ]
     if not ours:
-        return Setup([], by_hand)
+        return Setup([], by_hand, _unfit(object_name, kinds, seen()))
     made = []
     for name in ours:
         try:
@@ -62,8 +74,9 @@ def set_up_fields(
             if refused.is_temporary or refused.status == 401:
                 raise
             by_hand[name] += f" (Salesforce said: {refused})"
-    described = value_of(asked(getattr(client, object_name).describe), "fields")
-    writable = {each["name"] for each in described if each["updateable"]}
+    fields = value_of(asked(getattr(client, object_name).describe), "fields")
+    described = {each["name"]: each for each in fields}
+    writable = {name for name, each in described.items() if each["updateable"]}
     for name in made:
         if name in writable:
             del by_hand[name]
@@ -71,7 +84,18 @@ def set_up_fields(
             by_hand[name] = (
                 f"it is made; assign the permission set {PERMISSION_SET} to the user of the connection"
             )
-    return Setup([name for name in made if name in writable], by_hand)
+    unfit = _unfit(object_name, kinds, described)  # what nobody had granted is seen only now
+    return Setup([name for name in made if name in writable and name not in unfit], by_hand, unfit)
+
+
+def _unfit(object_name: str, kinds: dict[str, str], described: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """Return the fields that are there and whose type takes no value of their kind, each with why."""
+    types = {name: described[name].get("type") for name in kinds if name in described}
+    return {
+        name: f"{object_name}.{name} is there and of type {type_}, which does not take a {kinds[name]}: name another one"
+        for name, type_ in types.items()
+        if type_ in STRICT and type_ not in TAKES.get(kinds[name], ())
+    }
 
 
 def _how(object_name: str, name: str, kind: str, is_seen: bool) -> str:

@@ -7,7 +7,8 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,15 +16,15 @@ import httpx
 
 from include.connections import ApiConnection
 from include.errors import StratumError
-from include.sync.limits import Alone, Limiter
+from include.sync.limits import Alone, Limiter, Limits, limiter, org_of
 from include.sync.patience import Patience
 from include.sync.target import TURNED_AWAY, Answer, NoAnswer, Refused, Row, Setup, same_text
 from include.sync.trickle import whole
 
 BATCH_SIZE = 100
 TIMEOUT = httpx.Timeout(5.0, read=60.0)
-BURST_CALLS, BURST_WINDOW_S = 50, 10.0
-"""Of one receiver, which has said nothing of its limits."""
+LIMITS = Limits(burst=50, window_s=10.0)
+"""Of one receiver, which has said nothing of its limits, and of no day."""
 TIMESTAMP, SIGNATURE, KEY = "X-Stratum-Timestamp", "X-Stratum-Signature", "Idempotency-Key"
 TAKEN, NOT_TAKEN = "taken", "refused"
 
@@ -138,6 +139,27 @@ class WebhookTarget:
         with self._http.stream("POST", self.url, content=body, headers=headers) as response:
             content = whole(response.iter_bytes(), httpx.ReadTimeout("the answer trickles"))
         return response.status_code, content, response.headers
+
+
+@contextmanager
+def webhook(
+    connection: ApiConnection,
+    object_name: str,
+    role: str | None,
+    clock: Callable[[], float] = time.time,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[WebhookTarget]:
+    """Open a webhook for a warehouse role; all tasks that tell the same receiver share its limits.
+
+    Known is that by `account` in the connection's extra, else by the secret. Without a role the calls are not counted.
+    Raises StratumError where the connection names no address.
+    """
+    org = org_of("webhook", connection.host or "", connection)
+    with (
+        limiter(role, org, LIMITS.stated(connection), clock, sleep) as shared,
+        closing(WebhookTarget(connection, object_name, shared, clock)) as target,
+    ):
+        yield target
 
 
 def batch_key(rows: list[Row]) -> str:
