@@ -78,6 +78,7 @@ class Params(_Strict):
     validation_month_ends: int = Field(ge=1)
     level_history_days: int = Field(ge=0)
     next_best_weight: float = Field(default=0.0, ge=0)
+    next_best_min_buyers: int = Field(default=1, ge=1)
     evaluation: Evaluation
 
     @model_validator(mode="after")

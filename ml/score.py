@@ -31,7 +31,8 @@ Array = NDArray[np.float64]
 
 DECIMALS = 6  # of a probability in ml.scores
 _COLUMNS = [
-    "account_id", "probability", "expected_value", "next_best", "reason_1", "reason_2", "reason_3",
+    "account_id", "probability", "expected_value", "next_best", "next_best_probability", "reason_1", "reason_2",
+    "reason_3",
 ]  # fmt: skip
 
 
@@ -136,7 +137,7 @@ def _write_scores(
     equal ones by account_id. Raises StratumError where there is no account, unless the target may be empty or the date was
     built (all that have ordered may be under contracts).
     """
-    likeliest = next_best(connection, as_of) if target.has_next_best else None
+    likeliest = next_best(connection, as_of, found.horizon_days) if target.has_next_best else None
     columns = sql.SQL(", ").join(map(sql.Identifier, _COLUMNS))
     connection.execute(
         sql.SQL(
@@ -148,6 +149,7 @@ def _write_scores(
         scores = score_frame(pipeline, found, chunk, target)
         if likeliest is not None:
             scores = scores.merge(likeliest, on="account_id", how="left")
+            scores["next_best_probability"] = np.round(scores["probability"] * scores.pop("chance"), DECIMALS)
         write_frame(connection, "scored", scores)
         seen.add(chunk)
         told.append(scores["probability"].to_numpy(np.float64))

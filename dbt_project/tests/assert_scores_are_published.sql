@@ -1,7 +1,8 @@
 -- A failure means that customer_360 does not carry the scores of the run: an account that a model of its form of churn
 -- speaks of is without a probability although the run was scored by it, one has a probability although it was not, or
 -- one has no band or reason. The churn model speaks of who has ordered and pays by no contract, the lapse model of
--- whose contract is due.
+-- whose contract is due. Or it means that somebody is scored who has no row there, or whose probability of upsell or
+-- repurchase is another one there than in account_scores.
 with
 
 customers as (
@@ -41,15 +42,39 @@ spoken_of as (
 
 ),
 
+account_scores as (
+
+    select * from {{ ref('published_account_scores') }}
+
+),
+
 final as (
 
+    -- A trial may be a user of the product whom nobody knows as an account.
+    select
+        account_scores.account_id,
+        account_scores.model,
+        account_scores.probability
+    from account_scores
+    left join customers on account_scores.account_id = customers.account_id
+    where
+        account_scores.model <> 'trial'
+        and (
+            customers.account_id is null
+            or (
+                account_scores.model = 'upsell'
+                and coalesce(customers.upsell_probability, -1) <> account_scores.probability
+            )
+            or (
+                account_scores.model = 'repurchase'
+                and coalesce(customers.repurchase_probability, -1) <> account_scores.probability
+            )
+        )
+    union all
     select
         account_id,
-        has_ordered,
         churn_definition,
-        churn_probability,
-        churn_risk,
-        has_model
+        churn_probability
     from spoken_of
     where
         (churn_probability is not null) <> has_model

@@ -331,6 +331,8 @@ def land_records(as_of: date, entity: str, rows: Iterable[tuple]) -> None:
             )
 
 
+LIKELIEST = Decimal("0.04")
+"""How likely the next best category is bought, of every second account."""
 PROBABILITIES = (Decimal("0.2"), Decimal("0.199999"), Decimal("0.7"), Decimal("0.05"))
 UNDER_CONTRACT = {"c01": 400, "c30": -1, "c31": 0, "c32": 60, "c33": 61, "c34": 375, "c35": 10, "n2": 679}
 """The accounts with a contract that is signed and not over for 30 days, and the days to the end of the last one."""
@@ -359,7 +361,7 @@ def score(model: str, accounts: list[str], run_id: str = "run-1") -> None:
         )
         for place, account in enumerate(accounts):
             connection.execute(
-                "insert into ml.scores values (%s, %s, %s, %s, %s, %s, %s, 'one', 'two', 'three', null, %s)",
+                "insert into ml.scores values (%s, %s, %s, %s, %s, %s, %s, 'one', 'two', 'three', %s, %s, %s)",
                 [
                     run_id,
                     model,
@@ -368,7 +370,9 @@ def score(model: str, accounts: list[str], run_id: str = "run-1") -> None:
                     f"m-{model}",
                     PROBABILITIES[place % len(PROBABILITIES)],
                     place + 1,
+                    place if model == "repurchase" else None,
                     "chairs" if model == "upsell" else None,
+                    LIKELIEST if model == "upsell" and place % 2 else None,
                 ],
             )
 
@@ -377,11 +381,13 @@ def upsell_chances(accounts: list[str]) -> dict[str, tuple[bool, str]]:
     """Return account → whether its probability is twice the mean or more, and what a list says of it; as `score` told."""
     told = {account: PROBABILITIES[place % len(PROBABILITIES)] for place, account in enumerate(accounts)}
     mean = sum(told.values()) / len(told)
+    likeliest = {account: " (4.0 %)" if place % 2 else "" for place, account in enumerate(accounts)}
     return {
         account: (
             probability >= 2 * mean,
             f"Probability of a first order in a category new to it in 90 days: {100 * probability:.1f} %, "
-            f"{probability / mean:.1f} times the mean of {100 * mean:.1f} %. Likeliest category: chairs. one.",
+            f"{probability / mean:.1f} times the mean of {100 * mean:.1f} %. "
+            f"Likeliest category: chairs{likeliest[account]}. one.",
         )
         for account, probability in told.items()
     }

@@ -5,7 +5,6 @@ FEATURES = (
     "account_next_orders",
     "account_outcomes",
     "account_categories",
-    "account_profiles",
+    "+account_profiles",
 )
-OF_CONTRACTS = ("kpi_dates", "growth_dates", "growth_account_keys", "lapse_features")
-TIERS = (*FEATURES, *OF_CONTRACTS, "path:models/marts/segments", "built_dates")
+TIERS = (*FEATURES, "path:models/marts/segments", "built_dates")

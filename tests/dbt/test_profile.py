@@ -42,7 +42,8 @@ def built(module_warehouse: Warehouse, company: Company) -> Warehouse:
     }
     profile_company.score("churn", sorted(ordered - set(profile_company.UNDER_CONTRACT)))
     profile_company.score("lapse", sorted(profile_company.DUE))
-    profile_company.score("upsell", sorted(ordered))
+    profile_company.score("upsell", sorted(ordered)[1:])
+    profile_company.score("repurchase", sorted(ordered))
     module_warehouse.rows(
         "update marts.operating_lists set daily_capacity = %s where list = 'churn risk'", CAPACITY
     )
@@ -256,6 +257,51 @@ def test_each_account_is_told_the_churn_of_its_own_form(built: Warehouse) -> Non
     build("published", AS_OF, "run-1")
     assert {row[1:] for row in told} == {(few, None)}
     assert {row[0] for row in told} <= {"rules", "nothing"}
+
+
+def test_each_account_is_told_its_upsell_and_its_next_order_or_why_not(built: Warehouse) -> None:
+    """As the models scored it; of who is not of their population, and where a model is absent, the reason."""
+    rows = built.rows(
+        "select customers.account_id, has_ordered, upsell_definition, upsell_probability, upsell_rank, upsell_chance, "
+        "upsell_next_best, upsell_next_best_probability, upsell_told_by, upsell_told_by_reason, repurchase_probability, "
+        "repurchase_expected_value, repurchase_told_by from candidate.customer_360 as customers"
+    )
+    scored = [
+        account
+        for (account,) in built.rows(
+            "select account_id from ml.scores where model = 'upsell' order by score_rank"
+        )
+    ]
+    chances, a_model = profile_company.upsell_chances(scored), "a model tells a probability, and its reasons"
+    expected: dict[str, tuple] = {
+        account: (
+            "new category",
+            profile_company.PROBABILITIES[place % 4],
+            place + 1,
+            "high" if chances[account][0] else "normal",
+            "chairs",
+            profile_company.LIKELIEST if place % 2 else None,
+            "model",
+            a_model,
+        )
+        for place, account in enumerate(scored)
+    }
+    ordered = sorted(account for account, has_ordered, *_ in rows if has_ordered)
+    (left_out,) = set(ordered) - set(scored)
+    for account, has_ordered, *told in rows:
+        why = (
+            "it is not of the accounts that the model speaks of"
+            if account == left_out
+            else "it has not ordered: the model does not speak of it"
+        )
+        assert tuple(told[:8]) == expected.get(account, (None,) * 6 + ("nothing", why)), account
+        place = ordered.index(account) if has_ordered else None
+        assert tuple(told[8:]) == (
+            (None, None, "nothing")
+            if place is None
+            else (profile_company.PROBABILITIES[place % 4], place, "model")
+        )
+    assert {row[5] for row in rows} == {"high", "normal", None}
 
 
 def test_amounts_are_what_is_at_stake_now_and_say_what_they_are(built: Warehouse) -> None:

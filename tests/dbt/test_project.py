@@ -194,6 +194,16 @@ def test_a_run_without_scores_is_published_without_any_and_one_half_scored_is_no
             "it has not ordered: neither the model nor the rules speak of it",
         ),
     ]
+    assert built.rows(
+        "select distinct has_ordered, upsell_told_by, upsell_told_by_reason, repurchase_told_by_reason, upsell_chance "
+        "from candidate.customer_360 order by 1"
+    ) == [
+        (ordered, "nothing", why, why, None)
+        for ordered, why in (
+            (False, "it has not ordered: the model does not speak of it"),
+            (True, "no model was asked in this run"),
+        )
+    ]
     _score("run-half", {"c1": "0.5"})
     with pytest.raises(StratumError, match="assert_scores_are_published"):
         build("published", AS_OF, "run-half")
@@ -208,7 +218,7 @@ def test_where_no_model_serves_the_warning_rules_do_and_say_so_on_every_surface(
     with connect("scorer") as connection:
         connection.execute(
             "insert into ml.runs (run_id, model, as_of_date, status, reason, accounts) "
-            "values ('run-rules', 'churn', %s, 'absent', 'too few month-ends', 0)",
+            "select 'run-rules', unnest(array['churn', 'upsell']), %s, 'absent', 'too few month-ends', 0",
             [AS_OF],
         )
     build("published", AS_OF, "run-rules", only=TOLD_OF_CHURN)
@@ -230,6 +240,13 @@ def test_where_no_model_serves_the_warning_rules_do_and_say_so_on_every_surface(
         )
         for account in ("c1", "c2")
     ]
+    assert (
+        built.rows(
+            "select upsell_probability, upsell_told_by, upsell_told_by_reason, repurchase_told_by_reason "
+            "from candidate.customer_360 where has_ordered"
+        )
+        == [(None, "nothing", "too few month-ends", "no model was asked in this run")] * 2
+    )
     told = "net revenue of the last 365 days: no probability is told"
     assert built.rows(
         "select account_id, amount::float, amount_is, reason from candidate.operating_list where list = 'churn risk'"

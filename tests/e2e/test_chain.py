@@ -102,11 +102,7 @@ def test_every_account_of_a_model_is_scored_with_three_reasons(stratum: Installa
         "where churn_probability between 0 and 1 and least(churn_reason_1, churn_reason_2, churn_reason_3) > '' "
         "group by 1"
     )
-    # A contract may be of an account that neither orders nor the CRM know: no profile speaks of it.
-    ((lapse,),) = stratum.rows(
-        "select count(*) from published.account_scores join published.customer_360 using (account_id) "
-        "where model = 'lapse'"
-    )
+    ((lapse,),) = stratum.rows("select count(*) from published.account_scores where model = 'lapse'")
     wanted = {"no order": first["scores"]["accounts"]} | ({"contract lapse": lapse} if lapse else {})
     assert {definition: accounts for definition, accounts, _ in scored} == wanted
     ((differing,),) = stratum.rows("select count(distinct churn_probability) from published.customer_360")
@@ -122,6 +118,11 @@ def test_every_account_of_a_model_is_scored_with_three_reasons(stratum: Installa
     )
     assert told["stratum_churn_reason_1"] == with_reasons
     assert told["stratum_churn_told_by"] == first["syncs"][0]["sent"]
+    for field in ("upsell_probability", "upsell_next_best", "upsell_told_by", "repurchase_expected_value"):
+        ((with_value,),) = stratum.rows(
+            f"select count({field}) from published.customer_360 where crm_record_id is not null"
+        )
+        assert told[f"stratum_{field}"] == with_value > 0, field
 
 
 def test_every_tier_share_is_reported_beside_its_target(first: dict) -> None:

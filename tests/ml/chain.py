@@ -67,6 +67,6 @@ def scores_of(warehouse: Warehouse, run_id: str) -> list[tuple]:
     """A run's scores but for the run."""
     return warehouse.rows(
         "select model, account_id, as_of_date, model_id, probability, score_rank, reason_1, reason_2, reason_3, "
-        "expected_value, next_best from ml.scores where run_id = %s order by model, account_id",
+        "expected_value, next_best, next_best_probability from ml.scores where run_id = %s order by model, account_id",
         run_id,
     )

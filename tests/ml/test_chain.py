@@ -69,12 +69,23 @@ def noise_after(day: date) -> list[Line]:
     ]  # fmt: skip
 
 
-def land_use_and_crm(events: Events, as_of: date, first: date, seed: int, uses: int) -> None:
+UNTIED: dict[int, str | None] = dict.fromkeys(range(0, 150, 6))
+"""The companies that carry no customer number by DAY."""
+TIED_LATER: dict[int, str | None] = {
+    **{number: f"A{number:04d}" for number in UNTIED},
+    **{number: f"A{number + 1:04d}" for number in range(2, 150, 12)},
+}
+"""The numbers that are typed into these later, and those to which others are corrected."""
+
+
+def land_use_and_crm(
+    events: Events, as_of: date, first: date, seed: int, uses: int, numbers: dict[int, str | None]
+) -> None:
     """Land what half of the accounts did in the product and with us from a day to `as_of`, at random.
 
     A second call knows the same records of the CRM: their newer versions close and reopen tickets, move deals, turn
-    contacts into deciders or archive them, rename companies; and there are new ones. A company keeps its account: which
-    one it belongs to is no fact of a day.
+    contacts into deciders or archive them, rename companies; and there are new ones. A company carries the number of its
+    account, or what `numbers` has of it.
     """
     random = np.random.default_rng(seed)
 
@@ -89,7 +100,8 @@ def land_use_and_crm(events: Events, as_of: date, first: date, seed: int, uses: 
     )
     for number in range(0, 150, 2):
         account, company = f"A{number:04d}", str(number)
-        versions["companies"].append(Version(company, account, at(first, 1), {"name": f"{account} {seed}"}))
+        carried = numbers.get(number, account)
+        versions["companies"].append(Version(company, carried, at(first, 1), {"name": f"{account} {seed}"}))
         for use in range(int(random.integers(uses))):
             name = str(random.choice(["login", "feature_use"]))
             feature = "quick_order" if name == "feature_use" else None
@@ -142,7 +154,7 @@ def scored(module_warehouse: Warehouse, orders: Orders, events: Events) -> tuple
     orders.land(DAY, lines_up_to(DAY))
     events.land(DAY, [event for event in events_of_contracts() if event.day <= DAY])
     land_contracts(DAY, as_sent_and_signed(DAY))
-    land_use_and_crm(events, DAY, date(2025, 1, 1), seed=1, uses=20)
+    land_use_and_crm(events, DAY, date(2025, 1, 1), seed=1, uses=20, numbers=UNTIED)
     run_id = build_marts(DAY)
     assert len(settle_all(DAY)) == len(OF_ORDERS)
     told = {one.model: one.status for one in score_all(DAY, run_id)}
@@ -229,7 +241,7 @@ def test_a_month_end_has_the_lapses_that_came_in_the_window_after_it(scored: tup
 def test_noise_after_the_date_changes_no_frame_no_model_and_no_score(
     scored: tuple[Warehouse, str], orders: Orders, events: Events
 ) -> None:
-    """Orders, uses of the product, and every kind of record that a feature or a label is made of, contracts among them."""
+    """Orders, uses of the product, every kind of record that a feature or a label is made of, and whose a record is."""
     warehouse, run_id = scored
     features = "select * from marts.account_features where as_of_date <= %s order by as_of_date, account_id"
     of_contracts = "select * from marts.lapse_features where as_of_date <= %s order by as_of_date, account_id"
@@ -247,12 +259,16 @@ def test_noise_after_the_date_changes_no_frame_no_model_and_no_score(
         (one.model.model_id, one.model.artefact_sha256) for one in before.values()
     }
     orders.land(LATER, noise_after(DAY))
-    land_use_and_crm(events, LATER, DAY + timedelta(days=1), seed=2, uses=60)
+    land_use_and_crm(events, LATER, DAY + timedelta(days=1), seed=2, uses=60, numbers=TIED_LATER)
     land_contracts(LATER, overwritten_after(DAY))
     again = build_marts(DAY)
     assert warehouse.value(
         "select max(next_order_date) > %s from marts.account_next_orders", DAY
     )  # the noise is there
+    assert warehouse.value(
+        "select count(distinct source_account_id) from identity.int_account_crosswalk where valid_from_date > %s",
+        DAY,
+    ) == len(TIED_LATER)  # and ties that were written down later
     assert warehouse.rows(features, DAY) == known
     assert warehouse.rows(of_contracts, DAY) == known_of_contracts
     assert warehouse.rows(labels) == known_labels

@@ -33,6 +33,13 @@ pytestmark = pytest.mark.extended
 DAY = date(2026, 3, 10)
 BEFORE = FIRST - timedelta(days=200)
 """A day before the first contract, from which on the CRM holds all accounts."""
+BINNED, GONE = DAY - timedelta(days=30), 6
+"""The day on which the records of so many accounts under a contract go into the CRM's bin."""
+
+
+def gone() -> list[str]:
+    """The accounts under a contract that stand in no CRM any more."""
+    return sorted(held_on(DAY, contracts()))[:GONE]
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +47,9 @@ def published(module_warehouse: Warehouse, tmp_path_factory: pytest.TempPathFact
     """Contracts, the CRM of their accounts and what these do in the product, through every step from build to publish."""
     accounts = sorted({one.account_id for one in contracts()})
     companies = [Version(one, one, at(BEFORE), {"account_name": f"Account {one}"}) for one in accounts]
+    companies += [
+        Version(one, one, at(BINNED), {"account_name": f"Account {one}"}, is_archived=True) for one in gone()
+    ]
     land_versions(DAY, "accounts", companies, "files")
     land_contracts(DAY, as_sent_and_signed(DAY), named_by="files:")
     Events().land(DAY, [event for event in events_of_contracts() if event.day <= DAY])
@@ -84,6 +94,27 @@ def test_every_contract_that_is_due_is_told_of_by_the_model_and_the_others_by_th
     assert {account for account, _, definition, *_ in told if definition == "contract lapse"} == set(held)
     assert all(reason for account, _, _, reason, _ in told if account in due)
     assert {severity for account, *_, severity in told if account in held} >= {"none", "high"}
+
+
+def test_who_is_under_a_contract_has_a_row_though_it_never_ordered_and_no_crm_has_it(
+    published: Warehouse,
+) -> None:
+    told = published.rows(
+        "select account_id, account_name, has_ordered, crm_record_id, churn_definition "
+        "from published.customer_360 where account_id = any(%s) order by 1",
+        gone(),
+    )
+    assert told == [(one, f"Account {one}", False, None, "contract lapse") for one in gone()]
+    assert published.value("select count(*) from published.customer_360 where crm_record_id is not null") > 0
+    without_a_row = (
+        "select count(*) from published.account_scores left join published.customer_360 as customers "
+        "using (account_id) where customers.account_id is null"
+    )
+    assert published.value(without_a_row) == 0
+    assert {is_due(end, DAY) for one, end in held_on(DAY, contracts()).items() if one in gone()} == {
+        True,
+        False,
+    }
 
 
 def test_of_the_other_models_it_is_said_why_they_are_absent(published: Warehouse) -> None:

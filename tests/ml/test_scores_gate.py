@@ -409,7 +409,7 @@ def test_every_expectation_of_the_scores_suite_can_fail(trained: Warehouse, run_
             f"update ml.scores set probability = 0.01 {scored}",
             f"update ml.scores set probability = 1.5, reason_3 = '' {scored} and account_id = 'A0005'",
             f"update ml.scores set account_id = 'A0001' {scored} and account_id = 'A0003'",
-            f"update ml.scores set expected_value = -1 {scored}",
+            f"update ml.scores set expected_value = -1, next_best_probability = 0.5 {scored}",
             f"update ml.runs set as_of_date = as_of_date + 1, model = 'other' {scored} and model = 'churn'",
             f"insert into ml.runs select run_id, 'churn', as_of_date, status, model_id, reason, 3 from ml.runs {scored} "
             "and model = 'other'",

@@ -27,7 +27,7 @@ from ml import registry
 from ml.estimators import probabilities
 from ml.frames import labelled_frame
 from ml.metrics import auc, once
-from ml.next_best import ranked_first
+from ml.next_best import next_best, ranked_first
 from ml.targets import Policy, target_of
 from ml.train import train
 from tests.conftest import Warehouse
@@ -166,3 +166,28 @@ def test_the_next_best_category_is_bought_more_often_than_the_most_common_one(pr
         hits["next best"] += (account, category) in bought
         hits["most common"] += (account, first) in bought
     assert hits["next best"] > hits["most common"]
+
+
+def test_the_next_best_category_is_bought_as_often_as_it_was_told(proof: Proof) -> None:
+    """Learned on the 90 days before CUTOFF alone, and told of those after it."""
+    with connect("scorer") as connection:
+        likeliest = next_best(connection, CUTOFF, 90)
+        later = connection.execute(
+            "select account_id, product_category from marts.account_categories where as_of_date = %s "
+            "and first_order_date > %s and first_order_date <= %s + 90",
+            [LAST_DAY, CUTOFF, CUTOFF],
+        ).fetchall()
+    rows = proof.scored["upsell"].merge(likeliest, on="account_id")
+    told = (rows["probability"] * rows["chance"]).to_numpy(float)
+    pairs = zip(rows["account_id"], rows["next_best"], strict=True)
+    true = np.fromiter((pair in set(later) for pair in pairs), float)
+    parts = np.array_split(np.argsort(told), BINS)
+    errors = [len(at) * abs(told[at].mean() - true[at].mean()) for at in parts]
+    print(
+        f"next best: told {told.mean():.4f}, came true {true.mean():.4f}, error {sum(errors) / len(told):.4f}"
+    )
+    assert sum(errors) / len(told) <= CALIBRATED
+    assert (
+        auc(told, true, once(len(told)))[0]
+        > auc(rows["probability"].to_numpy(float), true, once(len(told)))[0]
+    )

@@ -1,11 +1,13 @@
 """The line of values and the next best category: sums that a reader can check by hand."""
 
+from datetime import date
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from ml import value
-from ml.next_best import ranked_first
+from ml.next_best import ranked_first, scale_of_shares
 
 
 def accounts(*owned: str) -> pd.DataFrame:
@@ -35,6 +37,38 @@ def test_what_is_owned_is_not_told_again_and_who_owns_all_is_told_nothing() -> N
 
 def test_of_equal_categories_the_first_by_name_is_told() -> None:
     assert told(accounts("a", "ac", "ab"), 0.0)["A0"] == "b"
+
+
+def test_a_share_is_the_figure_over_those_of_all_that_is_not_owned() -> None:
+    # Of the four owners of a two own b too, one c: figures 1/2 and 1/4.
+    found = ranked_first(accounts("a", "ab", "ab", "ac"), 0.0).set_index("account_id")
+    assert found.loc["A0", "share"] == pytest.approx((1 / 2) / (1 / 2 + 1 / 4))
+    assert found.loc["A1", "share"] == 1.0  # c alone is left to it
+
+
+FIRST_DAY, SINCE, LATER = date(2026, 1, 1), date(2026, 3, 31), date(2026, 4, 20)
+
+
+def bought(before: list[str], after: list[str]) -> pd.DataFrame:
+    """What accounts owned on SINCE and bought first after it, a letter per category."""
+    return pd.concat(
+        [
+            accounts(*before).assign(first_order_date=FIRST_DAY),
+            accounts(*after).assign(first_order_date=LATER),
+        ],
+        ignore_index=True,
+    )
+
+
+def test_shares_are_scaled_by_how_often_what_would_have_been_told_was_bought() -> None:
+    # All who own a alone would have been told b, by a share of 2/3; of the three that bought anything new one bought it.
+    owned = bought(["a", "ab", "ab", "ac", "a", "a"], ["b", "", "", "", "c", "d"])
+    told = ranked_first(owned[owned["first_order_date"] == FIRST_DAY], 0.0)
+    share = told.set_index("account_id").loc["A0", "share"]
+    assert scale_of_shares(owned, SINCE, 0.0, 3) == pytest.approx((1 / 3) / share)
+    assert scale_of_shares(owned, SINCE, 0.0, 4) is None, "three bought anything new"
+    assert scale_of_shares(owned, LATER, 0.0, 1) is None, "nobody bought anything after the last day"
+    assert scale_of_shares(owned, date(2025, 1, 1), 0.0, 1) is None, "nobody owned anything yet"
 
 
 def rows(accounts: int) -> pd.DataFrame:

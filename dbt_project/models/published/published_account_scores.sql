@@ -35,7 +35,8 @@ final as (
         scores.reason_1,
         scores.reason_2,
         scores.reason_3,
-        scores.model_id
+        scores.model_id,
+        scores.next_best_probability
     from scores
     inner join scored_runs on scores.model = scored_runs.model
 

@@ -4,6 +4,9 @@
 {%- set on_trial = "coalesce(prospect_fit.is_on_trial, false)
             and coalesce(account_relationships.relationship_stage, 'prospect') in ('prospect', 'trial')" %}
 
+{#- Models of which who acts on an account is told beside its churn. -#}
+{%- set told_models = ['upsell', 'repurchase'] %}
+
 with
 
 account_profiles as (
@@ -218,6 +221,36 @@ churn_runs as (
 
 ),
 
+{%- for model in told_models %}
+
+{{ model }}_scores as (
+
+    select * from {{ source('ml', 'scores') }}
+    where run_id = '{{ var("run_id") }}' and model = '{{ model }}'
+
+),
+
+{{ model }}_runs as (
+
+    select * from {{ source('ml', 'runs') }}
+    where run_id = '{{ var("run_id") }}' and model = '{{ model }}'
+
+),
+{%- endfor %}
+
+-- What is usual: the mean of those that the model scored.
+upsell_means as (
+
+    select avg(probability) as mean_probability from upsell_scores
+
+),
+
+profile_rules as (
+
+    {{ policy_rows('profile_rules', key='name') }}
+
+),
+
 account_warnings as (
 
     select * from {{ ref('account_warnings') }}
@@ -374,7 +407,39 @@ final as (
                 then 'nothing is left that could be recommended: it was bought since, or is no longer sold'
             else coalesce(recommendation_runs.reason, 'no recommendations were looked for in this run')
         end as no_recommendation_reason,
-        churn_forms.churn_definition
+        churn_forms.churn_definition,
+        {%- for model in told_models %}
+        case when {{ model }}_scores.probability is not null then 'model' else 'nothing' end as {{ model }}_told_by,
+        case
+            when {{ model }}_scores.probability is not null then 'a model tells a probability, and its reasons'
+            when not account_profiles.has_ordered then 'it has not ordered: the model does not speak of it'
+            when {{ model }}_runs.status = 'scored' then 'it is not of the accounts that the model speaks of'
+            else coalesce({{ model }}_runs.reason, 'no model was asked in this run')
+        end as {{ model }}_told_by_reason,
+        {%- endfor %}
+        case when upsell_scores.probability is not null then upsell_runs.definition end as upsell_definition,
+        upsell_scores.probability as upsell_probability,
+        upsell_scores.score_rank as upsell_rank,
+        case
+            when
+                upsell_scores.probability
+                >= {{ threshold('upsell_min_lift', 'profile_rules') }} * upsell_means.mean_probability
+                then 'high'
+            when upsell_scores.probability is not null then 'normal'
+        end as upsell_chance,
+        upsell_scores.next_best as upsell_next_best,
+        upsell_scores.next_best_probability as upsell_next_best_probability,
+        upsell_scores.reason_1 as upsell_reason_1,
+        upsell_scores.reason_2 as upsell_reason_2,
+        upsell_scores.reason_3 as upsell_reason_3,
+        upsell_scores.model_id as upsell_model_id,
+        repurchase_scores.probability as repurchase_probability,
+        repurchase_scores.score_rank as repurchase_rank,
+        repurchase_scores.expected_value as repurchase_expected_value,
+        repurchase_scores.reason_1 as repurchase_reason_1,
+        repurchase_scores.reason_2 as repurchase_reason_2,
+        repurchase_scores.reason_3 as repurchase_reason_3,
+        repurchase_scores.model_id as repurchase_model_id
     from account_profiles
     left join account_features on account_profiles.account_id = account_features.account_id
     left join account_rfm on account_profiles.account_id = account_rfm.account_id
@@ -406,6 +471,11 @@ final as (
     left join accounts_with_recommendations
         on account_profiles.account_id = accounts_with_recommendations.account_id
     left join churn_runs on churn_forms.form_model = churn_runs.model
+    {%- for model in told_models %}
+    left join {{ model }}_scores on account_profiles.account_id = {{ model }}_scores.account_id
+    left join {{ model }}_runs on account_profiles.as_of_date = {{ model }}_runs.as_of_date
+    {%- endfor %}
+    cross join upsell_means
     left join risk_bands
         on
             churn_scores.probability >= risk_bands.from_probability

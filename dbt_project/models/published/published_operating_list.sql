@@ -232,13 +232,15 @@ upsell_chances as (
 
     select
         account_id,
-        probability >= {{ threshold('upsell_min_lift', 'profile_rules') }} * mean_probability as is_likely,
         'Probability of '
         || case definition when 'new category' then 'a first order in a category new to it' else 'a rise in spend' end
         || ' in ' || horizon_days || ' days: ' || round(100 * probability, 1) || ' %, '
         || round(probability / nullif(mean_probability, 0), 1) || ' times the mean of '
         || round(100 * mean_probability, 1) || ' %.'
-        || coalesce(' Likeliest category: ' || next_best || '.', '')
+        || coalesce(
+            ' Likeliest category: ' || next_best
+            || coalesce(' (' || round(100 * next_best_probability, 1) || ' %)', '') || '.', ''
+        )
         || coalesce(' ' || reason_1 || '.', '') as chance_words
     from upsell_scores
 
@@ -265,7 +267,7 @@ upsell_entries as (
     from customers
     left join upsell_chances on customers.account_id = upsell_chances.account_id
     where
-        (customers.segment = 'potential' or customers.is_growth_candidate or upsell_chances.is_likely)
+        (customers.segment = 'potential' or customers.is_growth_candidate or customers.upsell_chance = 'high')
         and not customers.is_dormant
         and customers.churn_risk is distinct from 'high'
 

@@ -89,6 +89,17 @@ crm_records as (
 
 ),
 
+-- Who pays by a contract is a customer, though it has not ordered and no CRM has it any more.
+held_accounts as (
+
+    select
+        as_of_date,
+        account_id
+    from {{ ref('lapse_features') }}
+    where as_of_date in (select dates_due.as_of_date from dates_due)
+
+),
+
 -- Of several parents the order system's is told, else that of the record that speaks for the account.
 account_parents as (
 
@@ -121,6 +132,11 @@ accounts as (
         account_id
     from account_companies
     where not is_archived
+    union
+    select
+        as_of_date,
+        account_id
+    from held_accounts
 
 ),
 

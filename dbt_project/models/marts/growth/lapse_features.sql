@@ -117,25 +117,19 @@ held as (
             and signed.account_id = signed_sums.account_id
     where
         signed.place = 1
-        and (
-            signed.ends_on is null
-            or signed.as_of_date <= {{ days_before('signed.ends_on', '-signed.renewal_grace_days') }}
-        )
+        and {{ is_in_force('signed', 'signed.as_of_date', 'signed.renewal_grace_days') }}
 
 ),
 
--- An offer without an end renews what it names; where it names nothing, what can only be one contract.
 standing as (
 
     select
-        as_of_date,
-        account_id,
+        signed.as_of_date,
+        signed.account_id,
         count(*) as contracts
     from signed
-    where
-        ends_on is null
-        or as_of_date <= {{ days_before('ends_on', '-renewal_grace_days') }}
-    group by as_of_date, account_id
+    where {{ is_in_force('signed', 'signed.as_of_date', 'signed.renewal_grace_days') }}
+    group by signed.as_of_date, signed.account_id
 
 ),
 
@@ -157,15 +151,7 @@ renewals_sent as (
         contracts.signed_date is null
         and contracts.sent_date <= held.as_of_date
         and (
-            contracts.renews_contract_id = held.contract_id
-            or contracts.ends_on > held.ends_on
-            or (
-                contracts.ends_on is null
-                and contracts.renews_contract_id is null
-                and held.ends_on is not null
-                and (contracts.starts_on > held.starts_on or contracts.starts_on is null)
-                and standing.contracts = 1
-            )
+            {{ renews('contracts', 'held', 'standing.contracts') }}
         )
 
 ),

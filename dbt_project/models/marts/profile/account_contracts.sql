@@ -1,3 +1,5 @@
+{%- set grace_days = 'cast(' ~ threshold('renewal_grace_days') ~ ' as integer)' %}
+
 with
 
 account_keys as (
@@ -15,6 +17,12 @@ versions as (
 exchange_rates as (
 
     select * from {{ ref('stg_exchange_rates') }}
+
+),
+
+thresholds as (
+
+    {{ policy_rows('thresholds', key='name') }}
 
 ),
 
@@ -55,7 +63,35 @@ signatures as (
 
 ),
 
--- What renews a contract, or of the account begins and ends later; the signed one first, then the newest sent.
+dated as (
+
+    select
+        contracts.account_id,
+        contracts.contract_id,
+        contracts.renews_contract_id,
+        contracts.sent_date,
+        contracts.signed_date,
+        contracts.ends_on,
+        coalesce(contracts.starts_on, contracts.signed_date) as starts_on,
+        (contracts.signed_date is not null or signatures.signed_contracts = 0)
+        and {{ is_in_force('contracts', 'contracts.as_of_date', grace_days) }} as is_in_force
+    from contracts
+    cross join signatures
+
+),
+
+standing as (
+
+    select
+        account_id,
+        count(*) as contracts
+    from dated
+    where is_in_force
+    group by account_id
+
+),
+
+-- What renews a contract; the signed one first, then the newest sent.
 followers as (
 
     select
@@ -70,15 +106,17 @@ followers as (
                 followers.sent_date desc nulls last,
                 followers.contract_id asc
         ) as place
-    from contracts
-    inner join contracts as followers
+    from dated as contracts
+    inner join dated as followers
         on
             contracts.account_id = followers.account_id
             and contracts.contract_id <> followers.contract_id
-            and (
-                contracts.contract_id = followers.renews_contract_id
-                or (contracts.starts_on < followers.starts_on and contracts.ends_on < followers.ends_on)
-            )
+    left join standing on contracts.account_id = standing.account_id
+    where
+        {{ renews(
+            'followers', 'contracts',
+            'case when contracts.is_in_force then standing.contracts - case when followers.is_in_force then 1 else 0 end end'
+        ) }}
 
 ),
 
