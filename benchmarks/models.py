@@ -14,6 +14,8 @@ from benchmarks import matrix
 from benchmarks.data import LAST_DAY, Size
 from benchmarks.meter import MEGABYTE, Meter, held_mb
 from benchmarks.place import Row
+from ml.acting import Costs, worth
+from ml.beside import STAKE, on_held_out, scores_of
 from ml.choice import choose
 from ml.estimators import fit, make_pipeline, one_thread, selected, used_features
 from ml.figures import effects, held_out_rows, pooled
@@ -84,10 +86,17 @@ def _that_chooses(params: Params) -> Params:
 
 
 def _whole_training(frame: pd.DataFrame, params: Params) -> Fitted:
-    """Do what a training does but for the warehouse: all fits, the artefact, the bootstrap of its figures, the effects."""
+    """Do what a training does but for what it asks the warehouse (BG/NBD and rules of held-out dates among it).
+
+    All fits, the artefact, what stands beside it, the bootstrap of its figures, the effects.
+    """
     as_of = LAST_DAY + timedelta(days=POLICY.horizon_days)
     fitted = fit_model(matrix.WIDE_CHURN, as_of, frame, POLICY, params)
-    list(pooled(matrix.WIDE_CHURN, held_out_rows(fitted.model, fitted.predicted, params), params))
+    rows = held_out_rows(fitted.model, fitted.predicted, params)
+    rows = on_held_out(matrix.WIDE_CHURN, fitted.model, fitted.predicted, rows, frame, params)
+    list(pooled(matrix.WIDE_CHURN, rows, POLICY.active_days, params))
+    scores, stake = scores_of(matrix.WIDE_CHURN, rows), rows[STAKE].to_numpy(np.float64)
+    list(worth(rows, scores, stake, Costs(0.1, 50.0), POLICY.active_days, params))
     newest = frame[frame["as_of_date"] == frame["as_of_date"].max()]
     effects(fitted.pipeline, newest, fitted.importances, params.seed)
     return fitted

@@ -21,14 +21,22 @@ import pandas as pd
 import psycopg
 from numpy.typing import NDArray
 
-from ml.figures import SHARES, Figure
-from ml.metrics import interval, once, top_sum
-from ml.train import MODEL
+from ml import judge
+from ml.frames import LABEL
+from ml.judge import MODEL, SHARES, WAYS, Figure, drawn_by_account, percent, populations
+from ml.metrics import Weights, interval, once, top_sums
+from ml.params import Params
 
 Array = NDArray[np.float64]
 
 RANDOM, BY_VALUE, POLICY = "random", "model_by_value", "policy"
 """Accounts drawn blindly (the mean over all draws); the model's probability times the value at stake; what is assumed."""
+TITLES = {
+    MODEL: "model, by probability",
+    BY_VALUE: "model, by value",
+    **{way: title for way, title in judge.TITLES.items() if way != MODEL},
+    RANDOM: "at random",
+}
 DAYS_OF_SPEND = 365
 
 
@@ -62,34 +70,58 @@ def at_stake(frame: pd.DataFrame, horizon_days: int) -> Array:
     return spend.to_numpy(np.float64) * horizon_days / DAYS_OF_SPEND
 
 
+def worth(
+    frame: pd.DataFrame,
+    scores: Mapping[str, Array],
+    stake: Array,
+    costs: Costs,
+    active_days: int,
+    params: Params,
+) -> Iterator[Figure]:
+    """Yield `acting_05`, `acting_10` and `acting_20` on the populations of a labelled frame that have both outcomes.
+
+    `scores` holds MODEL (a probability of the loss) and any other of WAYS, row by row of the frame as `stake` is. Where the
+    frame has several dates, an account is contacted on each of them on which it stands high enough.
+    """
+    frame = frame.reset_index(drop=True)
+    for population, part in populations(frame, active_days).items():
+        if part[LABEL].nunique() < 2:
+            continue
+        ranked = {way: scores[way][part.index] for way in WAYS if way in scores}
+        happened = part[LABEL].to_numpy(np.float64)
+        drawn = drawn_by_account(part, params)
+        yield from acted_on(population, happened, stake[part.index], ranked, costs, drawn)
+
+
 def acted_on(
     population: str,
     happened: Array,
     stake: Array,
     scores: Mapping[str, Array],
     costs: Costs,
-    drawn: Array,
+    drawn: Weights,
 ) -> Iterator[Figure]:
-    """Yield `acting_05`, `acting_10` and `acting_20`: the value of contacting that share, by each way to rank.
+    """Yield the value of contacting each of SHARES, by each way to rank.
 
     `scores` holds MODEL (a probability) and other ways to rank, row by row of `happened` (1: churned) and `stake`. Beside
     them stand BY_VALUE and RANDOM, and the model's two ways less the others, on the same resamples of accounts (`drawn`:
     weights of the rows, one row per resample); and the policy, of which each figure is made.
     """
-    accounts = len(happened)
+    rows = len(happened)
     gains = happened * stake * costs.success_rate - costs.contact_cost
     # Of equal scores each account counts in proportion, so one score for all is to draw blindly.
-    ranked = {**scores, BY_VALUE: scores[MODEL] * stake, RANDOM: np.zeros(accounts)}
+    ranked = {**scores, BY_VALUE: scores[MODEL] * stake, RANDOM: np.zeros(rows)}
     for name, number in (("offer_success_rate", costs.success_rate), ("contact_cost", costs.contact_cost)):
-        yield Figure(population, POLICY, name, number, None, None, accounts)
-    every = once(accounts)
-    for share in SHARES:
-        metric, name = top_sum(share), f"acting_{round(100 * share):02d}"
-        values = {way: float(metric(score, gains, every)[0]) for way, score in ranked.items()}
-        draws = {way: metric(score, gains, drawn) for way, score in ranked.items()}
+        yield Figure(population, POLICY, name, number, None, None, rows)
+    metric = top_sums(*SHARES)
+    values = {way: metric(score, gains, once(rows))[0] for way, score in ranked.items()}
+    draws = {way: metric(score, gains, drawn) for way, score in ranked.items()}
+    for at, share in enumerate(SHARES):
+        name = f"acting_{percent(share)}"
         for way in ranked:
-            yield Figure(population, way, name, values[way], *interval(draws[way]), accounts)
+            yield Figure(population, way, name, float(values[way][at]), *interval(draws[way][:, at]), rows)
         for own in (MODEL, BY_VALUE):
             for other in (way for way in ranked if way not in (own, BY_VALUE)):
-                ends = interval(draws[own] - draws[other])
-                yield Figure(population, f"{own}-{other}", name, values[own] - values[other], *ends, accounts)
+                difference = float(values[own][at] - values[other][at])
+                ends = interval(draws[own][:, at] - draws[other][:, at])
+                yield Figure(population, f"{own}-{other}", name, difference, *ends, rows)

@@ -12,6 +12,7 @@ import psycopg
 
 from include.warehouse.connect import connect
 from ml import plots, registry
+from ml.card_beside import beside, expected_value, populations_of, worth, worth_held_out
 from ml.card_parts import (
     drawing,
     exact,
@@ -26,20 +27,13 @@ from ml.card_parts import (
 )
 from ml.card_watch import Series, since, watched
 from ml.champion import Promotion, promotions
-from ml.figures import POOLED, SLICES, Figure
-from ml.targets import definitions_of
+from ml.figures import POOLED, SLICES
+from ml.judge import Figure
+from ml.targets import Target, definitions_of
 
 STYLE = (Path(__file__).parent / "card.css").read_text()
 SMALL = 30
 """Rows of the rarer outcome below which a slice is called small: our default, the usual least for a normal interval."""
-_ESTIMATORS = {
-    "model": "model",
-    "recency": "recency alone",
-    "rules": "warning rules",
-    "logistic": "logistic regression",
-    "bg_nbd": "BG/NBD, expected orders",
-}
-_MONTHLY = {"AUC": "auc", "Brier": "brier"}
 
 
 @dataclass(frozen=True)
@@ -55,6 +49,11 @@ class Facts:
     effects: Mapping[str, Sequence[tuple[float, float]]]
     promotions: Sequence[Promotion]
     watched: Series = field(default_factory=dict)
+
+    def target(self) -> Target | None:
+        """Return the definition it foretells; None where this version has none of that name."""
+        of_model = definitions_of(self.model.model)
+        return next((one for one in of_model if one.definition == self.model.definition), None)
 
     def held_out(self) -> dict[tuple[str, str, str], Figure]:
         """Return the figures of all held-out dates together and of slices, by population, estimator and metric."""
@@ -194,6 +193,7 @@ def render(facts: Facts, drawn: Mapping[str, str]) -> str:
         f"<h1>{escape(title)}</h1>",
         *_summary(facts),
         *_held_out(facts, drawn),
+        *worth_held_out(facts.held_out(), facts.target()),
         *_slices(facts),
         *_evaluations(facts),
         *_features(facts, drawn),
@@ -211,7 +211,7 @@ def render(facts: Facts, drawn: Mapping[str, str]) -> str:
 
 def _summary(facts: Facts) -> list[str]:
     found = facts.model
-    target = next((one for one in definitions_of(found.model) if one.definition == found.definition), None)
+    target = facts.target()
     rows = [
         ("Foretells", f"{found.definition} in the {found.horizon_days} days after a date"),
         ("Of whom", target.of_whom if target else "told by an earlier version"),
@@ -244,8 +244,9 @@ def _held_out(facts: Facts, drawn: Mapping[str, str]) -> list[str]:
     told = [
         "<h2>How good it is on dates it knew nothing of</h2>",
         "<p>Each of the newest month-ends was predicted by a copy of the model fitted on the month-ends whose outcomes "
-        "were known by then, with the probabilities that could be told then. In brackets the 95 % interval of a "
-        "bootstrap over accounts.</p>",
+        "were known by then, with the probabilities that could be told then. What stands beside it was fitted on the same "
+        "month-ends, BG/NBD on the orders up to the date. In brackets the 95 % interval of a bootstrap over accounts; "
+        "differences are paired.</p>",
     ]
     rate = found.get((POOLED, "observed", f"{facts.model.model}_rate"))
     if rate is None:
@@ -259,17 +260,9 @@ def _held_out(facts: Facts, drawn: Mapping[str, str]) -> list[str]:
             f"<p>{rate.rows:,} rows; {ranged(rate, percent=True)} came true, {ranged(mean, percent=True)} was told "
             "on average.</p>"
         )
-        metrics = [
-            ("AUC", "auc"), ("PR-AUC", "pr_auc"), ("Brier", "brier"), ("log loss", "log_loss"),
-            ("calibration error (ECE)", "ece"),
-            *((f"lift at {share} %", f"lift_{share:02d}") for share in (5, 10, 20)),
-            *((f"gain at {share} %", f"gain_{share:02d}") for share in (5, 10, 20)),
-        ]  # fmt: skip
-        rows = [
-            (title, *(ranged(found.get((POOLED, who, name))) for who in ("model", "recency")))
-            for title, name in metrics
-        ]
-        told.append(table(("", "model", "recency alone"), rows))
+        for population in populations_of(found):
+            if population.startswith(POOLED):
+                told += beside(found, population, facts.target())
         told.append(note("error"))
         told.append(side_by_side(drawn, "reliability", "gain"))
         bins = [
@@ -339,39 +332,15 @@ def _evaluations(facts: Facts) -> list[str]:
         )
     for day in days:
         figures = {(f.population, f.estimator, f.metric): f for f in facts.figures["evaluation", day]}
-        for population in sorted({key[0] for key in figures}):
-            rows = [
-                (
-                    name,
-                    *(
-                        ranged(figures.get((population, who, metric)))
-                        for metric in ("auc", "pr_auc", "lift", "brier", "log_loss", "ece")
-                    ),
-                    ranged(figures.get((population, f"model-{who}", "auc"))) if who != "model" else "",
-                )
-                for who, name in _ESTIMATORS.items()
-                if (population, who, "auc") in figures
-            ]
-            heads = (
-                "",
-                "AUC",
-                "PR-AUC",
-                "lift at the top",
-                "Brier",
-                "log loss",
-                "ECE",
-                "model's AUC less this",
-            )
-            told += [f"<h3>{day}, population {escape(population)}</h3>", table(heads, rows)]
-        if not any(key[1] == "rules" for key in figures):
-            told.append("<p class=note>The warning rules were not judged beside it on this day.</p>")
+        told.append(f"<h3>Judged on {day}</h3>")
+        for population in populations_of(figures):
+            told += beside(figures, population, facts.target())
+        told += [*worth(figures), *expected_value(figures)]
     return told
 
 
 def _features(facts: Facts, drawn: Mapping[str, str]) -> list[str]:
-    target = next(
-        (one for one in definitions_of(facts.model.model) if one.definition == facts.model.definition), None
-    )
+    target = facts.target()
     ways = {one.name: one.direction for one in target.features} if target else {}
     said = {1: "can only raise it", -1: "can only lower it", 0: "the data decide"}
     contract = {feature["name"]: feature for feature in facts.model.features}

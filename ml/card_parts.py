@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from ml import registry
-from ml.figures import Figure
+from ml.judge import Figure
 
 NOTES = {
     "error": "A calibration error is never below 0 and counts what chance does to each part. Each resample adds chance of "

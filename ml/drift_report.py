@@ -9,7 +9,7 @@ from psycopg.rows import dict_row
 from include.quality.limits import limits
 from include.warehouse.connect import connect
 from ml.drift import Drift, told
-from ml.realised import Part, calibration_error
+from ml.realised import Part
 from ml.targets import MODELS
 
 _OF_DRIFT = ", ".join(field.name for field in fields(Drift))
@@ -73,11 +73,10 @@ def _state(one: dict[str, Any]) -> str:
 def _came_true(one: dict[str, Any]) -> str:
     if not one["calibration"]:
         return "No published month-end's window has passed, so what came true is not known yet"
-    days = ("as_of_date", "measured_as_of")
-    whole, *tenths = [Part(**{k: v for k, v in row.items() if k not in days}) for row in one["calibration"]]
-    error = calibration_error(tenths)
+    whole = one["calibration"][0]
+    error = whole["calibration_error"]
     holds = "holds" if error <= limits(one["as_of_date"])["calibration_error"] else "does not hold"
     return (
-        f"Of {one['calibration'][0]['as_of_date']} {whole.mean_probability:.1%} was told and {whole.observed_rate:.1%} "
-        f"({whole.low:.1%} to {whole.high:.1%}) came true; calibration {holds} (error {error:.3f})"
+        f"Of {whole['as_of_date']} {whole['mean_probability']:.1%} was told and {whole['observed_rate']:.1%} "
+        f"({whole['low']:.1%} to {whole['high']:.1%}) came true; calibration {holds} (error {error:.3f})"
     )

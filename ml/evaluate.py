@@ -1,6 +1,6 @@
 """Judge a frozen model on what came true since: its own artefact, the features of then, the orders or contracts of now."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -12,15 +12,12 @@ from numpy.typing import NDArray
 from include.errors import StratumError
 from include.warehouse.connect import connect
 from ml import registry, value
-from ml.acting import acted_on, at_stake, costs_on
-from ml.baselines import bg_nbd, expected_spend, logistic
+from ml.acting import at_stake, costs_on, worth
+from ml.baselines import expected_spend
+from ml.beside import histories_of, listed, of_features, of_orders, of_rules, speaks_of_orders, why_no_orders
 from ml.champion import champion_on
 from ml.estimators import one_thread, probabilities
-from ml.features import recency_of
-from ml.figures import Figure, drawn_by_account, lifts, reliability
 from ml.frames import (
-    KEYS,
-    LABEL,
     features_on,
     fingerprint,
     histories_on,
@@ -28,19 +25,11 @@ from ml.frames import (
     later_revenue,
     training_frame,
 )
-from ml.metrics import Metric, auc, average_precision, brier, ece, interval, lift, log_loss, once
+from ml.judge import BG_NBD, GAMMA_GAMMA, MODEL, OBSERVED, Figure, judge
 from ml.params import Params, params_of
-from ml.targets import CHURN, REPURCHASE, Policy, Target, policy_on, target_of, target_on
-from ml.train import MODEL, OBSERVED, RECENCY, populations
+from ml.targets import Policy, Target, policy_on, target_of, target_on
 
 Array = NDArray[np.float64]
-
-LOGISTIC, BG_NBD, GAMMA_GAMMA, RULES = "logistic", "bg_nbd", "gamma_gamma", "rules"
-BASELINES = (RECENCY, LOGISTIC, BG_NBD)
-"""What stands beside the model, BG/NBD where orders are foretold; RULES do where the warnings of the cutoff are kept."""
-SEVERITIES = {"none": 0, "low": 1, "medium": 2, "high": 3}
-MOST_RULES = 1000
-"""More rules than anybody would write: the number of warnings never outweighs a severity."""
 
 
 @dataclass(frozen=True)
@@ -75,15 +64,16 @@ def evaluate(model: str, on: date, model_id: str | None = None) -> Report:
 
     It is the champion of the cutoff (`on` less the horizon), or the one that is named;
     its frozen artefact scores the accounts as they stood on the cutoff. Beside it stand recency alone, a
-    logistic regression and BG/NBD, fitted on what was known when it was trained. Of contracts few are due at a time: they
-    are judged on the cutoff and on the month-ends since the training, and no BG/NBD stands beside. Raises StratumError where
+    logistic regression and BG/NBD, fitted on what was known when it was trained. Contracts that are due and trials are few
+    at a time: they are judged on the cutoff and on the month-ends since the training, and no BG/NBD stands beside, nor, of
+    trials, the warning rules. Raises StratumError where
     there is no such model, the cutoff's features are not kept, or what tells the outcomes is not loaded through the day.
     """
     params = params_of(model)
     with connect("scorer") as connection:
         found, cutoff = _judged(connection, model, on, model_id)
         target = target_of(found.model, found.definition)
-        _check_loaded(connection, found, target, on)
+        _check_loaded(connection, target, on)
         policy = Policy(found.horizon_days, found.active_days, found.min_rise)
         cutoffs = _cutoffs(connection, found, target, cutoff, params.validation_folds)
         frame = labelled_frame(connection, target, cutoffs, policy)
@@ -94,20 +84,17 @@ def evaluate(model: str, on: date, model_id: str | None = None) -> Report:
             )
         if frame.empty:
             raise StratumError(
-                f"Model {found.model_id} cannot be judged on {on}: no account was of its population on {_listed(cutoffs)}."
+                f"Model {found.model_id} cannot be judged on {on}: no account was of its population on {listed(cutoffs)}."
             )
         known = training_frame(connection, target, found.trained_as_of, policy)
         with one_thread():
             scores = {MODEL: probabilities(registry.load(connection, found), frame)}
             scores |= _baselines(connection, found, target, known, frame, params)
-            warned, notes = _rules(connection, target, frame)
+            warned, notes = of_rules(connection, target, frame)
             scores |= warned
             figures = list(judge(target, frame, scores, found.active_days, params))
             if BG_NBD not in scores:
-                notes.append(
-                    "BG/NBD does not stand beside the model: it foretells orders, and what lapses is a contract, whose "
-                    "account need not order."
-                )
+                notes.append(why_no_orders(target))
             notes += _restated(found, known)
             if target.words.risk > 0:  # what is foretold is a loss: a contact may keep the account
                 of_acting, note = _acting(connection, found, frame, scores, params)
@@ -129,62 +116,6 @@ def evaluate(model: str, on: date, model_id: str | None = None) -> Report:
         )
         _save(connection, report)
     return report
-
-
-def judge(
-    target: Target, frame: pd.DataFrame, scores: Mapping[str, Array], active_days: int, params: Params
-) -> Iterator[Figure]:
-    """Yield every figure of scores (row by row of a labelled frame) on both populations.
-
-    `scores` holds MODEL and the BASELINES, but for BG/NBD and RULES where they are not known; MODEL, LOGISTIC,
-    `recency_probability` and, where the target speaks of orders, `bg_nbd_probability` are probabilities. Every estimator
-    is drawn on the same resamples of accounts, all dates of an account together, so that the differences are paired.
-    """
-    frame = frame.reset_index(drop=True)
-    for population, part in populations(frame, active_days).items():
-        if part[LABEL].nunique() < 2:
-            continue
-        of_part = {name: values[part.index] for name, values in scores.items()}
-        yield from _of_population(population, f"{target.model}_rate", part, of_part, params)
-
-
-def _of_population(
-    population: str, rate_name: str, part: pd.DataFrame, scores: Mapping[str, Array], params: Params
-) -> Iterator[Figure]:
-    happened, settings = part[LABEL].to_numpy(np.float64), params.evaluation
-    accounts = len(happened)
-    every, drawn = once(accounts), drawn_by_account(part, params)
-    rate = drawn @ happened / drawn.sum(axis=1)
-    yield Figure(population, OBSERVED, rate_name, float(happened.mean()), *interval(rate), accounts)
-    ranked = {name: scores[name] for name in (MODEL, *BASELINES, RULES) if name in scores}
-    probable = {MODEL: scores[MODEL], LOGISTIC: scores[LOGISTIC], RECENCY: scores["recency_probability"]}
-    if "bg_nbd_probability" in scores:
-        probable[BG_NBD] = scores["bg_nbd_probability"]
-    measures: list[tuple[str, Metric, Mapping[str, Array]]] = [
-        ("auc", auc, ranked),
-        ("pr_auc", average_precision, ranked),
-        ("lift", lift(settings.lift_share), ranked),
-        ("brier", brier, probable),
-        ("log_loss", log_loss, probable),
-        ("ece", ece(settings.reliability_bins), probable),
-    ]
-    for name, metric, of in measures:
-        values = {estimator: float(metric(score, happened, every)[0]) for estimator, score in of.items()}
-        draws = {estimator: metric(score, happened, drawn) for estimator, score in of.items()}
-        for estimator in of:
-            yield Figure(
-                population, estimator, name, values[estimator], *interval(draws[estimator]), accounts
-            )
-        for estimator in of:
-            if estimator != MODEL:
-                ends = interval(draws[MODEL] - draws[estimator])
-                difference = values[MODEL] - values[estimator]
-                yield Figure(population, f"{MODEL}-{estimator}", name, difference, *ends, accounts)
-    for estimator, score in ranked.items():
-        yield from lifts(population, estimator, score, happened, every, drawn)
-    told = scores[MODEL]
-    yield Figure(population, MODEL, "mean_probability", float(told.mean()), None, None, accounts)
-    yield from reliability(population, told, happened, drawn, settings.reliability_bins)
 
 
 def _judged(
@@ -216,30 +147,28 @@ def _judged(
     return found, cutoff
 
 
-def _check_loaded(connection: psycopg.Connection, found: registry.Model, target: Target, on: date) -> None:
+def _check_loaded(connection: psycopg.Connection, target: Target, on: date) -> None:
     """Raise StratumError where what tells the outcomes up to the day is not all loaded and built.
 
-    Silence would look like an outcome: like an order that was not placed, a contract that was not renewed.
+    Silence would look like an outcome: like an order that was not placed, a contract that was not renewed. Of rows that the
+    company has never loaded there are none to wait for, where others tell of outcomes too.
     """
-    if target.told_by is None:
-        raise StratumError(
-            f"Model {found.model} is not judged beside recency of orders and BG/NBD: its accounts have none. What it "
-            f"told on later dates is in its card (`stratum models report {found.model_id}`)."
-        )
-    source, entity = target.told_by
-    loaded = connection.execute(
-        "select max(as_of_date) from audit.loads where source = %s and entity = %s and status = 'loaded'",
-        [source, entity],
-    ).fetchone()
+    newest: dict[str, date | None] = {}
+    for source, entity in target.told_by:
+        row = connection.execute(
+            "select max(as_of_date) from audit.loads where source = %s and entity = %s and status = 'loaded'",
+            [source, entity],
+        ).fetchone()
+        newest["Orders" if source == "orders" else entity.capitalize()] = row[0] if row is not None else None
     built = connection.execute("select max(as_of_date) from marts.built_dates").fetchone()
-    rows = "Orders" if source == "orders" else entity.capitalize()
-    for what, row in (("loaded", loaded), ("built", built)):
-        newest = row[0] if row is not None else None
-        if newest is None or newest < on:
-            raise StratumError(
-                f"{rows} are {what} through {newest or 'no day'}, so what came true by {on} is not known: "
-                f"run `stratum run --as-of {on}`, or evaluate an earlier day."
-            )
+    ever = {rows: day for rows, day in newest.items() if day is not None} or newest
+    for rows, loaded in ever.items():
+        for what, through in (("loaded", loaded), ("built", built[0] if built is not None else None)):
+            if through is None or through < on:
+                raise StratumError(
+                    f"{rows} are {what} through {through or 'no day'}, so what came true by {on} is not known: "
+                    f"run `stratum run --as-of {on}`, or evaluate an earlier day."
+                )
 
 
 def _cutoffs(
@@ -266,69 +195,14 @@ def _baselines(
     frame: pd.DataFrame,
     params: Params,
 ) -> dict[str, Array]:
-    settings = params.evaluation
+    """Return what recency, logistic regression and, of orders, BG/NBD tell of the frame, fitted as of the training."""
     used = [feature["name"] for feature in found.features if feature["used"]]
-    recency = recency_of(target.names)
-    scores = {RECENCY: target.words.risk * frame[recency].to_numpy(np.float64)}
-    for name, features in ((LOGISTIC, used), ("recency_probability", [recency])):
-        fitted = logistic(known, features, settings.logistic_c, params.seed)
-        scores[name] = np.asarray(fitted.predict_proba(frame[features])[:, 1])
-    if recency != "days_since_last_order":
+    scores = of_features(target, known, frame, used, params)
+    if not speaks_of_orders(target):
         return scores
-    histories = frame[KEYS].merge(
-        histories_on(connection, frame["as_of_date"].iloc[0].date()), on=KEYS, validate="one_to_one"
-    )
-    foretold = bg_nbd(
-        histories_on(connection, _newest_kept(connection, found.trained_as_of)),
-        histories,
-        found.horizon_days,
-        settings.bg_nbd_penalizers,
-    )
-    if target is CHURN:
-        scores["bg_nbd_probability"] = 1 - foretold.probability
-    elif target is REPURCHASE:
-        scores["bg_nbd_probability"] = foretold.probability
-    return {**scores, BG_NBD: -target.words.risk * foretold.orders}
-
-
-def _rules(
-    connection: psycopg.Connection, target: Target, frame: pd.DataFrame
-) -> tuple[dict[str, Array], list[str]]:
-    """Return the score of the warning rules on the dates, row by row of the frame, or a note why there is none.
-
-    It is an order, not a probability: the worst severity of an account's warnings, then how many rules warn. An account
-    of which no rule can tell anything stands with those without a warning; the note counts them. The rules speak of all
-    who have ordered, so of those none may be missing; who pays by a contract need not have.
-    """
-    days = [stamp.date() for stamp in sorted(frame["as_of_date"].unique())]
-    row = connection.execute("select to_regclass('marts.account_warnings') is not null").fetchone()
-    kept = connection.execute(
-        "select as_of_date, account_id, severity, rules_warning from marts.account_warnings "
-        "where as_of_date = any(%s)", [days]
-    ).fetchall() if row is not None and row[0] else []  # fmt: skip
-    absent = "The warning rules do not stand beside the model"
-    silent = sorted(set(days) - {day for day, *_ in kept})
-    if silent:
-        return {}, [f"{absent}: warnings of {_listed(silent)} are kept of no account."]
-    warnings = pd.DataFrame(kept, columns=[*KEYS, "severity", "rules_warning"])
-    warnings["as_of_date"] = pd.to_datetime(warnings["as_of_date"]).astype(frame["as_of_date"].dtype)
-    found = frame[KEYS].merge(warnings, on=KEYS, how="left", validate="one_to_one", indicator=True)
-    without = int((found["_merge"] == "left_only").sum())
-    if without and target.features_mart == "account_features":
-        told = f"not of {without:,} of {len(found):,} accounts"
-        return {}, [f"{absent}: warnings of {_listed(days)} are kept {told}."]
-    unknown = int(found["severity"].isna().sum())
-    if unknown == len(found):
-        return {}, [f"{absent}: none could tell anything on {_listed(days)}."]
-    worst = found["severity"].map(SEVERITIES).fillna(0).to_numpy(np.float64)
-    number = found["rules_warning"].fillna(0).to_numpy(np.float64)
-    rows = "accounts" if len(days) == 1 else "rows"
-    notes = [f"Of {unknown:,} {rows} no warning rule could tell anything: they count as without a warning."]
-    return {RULES: target.words.risk * (MOST_RULES * worst + number)}, notes if unknown else []
-
-
-def _listed(days: Sequence[date]) -> str:
-    return ", ".join(map(str, days))
+    then = histories_on(connection, _newest_kept(connection, found.trained_as_of))
+    now = histories_of(connection, frame, frame["as_of_date"].iloc[0].date())
+    return scores | of_orders(target, then, now, found.horizon_days, params)
 
 
 def _acting(
@@ -344,15 +218,8 @@ def _acting(
         return [], [
             "What acting would be worth is not told: marts.thresholds lacks offer_success_rate or contact_cost."
         ]
-    figures: list[Figure] = []
-    for population, part in populations(frame.reset_index(drop=True), found.active_days).items():
-        if part[LABEL].nunique() < 2:
-            continue
-        ranked = {name: scores[name][part.index] for name in (MODEL, RECENCY, RULES) if name in scores}
-        happened = part[LABEL].to_numpy(np.float64)
-        stake, drawn = at_stake(part, found.horizon_days), drawn_by_account(part, params)
-        figures += acted_on(population, happened, stake, ranked, costs, drawn)
-    return figures, [
+    stake = at_stake(frame, found.horizon_days)
+    return list(worth(frame, scores, stake, costs, found.active_days, params)), [
         f"What acting is worth rests on an assumption: a contact costs {costs.contact_cost:,.2f} and keeps "
         f"{costs.success_rate:.0%} of those that would churn (policy)."
     ]

@@ -2,8 +2,9 @@
 
 SHAP splits a score into what each feature added to or took from the log-odds. Features that say the same thing
 are one group, so that three reasons are three different things. Each sentence tells the account's own value
-and the typical one: for what raises the probability, that of accounts it did not happen to; for what lowers it,
-that of accounts it happened to.
+and a typical one, and whose: for what raises the probability, the median of all accounts of the newest training date that it
+did not happen to; for what lowers it, that of all it happened to. Accounts of the same size or kind are not singled out: the
+sentence names the accounts it speaks of, and claims no likeness.
 """
 
 from collections.abc import Mapping, Sequence

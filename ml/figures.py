@@ -6,7 +6,7 @@ drawn together.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -15,36 +15,24 @@ from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 
 from ml import registry
+from ml.acting import costs_on, worth
+from ml.beside import STAKE, known_on_held_out, on_held_out, scores_of
 from ml.estimators import HeldOut, one_thread, probabilities, told_later
-from ml.features import recency_of
 from ml.frames import KEYS, LABEL, of_some_accounts
-from ml.metrics import (
-    Metric,
-    Weights,
-    auc,
-    average_precision,
-    brier,
-    ece,
-    interval,
-    lift,
-    log_loss,
-    mean,
-    once,
-    resamples,
-)
+from ml.judge import MODEL, OBSERVED, SHARES, Figure, drawn_by_account, figure, judge, percent
+from ml.metrics import auc, brier, lift, mean, once
 from ml.params import Params, params_of
 from ml.targets import Target
 
 Array = NDArray[np.float64]
 
 POOLED = "held out"
-"""The population of all held-out dates together."""
+"""The population of all held-out dates together; of them alone who had bought lately: `held out, active_90`."""
 SLICES = {"tier": "tier", "industry": "industry", "company_size": "size"}
 """Columns of `segments_on`, and how a slice of each is named: `tier: A`."""
 UNKNOWN, OTHERS = "unknown", "others"
 MOST_VALUES = 12
 """Values of a slice that are told one by one, those of most rows; the rest are OTHERS."""
-SHARES = (0.05, 0.10, 0.20)
 CURVE = tuple(round(step / 20, 2) for step in range(1, 21))
 """Shares of the accounts the gain curve is told at."""
 EFFECTS, EFFECT_POINTS, EFFECT_ROWS = 6, 20, 500
@@ -52,19 +40,6 @@ EFFECTS, EFFECT_POINTS, EFFECT_ROWS = 6, 20, 500
 MOST_ROWS = 20_000
 """Held-out rows that are looked at, of accounts drawn at random: an AUC is then sure to 0.01, and 500 resamples take 20
 megabytes."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One figure of one population: its value, and the ends of its 95 % interval where one was drawn."""
-
-    population: str
-    estimator: str
-    metric: str
-    value: float
-    low: float | None
-    high: float | None
-    rows: int
 
 
 def record(
@@ -80,8 +55,14 @@ def record(
     params = params_of(found.model)
     rows = held_out_rows(found, predicted, params)
     if len(rows):
+        rows = on_held_out(target, found, predicted, rows, frame, params)
+        rows = known_on_held_out(connection, target, found.horizon_days, rows, params)
         segments = segments_on(connection, sorted(map(pd.Timestamp, rows["as_of_date"].unique())))
-        figures = [*pooled(target, rows, params), *sliced(target, rows, segments, params)]
+        figures = [
+            *pooled(target, rows, found.active_days, params),
+            *worth_held_out(connection, target, rows, found.active_days, params),
+            *sliced(target, rows, segments, params),
+        ]
         with connection.cursor() as cursor:
             cursor.executemany(
                 "insert into ml.metrics (model_id, evaluated_as_of, kind, population, estimator, metric, value, low, "
@@ -130,63 +111,41 @@ def segments_on(connection: psycopg.Connection, dates: Sequence[pd.Timestamp]) -
     return frame.assign(as_of_date=pd.to_datetime(frame["as_of_date"]))
 
 
-def pooled(target: Target, rows: pd.DataFrame, params: Params) -> Iterator[Figure]:
-    """Yield the figures of all held-out rows together, of the model and of recency alone.
+def held_out(population: str) -> str:
+    """Return under which name the figures of a population's held-out rows are kept: POOLED, or `held out, active_90`."""
+    return POOLED if population == "all" else f"{POOLED}, {population}"
 
-    `rows` hold account_id, as_of_date, their recency, LABEL and `probability`.
+
+def pooled(target: Target, rows: pd.DataFrame, active_days: int, params: Params) -> Iterator[Figure]:
+    """Yield the figures of all held-out rows together, of the model and of what stands beside it, and its gain curve.
+
+    `rows` hold account_id, as_of_date, their recency, LABEL, `probability`, and the columns of `on_held_out` and
+    `known_on_held_out` that are known.
     """
-    happened = rows[LABEL].to_numpy(np.float64)
-    if len(set(happened)) < 2:
+    if rows[LABEL].nunique() < 2:
         return
-    every, drawn = once(len(rows)), drawn_by_account(rows, params)
-    yield _figure(POOLED, "observed", f"{target.model}_rate", mean, happened, happened, every, drawn)
-    probability = rows["probability"].to_numpy(np.float64)
-    yield _figure(POOLED, "model", "mean_probability", mean, probability, probability, every, drawn)
-    bins = params.evaluation.reliability_bins
-    for name, metric in (("brier", brier), ("log_loss", log_loss), ("ece", ece(bins))):
-        yield _figure(POOLED, "model", name, metric, probability, happened, every, drawn)
-    recency = target.words.risk * rows[recency_of(rows)].to_numpy(np.float64)
-    for estimator, scores in (("model", probability), ("recency", recency)):
-        for name, metric in (("auc", auc), ("pr_auc", average_precision)):
-            yield _figure(POOLED, estimator, name, metric, scores, happened, every, drawn)
-        yield from lifts(POOLED, estimator, scores, happened, every, drawn)
+    for one in judge(target, rows, scores_of(target, rows), active_days, params):
+        yield replace(one, population=held_out(one.population))
+    probability, happened = (rows[name].to_numpy(np.float64) for name in ("probability", LABEL))
     for share in CURVE:
         if share not in SHARES:
-            found = float(lift(share)(probability, happened, every)[0]) * share
-            yield Figure(POOLED, "model", f"gain_{_percent(share)}", found, None, None, len(rows))
-    yield from reliability(POOLED, probability, happened, drawn, bins)
+            found = float(lift(share)(probability, happened, once(len(rows)))[0]) * share
+            yield Figure(POOLED, MODEL, f"gain_{percent(share)}", found, None, None, len(rows))
 
 
-def lifts(
-    population: str, estimator: str, scores: Array, happened: Array, every: Array, drawn: Weights
+def worth_held_out(
+    connection: psycopg.Connection, target: Target, rows: pd.DataFrame, active_days: int, params: Params
 ) -> Iterator[Figure]:
-    """Yield lift and gain at each of SHARES with their intervals: `lift_10`, `gain_10` of the highest 10 %."""
-    for share in SHARES:
-        found = _figure(
-            population, estimator, f"lift_{_percent(share)}", lift(share), scores, happened, every, drawn
-        )
-        yield found
-        low, high = (share * end for end in (found.low or 0.0, found.high or 0.0))
-        yield Figure(
-            population, estimator, f"gain_{_percent(share)}", share * found.value, low, high, found.rows
-        )
+    """Yield what contacting those at the top would have been worth on the held-out dates (`ml/acting.py`).
 
-
-def reliability(
-    population: str, probability: Array, happened: Array, drawn: Weights, bins: int
-) -> Iterator[Figure]:
-    """Yield mean probability and observed rate, with its interval, of equally many rows, from the lowest up."""
-    order = np.argsort(probability, kind="stable")
-    for number, part in enumerate(np.array_split(order, bins), start=1):
-        if not len(part):
-            continue
-        weight = drawn[:, part]
-        with np.errstate(invalid="ignore"):
-            rates = weight @ happened[part] / weight.sum(axis=1)
-        name = f"reliability_{number:02d}"
-        told, came = float(probability[part].mean()), float(happened[part].mean())
-        yield Figure(population, "model", f"{name}_predicted", told, None, None, len(part))
-        yield Figure(population, "model", f"{name}_observed", came, *interval(rates), len(part))
+    None where no loss is foretold, which a contact could keep off, or the policy is not known on the newest of them.
+    """
+    costs = costs_on(connection, rows["as_of_date"].max().date()) if target.words.risk > 0 else None
+    if costs is None:
+        return
+    stake = rows[STAKE].to_numpy(np.float64)
+    for one in worth(rows, scores_of(target, rows), stake, costs, active_days, params):
+        yield replace(one, population=held_out(one.population))
 
 
 def sliced(
@@ -211,11 +170,11 @@ def sliced(
 def _of_slice(target: Target, population: str, part: pd.DataFrame, params: Params) -> Iterator[Figure]:
     happened, probability = (part[column].to_numpy(np.float64) for column in (LABEL, "probability"))
     every, drawn = once(len(part)), drawn_by_account(part, params)
-    yield _figure(population, "observed", f"{target.model}_rate", mean, happened, happened, every, drawn)
-    yield _figure(population, "model", "mean_probability", mean, probability, probability, every, drawn)
-    yield _figure(population, "model", "brier", brier, probability, happened, every, drawn)
+    yield figure(population, OBSERVED, f"{target.model}_rate", mean, happened, happened, every, drawn)
+    yield figure(population, MODEL, "mean_probability", mean, probability, probability, every, drawn)
+    yield figure(population, MODEL, "brier", brier, probability, happened, every, drawn)
     if len(set(happened)) == 2:
-        yield _figure(population, "model", "auc", auc, probability, happened, every, drawn)
+        yield figure(population, MODEL, "auc", auc, probability, happened, every, drawn)
 
 
 def effects(
@@ -236,29 +195,3 @@ def effects(
             means = probabilities(pipeline, moved).reshape(len(values), len(rows)).mean(axis=1)
             told += [(name, float(value), float(mean)) for value, mean in zip(values, means, strict=True)]
     return told
-
-
-def _figure(
-    population: str,
-    estimator: str,
-    name: str,
-    metric: Metric,
-    scores: Array,
-    happened: Array,
-    every: Array,
-    drawn: Weights,
-) -> Figure:
-    value = float(metric(scores, happened, every)[0])
-    return Figure(
-        population, estimator, name, value, *interval(metric(scores, happened, drawn)), len(happened)
-    )
-
-
-def drawn_by_account(rows: pd.DataFrame, params: Params) -> Weights:
-    """Return weights of the rows in resamples of their accounts: all dates of an account together."""
-    accounts, names = pd.factorize(rows["account_id"])
-    return resamples(len(names), params.evaluation.bootstrap, params.seed)[:, accounts]
-
-
-def _percent(share: float) -> str:
-    return f"{round(100 * share):02d}"

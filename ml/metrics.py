@@ -1,12 +1,12 @@
 """How good scores are: AUC, average precision, Brier and lift, of the accounts or of many resamples.
 
 A resample is a row of weights: how often it drew each account. All functions take scores (higher: likelier),
-outcomes (1: it happened) and a matrix of weights, one row per resample, and return one value per row; a resample
-with one outcome alone has no AUC, precision or lift (NaN). Equal scores share their place. Resamples are looked at a few
-at a time: the memory that takes does not grow with their number.
+outcomes (1: it happened) and a matrix of weights, one row per resample, and return one value per row (`ranking` and
+`top_sums` a row of values); a resample with one outcome alone has no AUC, precision or lift (NaN). Equal scores share
+their place. Resamples are looked at a few at a time: the memory that takes does not grow with their number.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
@@ -53,22 +53,13 @@ def resamples(accounts: int, draws: int, seed: int) -> NDArray[np.uint16]:
 @few_at_a_time
 def auc(scores: Array, happened: Array, weights: Array) -> Array:
     """Return the area under the ROC curve: how often one it happened to scores above another, ties counting half."""
-    positives, negatives = _by_score(scores, happened, weights)
-    above = np.cumsum(positives, axis=1) - positives  # of higher scores
-    with np.errstate(invalid="ignore"):
-        return ((above + positives / 2) * negatives).sum(axis=1) / (
-            positives.sum(axis=1) * negatives.sum(axis=1)
-        )
+    return _auc(*_by_score(scores, happened, weights))
 
 
 @few_at_a_time
 def average_precision(scores: Array, happened: Array, weights: Array) -> Array:
     """Return the area under the precision-recall curve as a sum of steps, as scikit-learn does."""
-    positives, negatives = _by_score(scores, happened, weights)
-    found, seen = np.cumsum(positives, axis=1), np.cumsum(positives + negatives, axis=1)
-    with np.errstate(invalid="ignore"):
-        precision = np.where(seen > 0, found / seen, 0.0)
-        return (precision * positives).sum(axis=1) / positives.sum(axis=1)
+    return _average_precision(*_by_score(scores, happened, weights))
 
 
 @few_at_a_time
@@ -109,33 +100,32 @@ def lift(share: float) -> Metric:
 
     @few_at_a_time
     def metric(scores: Array, happened: Array, weights: Array) -> Array:
-        positives, negatives = _by_score(scores, happened, weights)
-        found = np.cumsum(positives, axis=1)
-        seen = np.cumsum(positives + negatives, axis=1)
-        values = np.empty(len(weights))
-        for row in range(len(weights)):  # where the cut falls among equal scores, they count in proportion
-            values[row] = np.interp(share * seen[row, -1], np.r_[0, seen[row]], np.r_[0, found[row]])
-        with np.errstate(invalid="ignore"):
-            return values / (share * found[:, -1])
+        return _lifts((share,), *_by_score(scores, happened, weights)[2:])[:, 0]
 
     return metric
 
 
-def top_sum(share: float) -> Metric:
-    """Return the metric: the sum of a value over the `share` with the highest scores; the outcomes given are values."""
+def ranking(*shares: float) -> Metric:
+    """Return the metric of several columns: `auc`, `average_precision` and `lift` at each of the shares.
+
+    The accounts are put in order once for all of them, which is what takes the time.
+    """
+
+    @few_at_a_time
+    def metric(scores: Array, happened: Array, weights: Array) -> Array:
+        counted = _by_score(scores, happened, weights)
+        return np.column_stack([_auc(*counted), _average_precision(*counted), _lifts(shares, *counted[2:])])
+
+    return metric
+
+
+def top_sums(*shares: float) -> Metric:
+    """Return the metric of a column per share: the sum of a value over the highest scores; the outcomes given are values."""
 
     @few_at_a_time
     def metric(scores: Array, values: Array, weights: Array) -> Array:
-        order = np.argsort(-scores, kind="stable")
-        starts = np.flatnonzero(np.r_[True, np.diff(scores[order]) != 0])
-        seen = np.cumsum(np.add.reduceat(weights[:, order], starts, axis=1), axis=1)
-        found = np.cumsum(np.add.reduceat(weights[:, order] * values[order], starts, axis=1), axis=1)
-        return np.array(
-            [
-                np.interp(share * of[-1], np.r_[0, of], np.r_[0, sums])  # equal scores count in proportion
-                for of, sums in zip(seen, found, strict=True)
-            ]
-        )
+        ordered, of_values = _summed_by_score(scores, values, weights)
+        return _sums_at(shares, np.cumsum(ordered, axis=1), np.cumsum(of_values, axis=1))
 
     return metric
 
@@ -146,10 +136,53 @@ def interval(values: Array) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _by_score(scores: Array, happened: Array, weights: Array) -> tuple[Array, Array]:
-    """Return the weight of those it happened to and of the others per distinct score, the highest first: two matrices."""
+def _summed_by_score(scores: Array, values: Array, weights: Array) -> tuple[Array, Array]:
+    """Return the weight and the weighted sum of values per distinct score, the highest first: two matrices."""
     order = np.argsort(-scores, kind="stable")
+    ordered = weights[:, order]
+    of_values = ordered * values[order]
     starts = np.flatnonzero(np.r_[True, np.diff(scores[order]) != 0])
-    ordered, outcome = weights[:, order], happened[order]
-    positives = np.add.reduceat(ordered * outcome, starts, axis=1)
-    return positives, np.add.reduceat(ordered, starts, axis=1) - positives
+    if len(starts) == len(order):  # no two are equal: there is nothing to sum
+        return ordered, of_values
+    return np.add.reduceat(ordered, starts, axis=1), np.add.reduceat(of_values, starts, axis=1)
+
+
+def _by_score(scores: Array, happened: Array, weights: Array) -> tuple[Array, Array, Array, Array]:
+    """Return per distinct score, the highest first, the weight of those it happened to and of the others, and the sums of
+    the first and of both up to there: four matrices.
+    """
+    every, positives = _summed_by_score(scores, happened, weights)
+    return positives, every - positives, np.cumsum(positives, axis=1), np.cumsum(every, axis=1)
+
+
+def _auc(positives: Array, negatives: Array, found: Array, _: Array) -> Array:
+    above = found - positives  # of higher scores
+    with np.errstate(invalid="ignore"):
+        return ((above + positives / 2) * negatives).sum(axis=1) / (
+            positives.sum(axis=1) * negatives.sum(axis=1)
+        )
+
+
+def _average_precision(positives: Array, _: Array, found: Array, seen: Array) -> Array:
+    with np.errstate(invalid="ignore"):
+        precision = np.where(seen > 0, found / seen, 0.0)
+        return (precision * positives).sum(axis=1) / positives.sum(axis=1)
+
+
+def _lifts(shares: Sequence[float], found: Array, seen: Array) -> Array:
+    with np.errstate(invalid="ignore"):
+        return _sums_at(shares, seen, found) / (np.asarray(shares) * found[:, -1:])
+
+
+def _sums_at(shares: Sequence[float], seen: Array, found: Array) -> Array:
+    """Return what is found among the first of each share: resamples × shares.
+
+    `seen` and `found` are sums up to each distinct score, the highest first. Where a cut falls among equal scores, they
+    count in proportion.
+    """
+    return np.array(
+        [
+            np.interp(np.asarray(shares) * of[-1], np.r_[0, of], np.r_[0, sums])
+            for of, sums in zip(seen, found, strict=True)
+        ]
+    )

@@ -5,7 +5,7 @@ The labels are those of that day: rows that arrive later change nothing that was
 """
 
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from datetime import date
 
 import numpy as np
@@ -15,7 +15,7 @@ from psycopg import sql
 
 from ml import registry
 from ml.frames import label_of
-from ml.metrics import auc, brier, once
+from ml.metrics import auc, brier, ece, once
 from ml.targets import Policy, target_of
 
 Array = NDArray[np.float64]
@@ -26,7 +26,10 @@ Z = 1.959964  # of the 95 % interval
 
 @dataclass(frozen=True)
 class Part:
-    """What was told of a part of the accounts, and what came true: part 0 is all of them, 1 the least probable tenth."""
+    """What was told of a part of the accounts, and what came true: part 0 is all of them, 1 the least probable tenth.
+
+    `auc`, `brier` and `calibration_error` (the mean distance of told and true over the tenths) are of part 0 alone.
+    """
 
     part: int
     accounts: int
@@ -34,8 +37,9 @@ class Part:
     observed_rate: float
     low: float
     high: float
-    auc: float | None
-    brier: float | None
+    auc: float | None = None
+    brier: float | None = None
+    calibration_error: float | None = None
 
 
 def wilson(successes: float, trials: int) -> tuple[float, float]:
@@ -47,24 +51,19 @@ def wilson(successes: float, trials: int) -> tuple[float, float]:
 
 
 def parts_of(probability: Array, happened: Array) -> Iterator[Part]:
-    """Yield the whole, with AUC (unless all or none came true) and Brier score, and its tenths by probability.
+    """Yield the whole, with AUC (unless all or none came true), Brier score and calibration error, and its tenths.
 
-    Equal probabilities are parted in the order of the rows. Fewer accounts than tenths leave tenths out.
+    The tenths are by probability, the lowest first; equal probabilities are parted in the order of the rows. Fewer accounts
+    than tenths leave tenths out.
     """
     every = once(len(probability))
     area = float(auc(probability, happened, every)[0]) if 0 < happened.sum() < len(happened) else None
-    yield _part(0, probability, happened, area, float(brier(probability, happened, every)[0]))
+    score, error = (float(metric(probability, happened, every)[0]) for metric in (brier, ece(PARTS)))
+    yield replace(_part(0, probability, happened), auc=area, brier=score, calibration_error=error)
     order = np.argsort(probability, kind="stable")
     for number, rows in enumerate(np.array_split(order, PARTS), start=1):
         if len(rows):
-            yield _part(number, probability[rows], happened[rows], None, None)
-
-
-def calibration_error(parts: list[Part]) -> float:
-    """Return the expected calibration error: the mean distance of told and true over the tenths, by accounts."""
-    tenths = [one for one in parts if one.part > 0]
-    total = sum(one.accounts for one in tenths)
-    return sum(one.accounts * abs(one.mean_probability - one.observed_rate) for one in tenths) / total
+            yield _part(number, probability[rows], happened[rows])
 
 
 def measure(connection: psycopg.Connection, model: str, as_of: date) -> list[date]:
@@ -92,8 +91,8 @@ def measure(connection: psycopg.Connection, model: str, as_of: date) -> list[dat
         with connection.cursor() as cursor:
             cursor.executemany(
                 "insert into ml.calibration_drift (run_id, model, as_of_date, model_id, definition, horizon_days, "
-                "measured_as_of, part, accounts, mean_probability, observed_rate, low, high, auc, brier) "
-                "values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+                "measured_as_of, part, accounts, mean_probability, observed_rate, low, high, auc, brier, calibration_error) "
+                "values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
                 [
                     (run_id, model, day, model_id, found.definition, horizon_days, as_of, *astuple(one))
                     for one in parts_of(told, happened)
@@ -126,6 +125,6 @@ def _told_and_true(
     return rows[:, 0], rows[:, 1]
 
 
-def _part(number: int, probability: Array, happened: Array, area: float | None, score: float | None) -> Part:
+def _part(number: int, probability: Array, happened: Array) -> Part:
     ends = wilson(float(happened.sum()), len(happened))
-    return Part(number, len(happened), float(probability.mean()), float(happened.mean()), *ends, area, score)
+    return Part(number, len(happened), float(probability.mean()), float(happened.mean()), *ends)

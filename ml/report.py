@@ -6,30 +6,15 @@ from typing import Any
 
 from include.warehouse.connect import connect
 from ml import registry
-from ml.acting import BY_VALUE, RANDOM
+from ml.acting import BY_VALUE
+from ml.acting import TITLES as RANKED
 from ml.card import write_card
 from ml.champion import champion_on
-from ml.evaluate import BASELINES, BG_NBD, GAMMA_GAMMA, LOGISTIC, RULES, Report, evaluate
-from ml.figures import SHARES, Figure
-from ml.train import MODEL, OBSERVED, RECENCY
+from ml.evaluate import Report, evaluate
+from ml.judge import MODEL, OBSERVED, SHARES, TITLES, VALUED, WAYS, Figure, percent, who
 
 __all__ = ["Report", "as_plain", "evaluate", "lines", "list_models", "model_lines", "write_card"]
 
-_NAMES = {
-    MODEL: "model",
-    RECENCY: "recency alone",
-    RULES: "warning rules",
-    LOGISTIC: "logistic regression",
-    BG_NBD: "BG/NBD, expected orders",
-    GAMMA_GAMMA: "BG/NBD × Gamma-Gamma",
-}
-_RANKED = {
-    MODEL: "model, by probability",
-    BY_VALUE: "model, by value",
-    RECENCY: "recency alone",
-    RULES: "warning rules",
-    RANDOM: "at random",
-}
 _METRICS = {"auc": "AUC", "pr_auc": "PR-AUC", "lift": "lift at the top", "brier": "Brier"}
 
 
@@ -90,11 +75,11 @@ def _of_value(report: Report) -> list[str]:
     if OBSERVED not in found:
         return []
     shown = ["", f"Net revenue per account in the {report.horizon_days} days: {found[OBSERVED].value:,.2f}"]
-    for estimator in (MODEL, GAMMA_GAMMA):
+    for estimator, title in VALUED.items():
         if estimator in found:
             error = report.figure("all", estimator, "value_error").value
             shown.append(
-                f"  {_NAMES[estimator]:<24} {found[estimator].value:,.2f} expected; off by {error:,.2f} (root mean square)"
+                f"  {title:<24} {found[estimator].value:,.2f} expected; off by {error:,.2f} (root mean square)"
             )
     return shown
 
@@ -102,10 +87,9 @@ def _of_value(report: Report) -> list[str]:
 def _of_population(report: Report, population: str) -> list[str]:
     rate = report.figure(population, OBSERVED, f"{report.model}_rate")
     mean = report.figure(population, MODEL, "mean_probability")
-    who = "All" if population == "all" else f"Bought in the last {population.partition('_')[2]} days"
     rows = "accounts" if len(report.cutoffs) == 1 else f"rows of accounts on {len(report.cutoffs)} dates"
     shown = [
-        f"{who}: {rate.rows:,} {rows}, of which {_with_interval(rate, percent=True)} came true; "
+        f"{who(population)}: {rate.rows:,} {rows}, of which {_with_interval(rate, percent=True)} came true; "
         f"mean probability {mean.value:.1%}"
     ]
     figures = {
@@ -114,14 +98,14 @@ def _of_population(report: Report, population: str) -> list[str]:
         if figure.population == population
     }
     for metric, title in _METRICS.items():
-        for estimator in (MODEL, *BASELINES, RULES):
+        for estimator in WAYS:
             figure = figures.get((estimator, metric))
             if figure is None:  # BG/NBD and rules rank and give no probability; warnings may not be kept
                 continue
             ahead = figures.get((f"{MODEL}-{estimator}", metric))
             difference = f"   model less this: {_with_interval(ahead, sign=True)}" if ahead else ""
             head = title if estimator == MODEL else ""
-            shown.append(f"  {head:<16} {_NAMES[estimator]:<24} {_with_interval(figure)}{difference}")
+            shown.append(f"  {head:<16} {TITLES[estimator]:<24} {_with_interval(figure)}{difference}")
     numbers = sorted(
         metric.split("_")[1]
         for _, metric in figures
@@ -141,8 +125,8 @@ def _of_acting(figures: Mapping[tuple[str, str], Figure]) -> list[str]:
     """Return what contacting the top shares would have been worth, by each way to rank; nothing where it is not told."""
     shown = []
     for share in SHARES:
-        metric = f"acting_{round(100 * share):02d}"
-        for way, title in _RANKED.items():
+        metric = f"acting_{percent(share)}"
+        for way, title in RANKED.items():
             figure = figures.get((way, metric))
             if figure is None:
                 continue

@@ -41,8 +41,8 @@ class Target:
     says that an expected net revenue stands beside the probability. `needs` is a condition that at least half of the
     accounts of the newest date must meet, else the next definition of the model holds; none for the last one.
     `features_mart` and `outcomes_mart` are the tables of marts that its frames are made of; `may_be_empty` says that a
-    date may have no account of its population, or a handful. `told_by` is source and entity of the rows that say what came
-    true, without which it is not judged; none where it is judged by its validation alone.
+    date may have no account of its population, or a handful. `told_by` are source and entity of the rows that say what came
+    true, without which it is not judged; of several, those that the company has ever loaded.
     """
 
     model: str
@@ -60,7 +60,7 @@ class Target:
     features_mart: str = "account_features"
     outcomes_mart: str = "account_outcomes"
     may_be_empty: bool = False
-    told_by: tuple[str, str] | None = ("orders", "order_lines")
+    told_by: tuple[tuple[str, str], ...] = (("orders", "order_lines"),)
 
     @property
     def features(self) -> tuple[Feature, ...]:
@@ -124,7 +124,7 @@ LAPSE = Target(
     features_mart="lapse_features",
     outcomes_mart="lapse_outcomes",
     may_be_empty=True,
-    told_by=("records", "contracts"),
+    told_by=(("records", "contracts"),),
 )
 REPURCHASE = Target(
     model="repurchase",
@@ -196,7 +196,7 @@ TRIAL = Target(
     features_mart="trial_features",
     outcomes_mart="trial_outcomes",
     may_be_empty=True,
-    told_by=None,
+    told_by=(("orders", "order_lines"), ("records", "contracts")),
 )
 
 TARGETS: Mapping[str, tuple[Target, ...]] = {

@@ -39,6 +39,7 @@ from ml.explain import contributions, importances
 from ml.features import recency_of
 from ml.figures import record
 from ml.frames import LABEL, check_columns, fingerprint, label_of, later_revenue, training_frame
+from ml.judge import MODEL, OBSERVED, RECENCY, populations
 from ml.level import by_date, level_of, measure
 from ml.metrics import auc, average_precision, brier, lift, once
 from ml.params import Params, params_of
@@ -47,7 +48,6 @@ from ml.targets import Policy, Target, policy_on, target_on
 log = logging.getLogger(__name__)
 
 ESTIMATOR = "HistGradientBoosting, sigmoid-calibrated"
-MODEL, RECENCY, OBSERVED = "model", "recency", "observed"
 CHOICE = "choice of setting"
 """The population of the figures that the setting of the boosting was chosen by; their estimator is the setting."""
 
@@ -286,13 +286,6 @@ def _of_choice(chosen: Chosen) -> list[tuple[date, str, str, str, float, int]]:
         (chosen.dates[-1].date(), CHOICE, name, "log_loss", loss, chosen.rows)
         for name, loss in chosen.log_loss.items()
     ]
-
-
-def populations(frame: pd.DataFrame, active_days: int) -> dict[str, pd.DataFrame]:
-    """Return the populations every figure is told for: all, and of those who had bought the recent buyers."""
-    if recency_of(frame) != "days_since_last_order":
-        return {"all": frame}
-    return {"all": frame, f"active_{active_days}": frame[frame["days_since_last_order"] < active_days]}
 
 
 def _figures(target: Target, rows: pd.DataFrame, share: float) -> list[tuple[str, str, float]]:

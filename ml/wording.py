@@ -81,7 +81,7 @@ class Wording:
         other = self.typical[place][1 if raises else -1]
         if compared and name != _RATIO and other is not None:
             others = self.words.not_happened if raises else self.words.happened
-            after = f" ({others}: {written(other, kind)})"
+            after = f" (typical of {others}: {written(other, kind)})"
         values = self.values[rows, place]
         if name == _RATIO:
             since, gap = (days[rows] for days in self._rhythm())

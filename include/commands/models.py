@@ -61,7 +61,7 @@ def models_report(
         ),
     ] = None,
     of: Annotated[
-        str, typer.Option(help="Which model: churn, lapse, repurchase or upsell; of trial the card tells.")
+        str, typer.Option(help="Which model: churn, lapse, repurchase, upsell or trial.")
     ] = "churn",
     html: Annotated[
         Path | None,

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from ml.acting import Costs, acted_on, at_stake
-from ml.metrics import once, resamples, top_sum
+from ml.metrics import once, resamples, top_sums
 
 COSTS = Costs(success_rate=0.1, contact_cost=5.0)
 
@@ -41,9 +41,9 @@ def test_the_interval_is_that_of_accounts_drawn_again() -> None:
     assert found.low < found.value < found.high
     weights = resamples(300, 4, seed=5)
     score, gains = random.random(300), happened * stake
-    for draw, value in zip(weights, top_sum(0.2)(score, gains, weights), strict=True):
+    for draw, value in zip(weights, top_sums(0.2)(score, gains, weights), strict=True):
         rows = np.repeat(np.arange(300), draw.astype(int))
-        assert value == pytest.approx(top_sum(0.2)(score[rows], gains[rows], once(300))[0])
+        assert value == pytest.approx(top_sums(0.2)(score[rows], gains[rows], once(300))[0])
 
 
 def test_at_stake_is_the_spend_of_a_year_in_proportion_and_never_below_nothing() -> None:

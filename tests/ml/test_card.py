@@ -15,7 +15,8 @@ from ml.card import Facts, drawings, render
 from ml.card_parts import number as written
 from ml.champion import Promotion
 from ml.estimators import told_later
-from ml.figures import CURVE, EFFECTS, POOLED, Figure, effects, pooled, sliced
+from ml.figures import CURVE, EFFECTS, POOLED, effects, pooled, sliced
+from ml.judge import Figure
 from ml.metrics import ece, log_loss, once
 from ml.params import params_of
 from ml.targets import CHURN
@@ -44,7 +45,7 @@ def facts(fitted: Fitted, frame: pd.DataFrame, rows: pd.DataFrame) -> Facts:
             Figure(population, estimator, metric, value, None, None, count)
         )
     figures["validation", found.window_to] += [
-        *pooled(CHURN, rows, params),
+        *pooled(CHURN, rows, 90, params),
         *sliced(CHURN, rows, segments, params),
     ]
     judged = found.trained_as_of + timedelta(days=90)
@@ -243,9 +244,9 @@ def test_held_out_figures_are_those_of_the_rows(rows: pd.DataFrame, facts: Facts
 
 def test_intervals_draw_accounts_and_not_rows(rows: pd.DataFrame) -> None:
     params = params_of("churn")
-    once_each = next(iter(pooled(CHURN, rows, params)))
+    once_each = next(iter(pooled(CHURN, rows, 90, params)))
     ten_times = pd.concat([rows] * 10, ignore_index=True)
-    again = next(iter(pooled(CHURN, ten_times, params)))
+    again = next(iter(pooled(CHURN, ten_times, 90, params)))
     assert (again.low, again.high) == (once_each.low, once_each.high)
 
 

@@ -134,5 +134,5 @@ def test_a_feature_that_is_turned_turns_score_and_sentence_together(name: str, f
     assert of_more.startswith(f"{said.raises}: {fact}")
     assert of_less.startswith(f"{said.lowers}: {fact}")
     if feature != "gap_ratio":  # an account's rhythm is compared with its own
-        assert f" ({said.not_happened}: " in of_more
-        assert f" ({said.happened}: " in of_less
+        assert f" (typical of {said.not_happened}: " in of_more
+        assert f" (typical of {said.happened}: " in of_less

@@ -15,8 +15,9 @@ from include.warehouse.connect import connect
 from ml import baselines, registry
 from ml.baselines import bg_nbd, expected_spend, logistic
 from ml.estimators import probabilities
-from ml.evaluate import BASELINES, Report, evaluate, judge
+from ml.evaluate import Report, evaluate
 from ml.frames import labelled_frame
+from ml.judge import BG_NBD, LOGISTIC, RECENCY, judge
 from ml.metrics import auc, once
 from ml.params import params_of
 from ml.report import as_plain, lines, list_models, model_lines
@@ -28,6 +29,7 @@ from tests.ml.world import FIRST, add_date, features, make_marts, month_ends, or
 TRAINED = date(2026, 3, 9)
 CUTOFF = date(2026, 3, 20)
 ON = CUTOFF + timedelta(days=90)  # 2026-06-18
+BASELINES = (RECENCY, LOGISTIC, BG_NBD)
 
 
 @pytest.fixture(scope="module")

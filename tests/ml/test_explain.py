@@ -14,8 +14,8 @@ from ml.phrases import PHRASES, written
 from ml.targets import CHURN
 from ml.train import Fitted
 
-ORDERED_AGAIN = "(accounts that ordered again: "
-NOT_AGAIN = "(accounts that did not order again: "
+ORDERED_AGAIN = "(typical of accounts that ordered again: "
+NOT_AGAIN = "(typical of accounts that did not order again: "
 
 
 def told(fitted: Fitted, frame: pd.DataFrame) -> list[list[str]]:
@@ -143,6 +143,30 @@ def test_a_longer_silence_moves_score_and_sentence_together(fitted: Fitted, late
     recency = next(sentence for sentence in of_silent if group_of(sentence) == "recency")
     assert "last order 200 days ago" in recency
     assert recency.startswith("Raises risk: ")
+
+
+def test_a_typical_value_is_the_median_of_all_the_accounts_that_the_sentence_names(
+    fitted: Fitted, later: pd.DataFrame, frame: pd.DataFrame
+) -> None:
+    """Not of like accounts, and no sentence says so."""
+    newest = frame[frame["as_of_date"] == frame["as_of_date"].max()]
+    medians = {
+        named: newest.loc[newest["happened"] == happened, list(NAMES)].median()
+        for named, happened in ((ORDERED_AGAIN, 0), (NOT_AGAIN, 1))
+    }
+    of_fact = {phrase.words.split("{")[0]: name for name, phrase in PHRASES.items() if name != "gap_ratio"}
+    kinds = {feature.name: feature.kind for feature in FEATURES}
+    compared = set()
+    for sentence in (one for sentences in told(fitted, later) for one in sentences):
+        fact, named, _ = sentence.split(": ", 1)[1].partition(" (typical of ")
+        if named:
+            whose = ORDERED_AGAIN if ORDERED_AGAIN in sentence else NOT_AGAIN
+            (name,) = {of_fact[words] for words in of_fact if fact.startswith(words)}
+            expected = written(medians[whose][name], kinds[name])
+            assert sentence.endswith(f"{whose}{expected})"), sentence
+            compared.add((name, whose))
+    assert len(compared) > 5
+    assert {whose for _, whose in compared} == {ORDERED_AGAIN, NOT_AGAIN}
 
 
 def contract(**typical: tuple[float | None, float | None]) -> list[dict[str, object]]:

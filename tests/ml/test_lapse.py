@@ -24,7 +24,7 @@ from include.sources.config import load_sources
 from include.sources.crm import ingest_crm_and_records
 from include.sources.orders import ingest_orders
 from include.warehouse.connect import connect
-from ml.evaluate import MOST_RULES, SEVERITIES
+from ml.beside import MOST_RULES, SEVERITIES
 from ml.features import recency_of
 from ml.figures import POOLED
 from ml.frames import LABEL, features_on, labelled_frame

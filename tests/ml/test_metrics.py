@@ -17,8 +17,9 @@ from ml.metrics import (
     log_loss,
     mean,
     once,
+    ranking,
     resamples,
-    top_sum,
+    top_sums,
 )
 
 RANDOM = np.random.default_rng(11)
@@ -50,6 +51,16 @@ def test_weights_are_accounts_written_out(metric) -> None:
         assert value == pytest.approx(metric(TIED[rows], LABEL[rows], once(400))[0])
 
 
+@pytest.mark.parametrize("scores", [PROBABILITY, TIED])
+def test_several_figures_of_one_ordering_are_those_of_each(scores: np.ndarray) -> None:
+    weights = resamples(400, 5, seed=2)
+    each = [metric(scores, LABEL, weights) for metric in (auc, average_precision, lift(0.05), lift(0.2))]
+    np.testing.assert_array_equal(ranking(0.05, 0.2)(scores, LABEL, weights), np.column_stack(each))
+    sums = top_sums(0.05, 0.2)(scores, LABEL, weights)
+    expected = np.column_stack([lift(share)(scores, LABEL, weights) * share for share in (0.05, 0.2)])
+    np.testing.assert_allclose(sums / (weights @ LABEL)[:, None], expected)
+
+
 def test_lift_counts_the_top_and_equal_scores_in_proportion() -> None:
     churned = np.array([1, 1, 0, 0, 0, 0, 0, 0, 0, 0], dtype=float)
     ranked = np.arange(10, 0, -1.0)
@@ -71,7 +82,8 @@ def test_the_same_seed_draws_the_same_accounts() -> None:
 
 
 @pytest.mark.parametrize(
-    "metric", [auc, average_precision, brier, log_loss, lift(0.1), ece(10), top_sum(0.1), mean]
+    "metric",
+    [auc, average_precision, brier, log_loss, lift(0.1), ece(10), top_sums(0.1), ranking(0.1, 0.2), mean],
 )
 def test_memory_does_not_grow_with_the_resamples(metric, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many there are, a metric holds few at a time; and all of them have the values each has alone."""
@@ -81,7 +93,7 @@ def test_memory_does_not_grow_with_the_resamples(metric, monkeypatch: pytest.Mon
     monkeypatch.setattr(metrics, "AT_ONCE", 20 * rows)
     few, many = peak_of(metric, scores, happened, drawn[:20]), peak_of(metric, scores, happened, drawn)
     assert many < 1.5 * few < drawn.size * 8, "twenty times the resamples"
-    of_each = [float(metric(scores, happened, one[None])[0]) for one in drawn[15:25]]
+    of_each = [metric(scores, happened, one[None])[0] for one in drawn[15:25]]
     np.testing.assert_allclose(metric(scores, happened, drawn)[15:25], of_each, rtol=1e-12)
 
 

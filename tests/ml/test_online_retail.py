@@ -25,13 +25,13 @@ from ml import registry
 from ml.baselines import bg_nbd
 from ml.estimators import one_thread, probabilities, selected
 from ml.evaluate import Report, evaluate
-from ml.figures import Figure
 from ml.frames import KEYS, LABEL, histories_on, labelled_frame, training_frame
+from ml.judge import Figure, populations
 from ml.metrics import auc, interval, once, resamples
 from ml.params import params_of
 from ml.score import score_accounts
 from ml.targets import REPURCHASE, policy_on, target_of, target_on
-from ml.train import fit_model, populations, train
+from ml.train import fit_model, train
 from tests.conftest import Warehouse
 from tests.ml.chain import build_marts, scores_of
 from tests.ml.told import off, table

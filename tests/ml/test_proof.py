@@ -7,7 +7,7 @@ import pytest
 
 from ml.baselines import bg_nbd, logistic
 from ml.estimators import one_thread, probabilities
-from ml.evaluate import Figure, judge
+from ml.judge import Figure, judge
 from ml.params import params_of
 from ml.targets import CHURN, Policy
 from ml.train import fit_model

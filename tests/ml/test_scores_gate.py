@@ -319,7 +319,8 @@ def test_scores_of_a_month_end_meet_what_came_true_once(trained: Warehouse) -> N
             assert realised.measure(connection, "churn", newest) == [told_on]
             assert realised.measure(connection, "churn", DAY) == []  # once
         kept = trained.rows(
-            "select part, accounts, mean_probability, observed_rate, low, high, auc, brier, measured_as_of "
+            "select part, accounts, mean_probability, observed_rate, low, high, auc, brier, calibration_error, "
+            "measured_as_of "
             "from ml.calibration_drift where run_id = 'november' order by part"
         )
         happened = frame["happened"].to_numpy(float)
@@ -333,6 +334,7 @@ def test_scores_of_a_month_end_meet_what_came_true_once(trained: Warehouse) -> N
                 one.high,
                 one.auc,
                 one.brier,
+                one.calibration_error,
             )
             for one in realised.parts_of(told, happened)
         ]
@@ -417,8 +419,8 @@ def test_every_expectation_of_the_scores_suite_can_fail(trained: Warehouse, run_
             "update ml.drift set psi = 9, psi_by_chance = 0, distance = 1, mean_then = 0.3, state = 'shifted', "
             f"reason = null {scored}",
             f"delete from ml.drift {scored} and subject = 'score' and reference = 'training'",
-            "insert into ml.calibration_drift select run_id, model, 1, as_of_date, model_id, definition, horizon_days, "
-            f"as_of_date, 10, 0.2, 0.7, 0.5, 0.8 from ml.runs where run_id = '{RUN}' and model = 'churn'",
+            "insert into ml.calibration_drift select run_id, model, 0, as_of_date, model_id, definition, horizon_days, "
+            f"as_of_date, 10, 0.2, 0.7, 0.5, 0.8, null, 0.3, 0.5 from ml.runs where run_id = '{RUN}' and model = 'churn'",
         ):
             trained.rows(statement)
         with pytest.raises(GateFailed):

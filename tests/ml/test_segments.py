@@ -15,6 +15,7 @@ from ml.params import params_of
 from ml.targets import CHURN
 from ml.train import Fitted
 from tests.conftest import Warehouse
+from tests.ml.world import make_marts, order_days
 
 MARTS = {"account_tiers": "tier", "account_profiles": "industry", "account_kinds": "company_size"}
 KEYS = ("as_of_date", "account_id")
@@ -38,6 +39,7 @@ def figures(
     module_warehouse: Warehouse, fitted: Fitted, frame: pd.DataFrame, rows: pd.DataFrame
 ) -> pd.DataFrame:
     """What ml.metrics holds of the slices, after a training whose marts were there."""
+    make_marts(order_days(), [stamp.date() for stamp in rows["as_of_date"].unique()])
     with connect("transformer") as connection:
         for mart, column in MARTS.items():
             connection.execute(f"create table marts.{mart} (as_of_date date, account_id text, {column} text)")

@@ -90,7 +90,9 @@ def test_trials_are_told_for_all_alone_beside_their_last_use(planted: Warehouse)
     """They have no orders, so there are no recent buyers among them."""
     told = planted.rows("select distinct population, estimator from ml.metrics where kind = 'validation'")
     assert {population for population, _ in told} == {"all", "held out"}
-    assert {estimator for _, estimator in told} == {"model", "observed", "recency"}
+    assert {estimator for _, estimator in told} == {
+        "model", "observed", "recency", "model-recency", "logistic", "model-logistic"
+    }  # fmt: skip
 
 
 def test_a_date_without_trials_has_no_scores_and_says_so(planted: Warehouse) -> None:

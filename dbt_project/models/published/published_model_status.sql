@@ -83,11 +83,7 @@ calibration as (
         cast(max(case when part = 0 then observed_rate end) as numeric(7, 6)) as came_true,
         cast(max(case when part = 0 then low end) as numeric(7, 6)) as low,
         cast(max(case when part = 0 then high end) as numeric(7, 6)) as high,
-        cast(
-            sum(case when part > 0 then accounts * abs(mean_probability - observed_rate) end)
-            / nullif(sum(case when part > 0 then accounts end), 0)
-            as numeric(7, 6)
-        ) as calibration_error
+        cast(max(case when part = 0 then calibration_error end) as numeric(7, 6)) as calibration_error
     from measured
     where newness = 1
     group by model
