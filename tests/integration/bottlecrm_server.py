@@ -23,7 +23,7 @@ from include.warehouse import embedded
 from tests.conftest import free_port
 
 PACKAGE = "django-crm==1.35.0"
-MIGRATE_TIMEOUT_S = 900
+MIGRATE_TIMEOUT_S = 1800
 """BottleCRM's migrations take two minutes of one core, and we may not have a core to ourselves."""
 SCOPES = ("accounts", "contacts", "opportunities", "cases", "profile", "custom-fields")
 UNREACHABLE = re.compile(r"lookup|dns|connect|timed out|sending request|unreachable", re.IGNORECASE)

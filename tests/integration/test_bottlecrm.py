@@ -21,7 +21,7 @@ from tests.conftest import Warehouse
 from tests.integration.bottlecrm_fixture import ENTITIES, Stage, reach
 from tests.integration.bottlecrm_server import BottleServer, running_bottlecrm
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # of which its migrations may take half
 
 MANY = 12
 ALL_NEW = dict.fromkeys(ENTITIES, (MANY, 0, 0, 0))

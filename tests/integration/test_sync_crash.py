@@ -269,6 +269,7 @@ def prove(published: Published, folder: Path, times: int, at_random: int, seed: 
 
 
 @pytest.mark.extended
+@pytest.mark.timeout(3600)
 def test_a_kill_at_each_step_loses_nothing_and_doubles_nothing(published: Published, tmp_path: Path) -> None:
     prove(published, tmp_path, times=1, at_random=5, seed=1)
 
