@@ -23,7 +23,7 @@ from ml.estimators import NothingLearned, make_pipeline, one_thread, out_of_time
 from ml.frames import LABEL, training_dates, training_frame
 from ml.metrics import Metric, auc, brier, interval, log_loss, once, resamples
 from ml.params import Boosting, Params, params_of
-from ml.targets import MODELS, Policy, Target, policy_on, target_on
+from ml.targets import MODELS, Policy, Target, definitions_of, policy_on, target_on
 from ml.train import due_date, is_of_this_version, too_little, train
 
 log = logging.getLogger(__name__)
@@ -307,6 +307,7 @@ def rollback(model: str, reason: str, as_of: date | None = None) -> Promotion:
     One that was itself rolled back since it was champion is passed over, so that going back twice does not return to the
     first. Raises StratumError where there is none before, or it cannot score.
     """
+    definitions_of(model)  # of what is no model, a model's id for one, it says so
     with connect("scorer") as connection:
         day = as_of or _newest_scored(connection, model)
         now = champion_on(connection, model, day)

@@ -33,12 +33,18 @@ def _show_counts(counts: list[dict[str, Any]]) -> None:
 
 
 def _show_rows(head: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    what = f"; the amount is: {head['amount_is']}" if head["amount_is"] else ""
+    said = list(dict.fromkeys(row["amount_is"] for row in rows if row["amount_is"]))
+    what = f"; the amount is: {said[0]}" if len(said) == 1 else ""
     say(f"{head['list']}: {head['rows']:,} rows{what}")
+    # Of one list the amounts may be of several kinds, as where a model speaks of some accounts and rules of others.
+    kinds = {each: f"({place})" for place, each in enumerate(said, start=1)} if len(said) > 1 else {}
+    for each, mark in kinds.items():
+        say(f"amounts marked {mark}: {each}")
     for row in rows:
         who = f"{row['account_name']} ({row['account_id']})" if row["account_name"] else row["account_id"]
-        mail = "" if row["can_be_mailed"] is not False else "  [no mail]"
-        say(f"{row['due_date']}{_amount(row)}  {row['owner_role']}: {who}. {row['reason']}{mail}")
+        mail = "" if row["can_be_mailed"] is not False else "  [must not be mailed]"
+        mark = f" {kinds[row['amount_is']]}" if row["amount_is"] in kinds else ""
+        say(f"{row['due_date']}{_amount(row)}{mark}  {row['owner_role']}: {who}. {row['reason']}{mail}")
 
 
 def _amount(row: dict[str, Any]) -> str:

@@ -51,14 +51,19 @@ def sync_approve(
 ) -> None:
     """Let a sync be sent that a brake held, and send it; starts what is missing, stops what it started."""
     from include.local.chain import follow_sync
-    from include.sync.holds import decide
+    from include.sync.holds import OPEN, decide, read_hold
     from include.sync.switches import status_lines, status_of
 
     settings = get_settings()
     chosen, parsed = read_sources(settings, sources)
     with warehouse():
-        found = decide(_held(parsed, target, hold), True, getpass.getuser(), reason)
-    say(f"Approved {found.subject}.")
+        number = _held(parsed, target, hold)
+        is_first = read_hold(number).status == OPEN
+        found = decide(number, True, getpass.getuser(), reason)
+    if is_first:
+        say(f"Approved: {found.subject}.")
+    else:
+        say(f"{found.subject} was approved by {found.decided_by} already: what is not told yet is sent.")
     with running(settings, parsed, say) as stack:
         use_sources(stack, chosen, parsed)
         api = stack.api()
@@ -86,7 +91,7 @@ def sync_reject(
         # Where Airflow is down, its task learns of it when it is up again and its own time is over.
         if condition.airflow(stack)["api-server"]["status"] == "healthy":
             _answer(stack.api(), found, "Reject")
-    say(f"Rejected {found.subject}. Nothing is sent of run {found.run_id}.")
+    say(f"Rejected: {found.subject}. Nothing is sent of run {found.run_id}.")
 
 
 @sync_app.command("stop")

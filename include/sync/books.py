@@ -183,11 +183,6 @@ def _restore(books: psycopg.Connection, target: str, path: Path, lines: gzip.Gzi
     _check_header(header, path, target)
     made = datetime.fromisoformat(header["newest"]) if header["newest"] else None
     newest = _newest(books, target)
-    if not force and newest is not None and (made is None or newest > made):
-        raise StratumError(
-            f"The ledger of {target} was changed at {newest:%Y-%m-%d %H:%M:%S %Z}, after what is in {path}. "
-            "Restore it all the same with --force."
-        )
     for table in ("ledger", "failures"):
         books.execute(
             sql.SQL("delete from sync.{} where target = %s").format(sql.Identifier(table)), [target]
@@ -212,6 +207,12 @@ def _restore(books: psycopg.Connection, target: str, path: Path, lines: gzip.Gzi
         raise _damaged(path, "its last line is missing")
     if line["end"] != counts or line["sha256"] != digest.hexdigest():
         raise _damaged(path, "its checksum is another one")
+    # Last, so that nobody is told to force a file that is damaged.
+    if not force and newest is not None and (made is None or newest > made):
+        raise StratumError(
+            f"The ledger of {target} was changed at {newest:%Y-%m-%d %H:%M:%S %Z}, after what is in {path}. "
+            "Restore it all the same with --force."
+        )
     return Saved(target, counts["ledger"], counts["failures"], dead, counts["switches"] > 0, made)
 
 
