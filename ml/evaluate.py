@@ -1,6 +1,7 @@
 """Judge a frozen model on what came true since: its own artefact, the features of then, the orders or contracts of now."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -70,7 +71,7 @@ def evaluate(model: str, on: date, model_id: str | None = None) -> Report:
     there is no such model, the cutoff's features are not kept, or what tells the outcomes is not loaded through the day.
     """
     params = params_of(model)
-    with connect("scorer") as connection:
+    with connect("scorer") as connection, _while_marts_stand():
         found, cutoff = _judged(connection, model, on, model_id)
         target = target_of(found.model, found.definition)
         _check_loaded(connection, target, on)
@@ -116,6 +117,18 @@ def evaluate(model: str, on: date, model_id: str | None = None) -> Report:
         )
         _save(connection, report)
     return report
+
+
+@contextmanager
+def _while_marts_stand() -> Iterator[None]:
+    """Say it where a mart is not there: a build drops the views over a table that it makes anew, for a while."""
+    try:
+        yield
+    except psycopg.errors.UndefinedTable as error:
+        raise StratumError(
+            f"The marts are not whole ({error.diag.message_primary}): nothing was built yet, or a build is at work "
+            "(`stratum status`). Run a date, or wait for the build's end, and give the command again."
+        ) from error
 
 
 def _judged(

@@ -66,7 +66,9 @@ def _fill(
     wanted = dates_to_fill(*span, again)
     skipped = (span[1] - span[0]).days + 1 - len(wanted)
     told = f"; {skipped} are in the history or published already and stay" if skipped else ""
-    tell(f"Backfill of {len(wanted)} date{'' if len(wanted) == 1 else 's'} from {span[0]} to {span[1]}{told}.")
+    tell(
+        f"Backfill of {len(wanted)} date{'' if len(wanted) == 1 else 's'} from {span[0]} to {span[1]}{told}."
+    )
     if order is Order.NEWEST:
         wanted.reverse()
     done: list[dict[str, object]] = []
