@@ -193,7 +193,8 @@ def _orders_on_held_out(
         histories = histories_on(connection, day.date())
         known = of_some_accounts(histories, LEARNED_ACCOUNTS, params.seed)
         now = part[KEYS].merge(histories, on=KEYS, how="left", validate="one_to_one")
-        parts.append(of_orders(target, known, now, horizon_days, params))
+        with one_thread():
+            parts.append(of_orders(target, known, now, horizon_days, params))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
