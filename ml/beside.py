@@ -154,7 +154,9 @@ def on_held_out(
     learned = {one.date: one.known["as_of_date"].unique() for one in predicted}
     parts = []
     for day, part in by_date(rows):
-        known = of_some_accounts(frame[frame["as_of_date"].isin(learned[day])], LEARNED_ROWS, params.seed)
+        was_learned = frame["as_of_date"].isin(learned[day])
+        drawn = of_some_accounts(frame.loc[was_learned, KEYS], LEARNED_ROWS, params.seed)["account_id"]
+        known = frame[was_learned & frame["account_id"].isin(drawn)]  # no other row is copied
         of_day = frame[frame["as_of_date"] == day]
         now = part[KEYS].merge(of_day, on=KEYS, how="left", validate="one_to_one")
         with one_thread():
