@@ -33,7 +33,7 @@ MOST_RULES = 1000
 """More rules than anybody would write: the number of warnings never outweighs a severity."""
 STAKE = "stake"
 """The column of `on_held_out` with what was at stake then (`ml/acting.py`)."""
-LEARNED_ROWS = 30_000
+LEARNED_ROWS = 15_000
 """Rows, of accounts drawn at random, that the logistic regression of a held-out date learns from at most."""
 LEARNED_ACCOUNTS = 5_000
 """Accounts, drawn at random, that BG/NBD's four parameters of a held-out date are fitted on at most."""
