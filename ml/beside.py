@@ -33,7 +33,7 @@ MOST_RULES = 1000
 """More rules than anybody would write: the number of warnings never outweighs a severity."""
 STAKE = "stake"
 """The column of `on_held_out` with what was at stake then (`ml/acting.py`)."""
-LEARNED_ROWS = 30_000
+LEARNED_ROWS = 15_000
 """Rows, of accounts drawn at random, that the logistic regression of a held-out date learns from at most."""
 LEARNED_ACCOUNTS = 5_000
 """Accounts, drawn at random, that BG/NBD's four parameters of a held-out date are fitted on at most."""
@@ -154,7 +154,9 @@ def on_held_out(
     learned = {one.date: one.known["as_of_date"].unique() for one in predicted}
     parts = []
     for day, part in by_date(rows):
-        known = of_some_accounts(frame[frame["as_of_date"].isin(learned[day])], LEARNED_ROWS, params.seed)
+        was_learned = frame["as_of_date"].isin(learned[day])
+        drawn = of_some_accounts(frame.loc[was_learned, KEYS], LEARNED_ROWS, params.seed)["account_id"]
+        known = frame[was_learned & frame["account_id"].isin(drawn)]  # no other row is copied
         of_day = frame[frame["as_of_date"] == day]
         now = part[KEYS].merge(of_day, on=KEYS, how="left", validate="one_to_one")
         with one_thread():
@@ -193,7 +195,8 @@ def _orders_on_held_out(
         histories = histories_on(connection, day.date())
         known = of_some_accounts(histories, LEARNED_ACCOUNTS, params.seed)
         now = part[KEYS].merge(histories, on=KEYS, how="left", validate="one_to_one")
-        parts.append(of_orders(target, known, now, horizon_days, params))
+        with one_thread():
+            parts.append(of_orders(target, known, now, horizon_days, params))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
