@@ -221,7 +221,9 @@ def fingerprint(frame: pd.DataFrame) -> str:
     digest = hashlib.sha256("\n".join(frame.columns).encode())
     digest.update("\n".join(frame["account_id"]).encode())
     digest.update(frame["as_of_date"].to_numpy("datetime64[D]").tobytes())
-    digest.update(np.ascontiguousarray(frame.drop(columns=KEYS).to_numpy(np.float64)).tobytes())
+    values = frame.drop(columns=KEYS)
+    for start in range(0, len(values), CHUNK):  # all at once would be twice the frame
+        digest.update(values[start : start + CHUNK].to_numpy(np.float64).tobytes())
     return digest.hexdigest()
 
 

@@ -7,19 +7,11 @@ from decimal import Decimal
 import pytest
 
 from include.dbt import build
-from include.sources.loads import record_absent
 from include.warehouse.connect import connect
 from tests.conftest import Warehouse
 from tests.dbt import profile_company
 from tests.dbt.profile_company import AS_OF, Company, ago
-
-FRESHNESS = (
-    "select entity, newest_row_at, rows_landed, lateness_days, is_late, reason, newest_row_date "
-    "from candidate.freshness"
-)
-CAPACITY = 3
-"""Rows of the churn list that are due in a day, fewer than are on it."""
-Lists = dict[str, set[tuple]]
+from tests.dbt.profile_stage import CAPACITY, FRESHNESS, Lists, build_profile, read_lists, used
 
 
 @pytest.fixture(scope="module")
@@ -30,36 +22,14 @@ def company() -> Company:
 @pytest.fixture(scope="module")
 def built(module_warehouse: Warehouse, company: Company) -> Warehouse:
     """The company as of AS_OF, built through all layers with scores."""
-    profile_company.land(company)
-    record_absent("crm", ["tickets"], AS_OF)
-    for layer in ("staging", "marts"):
-        build(layer, AS_OF, "run-1")
-    ordered = {
-        account
-        for (account,) in module_warehouse.rows(
-            "select account_id from marts.account_features where as_of_date = %s", AS_OF
-        )
-    }
-    profile_company.score("churn", sorted(ordered - set(profile_company.UNDER_CONTRACT)))
-    profile_company.score("lapse", sorted(profile_company.DUE))
-    profile_company.score("upsell", sorted(ordered)[1:])
-    profile_company.score("repurchase", sorted(ordered))
-    module_warehouse.rows(
-        "update marts.operating_lists set daily_capacity = %s where list = 'churn risk'", CAPACITY
-    )
-    build("published", AS_OF, "run-1")
+    build_profile(module_warehouse, company)
     return module_warehouse
 
 
 @pytest.fixture(scope="module")
 def lists(built: Warehouse) -> Lists:
     """The rows of each list: account, subject, amount, due date."""
-    found: Lists = defaultdict(set)
-    for name, *row in built.rows(
-        "select list, account_id, subject_id, amount, due_date from candidate.operating_list"
-    ):
-        found[name].add(tuple(row))
-    return found
+    return read_lists(built)
 
 
 def test_decision_chains_and_reach_equal_a_count_of_the_contacts(built: Warehouse, company: Company) -> None:
@@ -404,24 +374,6 @@ def test_places_of_a_list_go_down_by_amount(built: Warehouse) -> None:
 def test_the_usage_report_equals_a_count_of_the_months_lines_and_events(
     built: Warehouse, company: Company
 ) -> None:
-    def counted(account: str, month: int) -> tuple:
-        lines = [
-            line
-            for line in company.lines
-            if line.customer_id == account and (line.day.year, line.day.month) == (2026, month)
-        ]
-        events = [
-            event
-            for event in company.events
-            if event.customer_id == account and (event.day.year, event.day.month) == (2026, month)
-        ]
-        return (
-            sum(event.event_name == "login" for event in events),
-            len({event.day for event in events}),
-            len({line.order_id for line in lines}),
-            sum((line.amount for line in lines), Decimal(0)),
-        )
-
     rows = built.rows(
         "select account_id, logins, active_days, orders, net_revenue, logins_before, active_days_before, orders_before, "
         "net_revenue_before, recipients from candidate.usage_report where month = '2026-06-01'"
@@ -430,7 +382,11 @@ def test_the_usage_report_equals_a_count_of_the_months_lines_and_events(
         "select account_id from candidate.customer_360 where value_tier in ('middle', 'low') and not is_held_out"
     )
     of_audience = {account for (account,) in audience}
-    silent = {account for account in of_audience if not any((*counted(account, 6), *counted(account, 5)))}
+    silent = {
+        account
+        for account in of_audience
+        if not any((*used(company, account, 6), *used(company, account, 5)))
+    }
     assert silent, "somebody did nothing in both months"
     assert {row[0] for row in rows} == of_audience - silent
     mailable = {
@@ -440,8 +396,10 @@ def test_the_usage_report_equals_a_count_of_the_months_lines_and_events(
     for account, *row in rows:
         first = company.first_order(account)
         assert first is not None
-        assert tuple(row[:4]) == counted(account, 6), account
-        assert tuple(row[4:8]) == (counted(account, 5) if first < date(2026, 6, 1) else (None,) * 4), account
+        assert tuple(row[:4]) == used(company, account, 6), account
+        assert tuple(row[4:8]) == (used(company, account, 5) if first < date(2026, 6, 1) else (None,) * 4), (
+            account
+        )
         assert row[8] == mailable.get(account)
     assert sum(row[1] for row in rows) > 5
 
