@@ -20,7 +20,7 @@ from ml.beside import STAKE, known_on_held_out, on_held_out, scores_of
 from ml.estimators import HeldOut, one_thread, probabilities, told_later
 from ml.frames import KEYS, LABEL, of_some_accounts
 from ml.judge import MODEL, OBSERVED, SHARES, Figure, drawn_by_account, figure, judge, percent
-from ml.metrics import auc, brier, lift, mean, once
+from ml.metrics import auc, brier, lift, mean, once, share_interval
 from ml.params import Params, params_of
 from ml.targets import Target
 
@@ -170,7 +170,9 @@ def sliced(
 def _of_slice(target: Target, population: str, part: pd.DataFrame, params: Params) -> Iterator[Figure]:
     happened, probability = (part[column].to_numpy(np.float64) for column in (LABEL, "probability"))
     every, drawn = once(len(part)), drawn_by_account(part, params)
-    yield figure(population, OBSERVED, f"{target.model}_rate", mean, happened, happened, every, drawn)
+    low, high = share_interval(mean(happened, happened, drawn), happened)
+    rate = float(happened.mean())
+    yield Figure(population, OBSERVED, f"{target.model}_rate", rate, low, high, len(part))
     yield figure(population, MODEL, "mean_probability", mean, probability, probability, every, drawn)
     yield figure(population, MODEL, "brier", brier, probability, happened, every, drawn)
     if len(set(happened)) == 2:

@@ -13,7 +13,19 @@ from numpy.typing import NDArray
 
 from ml.features import recency_of
 from ml.frames import LABEL
-from ml.metrics import Metric, Weights, brier, ece, interval, log_loss, mean, once, ranking, resamples
+from ml.metrics import (
+    Metric,
+    Weights,
+    brier,
+    ece,
+    interval,
+    log_loss,
+    mean,
+    once,
+    ranking,
+    resamples,
+    share_interval,
+)
 from ml.params import Params
 from ml.targets import Target
 
@@ -146,7 +158,9 @@ def reliability(
         name = f"reliability_{number:02d}"
         told, came = float(probability[part].mean()), float(happened[part].mean())
         yield Figure(population, MODEL, f"{name}_predicted", told, None, None, len(part))
-        yield Figure(population, MODEL, f"{name}_observed", came, *interval(rates), len(part))
+        yield Figure(
+            population, MODEL, f"{name}_observed", came, *share_interval(rates, happened[part]), len(part)
+        )
 
 
 def figure(

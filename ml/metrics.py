@@ -17,6 +17,7 @@ Array = NDArray[np.float64]
 Weights = NDArray[Any]
 """Resamples × rows, of any kind of number: those of `resamples` take two bytes each."""
 Metric = Callable[[Array, Array, Weights], Array]
+Z = 1.959964  # of the 95 % interval
 AT_ONCE = 1_000_000
 """Weights (resamples × rows) that a metric looks at in one go: 8 MB an array, of which it needs about six."""
 
@@ -134,6 +135,24 @@ def interval(values: Array) -> tuple[float, float]:
     """Return the middle 95 % of the resamples' values."""
     low, high = np.nanquantile(values, [0.025, 0.975])
     return float(low), float(high)
+
+
+def wilson(successes: float, trials: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share (Wilson, 1927), which holds also where none or all came true."""
+    share, z2 = successes / trials, Z**2
+    middle = (share + z2 / (2 * trials)) / (1 + z2 / trials)
+    half = Z / (1 + z2 / trials) * np.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
+    return max(0.0, float(middle - half)), min(1.0, float(middle + half))
+
+
+def share_interval(values: Array, happened: Array) -> tuple[float, float]:
+    """Return the interval of the share of rows that something happened to; `values` are the resamples' shares.
+
+    Where it happened to none or to all, every resample says so too, and would seem sure: then it is Wilson's.
+    """
+    if 0 < happened.sum() < len(happened):
+        return interval(values)
+    return wilson(float(happened.sum()), len(happened))
 
 
 def _summed_by_score(scores: Array, values: Array, weights: Array) -> tuple[Array, Array]:

@@ -15,13 +15,12 @@ from psycopg import sql
 
 from ml import registry
 from ml.frames import label_of
-from ml.metrics import auc, brier, ece, once
+from ml.metrics import auc, brier, ece, once, wilson
 from ml.targets import Policy, target_of
 
 Array = NDArray[np.float64]
 
 PARTS = 10
-Z = 1.959964  # of the 95 % interval
 
 
 @dataclass(frozen=True)
@@ -40,14 +39,6 @@ class Part:
     auc: float | None = None
     brier: float | None = None
     calibration_error: float | None = None
-
-
-def wilson(successes: float, trials: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share (Wilson, 1927), which holds also where none or all came true."""
-    share, z2 = successes / trials, Z**2
-    middle = (share + z2 / (2 * trials)) / (1 + z2 / trials)
-    half = Z / (1 + z2 / trials) * np.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
-    return max(0.0, float(middle - half)), min(1.0, float(middle + half))
 
 
 def parts_of(probability: Array, happened: Array) -> Iterator[Part]:

@@ -28,7 +28,6 @@ def built(module_warehouse: Warehouse, company: Company) -> Warehouse:
 
 @pytest.fixture(scope="module")
 def lists(built: Warehouse) -> Lists:
-    """The rows of each list: account, subject, amount, due date."""
     return read_lists(built)
 
 

@@ -12,8 +12,8 @@ from scipy.stats import binomtest
 
 from ml import drift
 from ml.drift import Bins, Now, Seen, bins_of, counts_of, psi, psi_by_chance, told, training_bins
-from ml.metrics import auc, brier, once
-from ml.realised import parts_of, wilson
+from ml.metrics import auc, brier, once, wilson
+from ml.realised import parts_of
 from ml.train import Fitted
 
 

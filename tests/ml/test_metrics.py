@@ -19,6 +19,7 @@ from ml.metrics import (
     once,
     ranking,
     resamples,
+    share_interval,
     top_sums,
 )
 
@@ -106,3 +107,17 @@ def peak_of(metric, scores: np.ndarray, happened: np.ndarray, drawn: np.ndarray)
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("happened", "low", "high"), [([0] * 10, 0.0, 0.2775), ([1] * 10, 0.7225, 1.0)])
+def test_a_share_of_none_or_of_all_is_not_told_as_sure(happened: list[int], low: float, high: float) -> None:
+    outcomes = np.asarray(happened, np.float64)
+    resampled = mean(outcomes, outcomes, resamples(10, 200, seed=1))
+    assert interval(resampled) == (outcomes[0], outcomes[0]), "every resample says so"
+    assert share_interval(resampled, outcomes) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_any_other_share_has_the_interval_of_its_resamples() -> None:
+    outcomes = np.asarray([0, 1] * 20, np.float64)
+    resampled = mean(outcomes, outcomes, resamples(40, 200, seed=1))
+    assert share_interval(resampled, outcomes) == interval(resampled)
