@@ -139,7 +139,9 @@ def test_a_model_comes_within_two_hundredths_of_the_most_that_records_can_tell(
 
 @pytest.mark.parametrize("model", TRUTHS)
 def test_what_is_told_comes_true(proof: Proof, model: str) -> None:
-    assert proof.calibration_error(model) <= CALIBRATED
+    happened, error = proof.scored[model]["happened"], proof.calibration_error(model)
+    print(f"{model}: {len(happened):,} accounts, {happened.mean():.3f} came true, error {error:.3f}")
+    assert error <= CALIBRATED
 
 
 def test_the_next_best_category_is_bought_more_often_than_the_most_common_one(proof: Proof) -> None:
@@ -165,6 +167,7 @@ def test_the_next_best_category_is_bought_more_often_than_the_most_common_one(pr
         first = next(name for name in common if name not in of[account])
         hits["next best"] += (account, category) in bought
         hits["most common"] += (account, first) in bought
+    print(hits)
     assert hits["next best"] > hits["most common"]
 
 
