@@ -18,6 +18,7 @@ from ml.card_parts import (
     exact,
     folded,
     level_told,
+    meanings,
     note,
     number,
     ranged,
@@ -192,6 +193,7 @@ def render(facts: Facts, drawn: Mapping[str, str]) -> str:
     parts = [
         f"<h1>{escape(title)}</h1>",
         *_summary(facts),
+        meanings(),
         *_held_out(facts, drawn),
         *worth_held_out(facts.held_out(), facts.target()),
         *_slices(facts),

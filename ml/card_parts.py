@@ -13,6 +13,20 @@ NOTES = {
     "held-out month-ends, and the outcomes of none were known yet (or nothing held there).",
 }
 """What a reader may stumble over, said beside it."""
+MEANINGS = {
+    "AUC": "of two accounts, one that the outcome came true of and one that it did not, how often the model puts the first "
+    "higher: 1 is always, 0.5 is a coin.",
+    "PR-AUC": "the mean share of hits on the way down the ranking. A coin reaches the share that came true.",
+    "Brier": "the mean squared distance of the probability and what happened (0 or 1): the lower the better. Telling "
+    "everybody the share that came true reaches share × (1 − share).",
+    "log loss": "the lower the better; being sure and wrong costs most.",
+    "calibration error (ECE)": "the mean distance of what was told and what came true, over ten equally large parts.",
+    "lift": "among the share ranked highest, how many times as often it came true as among all.",
+    "gain": "the share of all it came true of that is among the share ranked highest.",
+    "in brackets": "where the figure lies in 95 of 100 resamples of the accounts. An interval of a difference that holds 0: "
+    "the two cannot be told apart.",
+}
+"""What the figures of a card say, for who is no statistician."""
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]], *, head_column: bool = False) -> str:
@@ -30,6 +44,12 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]], *, head_column
 def note(name: str) -> str:
     """Return one of NOTES as a paragraph."""
     return f"<p class=note>{NOTES[name]}</p>"
+
+
+def meanings() -> str:
+    """Return what the figures say, shown when its title is clicked."""
+    rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(meaning)}</dd>" for name, meaning in MEANINGS.items())
+    return folded("What the figures mean", f"<dl>{rows}</dl>")
 
 
 def folded(title: str, inner: str) -> str:

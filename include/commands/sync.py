@@ -140,7 +140,11 @@ def sync_setup(target: Target = None, sources: SourcesFile = None) -> None:
         say(f"{name}: {done.note}")
         return
     told = parsed.sync[name].columns | parsed.sync[name].columns_at_creation
-    say(f"{name}: {len(done.made)} of {len(told)} fields made, {len(done.by_hand)} to be made by hand")
+    there = len(told) - len(done.made) - len(done.by_hand)
+    say(
+        f"{name}: {len(told)} fields = {there} already there + {len(done.made)} made now + "
+        f"{len(done.by_hand)} to be made by hand"
+    )
     if done.by_hand or done.unfit:
         raise StratumError(
             "Make these fields in the CRM, or take them out of sync.yml, then run setup again."

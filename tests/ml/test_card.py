@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ml import card, due, plots
+from ml import card, card_beside, due, plots
 from ml.card import Facts, drawings, render
 from ml.card_parts import number as written
 from ml.champion import Promotion
@@ -66,6 +66,13 @@ def facts(fitted: Fitted, frame: pd.DataFrame, rows: pd.DataFrame) -> Facts:
 @pytest.fixture(scope="module")
 def page(facts: Facts) -> str:
     return render(facts, drawings(facts))
+
+
+def test_every_figure_beside_the_model_is_explained_on_the_card(page: str) -> None:
+    explained = set(re.findall(r"<dt>(.*?)</dt>", page))
+    told = {re.sub(r" at \d+ %$", "", title) for title in card_beside._METRICS.values()}
+    assert told <= explained
+    assert all(f">{title}<" in page for title in card_beside._METRICS.values()), "and is told"
 
 
 def test_the_card_has_every_figure_with_its_interval(facts: Facts, page: str) -> None:
