@@ -383,10 +383,10 @@ def _told(row: Drift) -> str:
     )
     missing = (
         f"; without a value {row.missing_now:.0%}, {row.missing_then:.0%} {then}"
-        if row.missing_now or row.missing_then
+        if max(row.missing_now, row.missing_then) >= 0.005
         else ""
     )
-    means = f"mean {_number(row.mean_now)}, then {_number(row.mean_then)}"
+    means = f"mean {_number(row.mean_now)}, {_number(row.mean_then)} {then}"
     return f"{what} lies otherwise than {then} (PSI {row.psi:.2f}, {means}{missing})"
 
 
