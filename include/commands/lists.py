@@ -33,7 +33,7 @@ def _show_counts(counts: list[dict[str, Any]]) -> None:
 
 
 def _show_rows(head: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    said = list(dict.fromkeys(row["amount_is"] for row in rows if row["amount_is"]))
+    said = list(dict.fromkeys(each["amount_is"] for each in rows or [head] if each["amount_is"]))
     what = f"; the amount is: {said[0]}" if len(said) == 1 else ""
     say(f"{head['list']}: {head['rows']:,} rows{what}")
     # Of one list the amounts may be of several kinds, as where a model speaks of some accounts and rules of others.

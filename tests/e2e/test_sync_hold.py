@@ -188,6 +188,7 @@ def test_a_held_sync_waits_for_a_person_and_goes_on_or_fails(company: Company) -
     assert company.question(waits)["task_instance"]["rendered_map_index"] == "crm"
     approved = stratum.run("sync", "approve", "crm", "--reason", "looked at the plan")
     assert approved.returncode == 0, approved.stderr
+    assert "Approved: Sync to hubspot:hubspot_sandbox as of " in approved.stdout
     assert company.state(waits) == "success"
     assert company.holds()[2] == ("approved", by)
     statuses = {each["target"]: each for each in json.loads(stratum.run("sync", "status", "--json").stdout)}

@@ -118,6 +118,10 @@ def test_a_newer_ledger_is_not_lost_to_an_older_backup(published: Published, sav
     assert published.sync().sent == 1
     with pytest.raises(StratumError, match=r"was changed at .* after what is in"):
         restore(published.sources, "crm", saved)
+    torn = saved.with_name("torn.gz")
+    torn.write_bytes(saved.read_bytes()[:-20])
+    with pytest.raises(StratumError, match="not a whole backup"):  # nobody is told to force a damaged file
+        restore(published.sources, "crm", torn)
     restore(published.sources, "crm", saved, force=True)
     assert state(published) == before
 
