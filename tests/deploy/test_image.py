@@ -14,6 +14,8 @@ from include.settings import PROJECT_DIR
 from tests.deploy.image import Image, build
 from tests.deploy.parts import Parts
 
+pytestmark = pytest.mark.extended
+
 IMPORTS = (
     "airflow.providers.celery.executors.celery_executor",
     "airflow.providers.redis.hooks.redis",
@@ -73,7 +75,6 @@ def test_it_holds_every_file_that_belongs_to_the_product(built: Image) -> None:
     assert [path for path in there if not (built.project / path).exists()] == []
 
 
-@pytest.mark.extended
 def test_init_prepares_an_empty_server_and_may_run_again(built: Image) -> None:
     data = built.root / "servers"
     data.mkdir()

@@ -24,6 +24,8 @@ from tests.conftest import Warehouse
 from tests.fixtures.books import counts
 from tests.fixtures.object_store import SECRET, Faulty, Store, running_store
 
+pytestmark = pytest.mark.extended
+
 HEADER = "id,who,what,placed\n"
 DAY = date(2024, 3, 3)
 COMPANY = Company(name="Test company", timezone="Asia/Shanghai", currency="CNY")
@@ -103,7 +105,6 @@ def test_new_and_changed_objects_alone_are_read_and_what_a_changed_one_held_give
     ]
 
 
-@pytest.mark.extended
 @pytest.mark.parametrize("kind", ["parquet", "jsonl.gz"])
 def test_each_kind_of_object_lands(warehouse: Warehouse, store: Store, tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"1.{kind}"
@@ -178,14 +179,12 @@ def test_what_the_store_does_not_give_is_told_in_one_line_without_a_secret(
     assert module_warehouse.value("select count(*) from audit.loads") == 0
 
 
-@pytest.mark.extended
 def test_one_who_may_list_and_read_loads(warehouse: Warehouse, store: Store) -> None:
     store.put("events/1.csv", lines("1,A,login,2024-03-01 09:00"))
     store.connect(*store.reader(["s3:ListBucket", "s3:GetObject"]))
     assert counts(ingest_behavior(sources(store), DAY)) == (1, 1, 0, 0, 0, 0, 0)
 
 
-@pytest.mark.extended
 def test_without_a_connection_the_vendor_s_own_variables_lead_in(
     warehouse: Warehouse, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

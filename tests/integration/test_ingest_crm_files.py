@@ -19,6 +19,8 @@ from tests.conftest import Warehouse
 from tests.integration.record_stage import Records, check_books, counts
 from tests.integration.sandbox_fixture import account, reach, running_sandbox
 
+pytestmark = pytest.mark.extended
+
 JUNE, JULY = date(2026, 6, 30), date(2026, 7, 1)
 ACCOUNTS = {"file": "accounts.csv", "columns": {"account_id": "id", "account_number": "number"}}
 

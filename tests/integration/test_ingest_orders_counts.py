@@ -5,6 +5,7 @@ from datetime import date
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +13,8 @@ from include.sources.config import Sources
 from include.sources.orders import ingest_orders
 from tests.conftest import Warehouse
 from tests.integration.test_ingest_orders import HEADER, make_sources
+
+pytestmark = pytest.mark.extended
 
 AS_OF = date(2024, 3, 1)
 ROW = st.tuples(

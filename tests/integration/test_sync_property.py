@@ -30,6 +30,8 @@ from tests.integration.sync_proof import (
 )
 from tests.integration.sync_stage import AS_OF
 
+pytestmark = pytest.mark.extended
+
 ACCOUNTS = 6
 BATCH = 2
 CRASHES = (

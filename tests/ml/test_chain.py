@@ -27,6 +27,8 @@ from tests.ml.contracts import (
 )
 from tests.ml.world import labelled, order_days
 
+pytestmark = pytest.mark.extended
+
 DAY = date(2026, 3, 10)
 MONDAY = date(2026, 3, 9)
 BEGAN = date(2026, 2, 2)  # of the period that DAY lies in
