@@ -102,7 +102,7 @@ class Engine:
     def _book(self, answer: Answer, by_key: dict[str, Attempt], is_own: bool) -> None:
         """Write what the CRM confirmed and what it refused."""
         if answer.records:
-            _refuse_doubled_records(answer)
+            _refuse_doubled_records(answer, self.ledger.accounts_of(list(answer.records.values())))
         self.ledger.confirm(
             [by_key[row.key] for row in answer.confirmed], answer.proof, is_own, answer.records
         )
@@ -163,14 +163,19 @@ class Engine:
         return [attempt.change for attempt in lost]
 
 
-def _refuse_doubled_records(answer: Answer) -> None:
-    """Refuse rows that the CRM says are of the record of another row: keys that it takes for one."""
-    owners: dict[str, Row] = {}
+def _refuse_doubled_records(answer: Answer, known: dict[str, str]) -> None:
+    """Refuse rows that the CRM says are of another account's record: keys that it takes for one.
+
+    `known` names the account of each record that the ledger has, so that a row of an earlier batch counts too. What was
+    written over is told to the other account's record anew.
+    """
+    owners = dict(known)
     for row in answer.confirmed:
         if record_id := answer.records.get(row.key):
-            owner = owners.setdefault(record_id, row)
-            if owner is not row:
-                answer.refused.append((row, f"the CRM takes its key for that of {owner.account_id}"))
+            owner = owners.setdefault(record_id, row.account_id)
+            if owner != row.account_id:
+                answer.refused.append((row, f"the CRM takes its key for that of {owner}"))
+                answer.overwritten.setdefault(record_id, set()).update(row.values)
     refused = {row.key for row, _ in answer.refused}
     answer.confirmed = [row for row in answer.confirmed if row.key not in refused]
     answer.records = {key: record for key, record in answer.records.items() if key not in refused}

@@ -284,6 +284,15 @@ class Ledger:
                 self._count_try(cursor, attempt.change, reason, max_tries)
             self._outcomes("failed", [(attempt.change, reason, None) for attempt in attempts])
 
+    def accounts_of(self, record_ids: list[str]) -> dict[str, str]:
+        """Return record → account of those of the records that the ledger knows."""
+        return dict(
+            self.connection.execute(
+                "select record_id, account_id from sync.ledger where target = %s and record_id = any(%s)",
+                [self.target, record_ids],
+            ).fetchall()
+        )
+
     def forget(self, overwritten: dict[str, set[str]]) -> None:
         """Forget what records held in some of their fields, so that they are told it anew."""
         with self.connection.transaction(), self.connection.cursor() as cursor:

@@ -112,6 +112,34 @@ def test_of_two_accounts_that_a_crm_takes_for_one_the_second_is_held_as_the_dry_
     assert stage.total() == total
 
 
+@pytest.mark.parametrize("batch", [1, 100], ids=["batches-of-their-own", "one-batch"])
+def test_of_two_new_accounts_that_a_crm_takes_for_one_the_second_is_refused_and_the_first_told_again(
+    stage_of: Callable[[str], CreateStage], monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    """Their keys differ in upper and lower case alone, and neither has a record when both are told."""
+    stage = stage_of("hubspot")
+    stage.publish(1, tier="S")
+    one, twin = stage.account(0), stage.account(0).lower()
+    stage.warehouse.rows(
+        "insert into published.customer_360 (account_id, account_name, tier, may_be_told) "
+        "values (%s, 'Twin', 'B', true)",
+        twin,
+    )
+    monkeypatch.setattr("include.sync.targets.hubspot.BATCH_SIZE", batch)
+    total = stage.total()
+    result = stage.sync()
+    assert (result.sent, result.failed) == (1, 1)
+    ((owner, record),) = stage.warehouse.rows("select account_id, record_id from sync.ledger")
+    other = {one: twin, twin: one}[owner]
+    ((reason,),) = stage.warehouse.rows("select reason from sync.failures where account_id = %s", other)
+    assert reason == f"refused: the CRM takes its key for that of {owner}"
+    result = stage.sync()
+    assert (result.sent, result.reasons) == (1, {"key_is_taken": 1})
+    assert stage.warehouse.rows("select account_id, record_id from sync.ledger") == [(owner, record)]
+    assert stage.shown(record) == {one: "S", twin: "B"}[owner], "told anew over what the other one wrote"
+    assert stage.total() == total + 1
+
+
 def test_a_salesforce_is_logged_into_only_where_there_is_something_to_say(
     stage_of: Callable[[str], CreateStage],
 ) -> None:
