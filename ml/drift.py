@@ -383,7 +383,7 @@ def _told(row: Drift) -> str:
     )
     missing = (
         f"; without a value {row.missing_now:.0%}, {row.missing_then:.0%} {then}"
-        if max(row.missing_now, row.missing_then) >= 0.005
+        if max(row.missing_now, row.missing_then or 0.0) >= 0.005  # which is told as 1 %
         else ""
     )
     means = f"mean {_number(row.mean_now)}, {_number(row.mean_then)} {then}"
