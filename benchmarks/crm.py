@@ -101,7 +101,7 @@ def sync_plan(place: Place) -> list[Row]:
         before = held_mb()
         with Meter() as meter:
             plan = make_plan(books, never_told, RUN, LAST_DAY)
-            found = sum(len(some) for some in plan.changes.chunks())
+            found = sum(len(rows) for rows in plan.changes.chunks())
         _check("Stratum", found, wanted)
         return meter.own_peak_mb - before
 
@@ -192,26 +192,25 @@ def sync_send(place: Place) -> list[Row]:
             target = HubSpotTarget(api)
             set_up(target, kinds)
 
-            def send(name: str, some: list[Change]) -> tuple[Meter, float]:
+            def send(name: str, told: list[Change]) -> tuple[Meter, float]:
                 """Send changes by books of their own; return what it took, and the MB of this process alone."""
                 ledger = Ledger(books, f"{TARGET}_{name}")
                 ledger.open_run(RUN, LAST_DAY)
                 books.execute(
                     "update sync.runs set queried = %s, failed = %s where sync_id = %s",
-                    [len(some), len(some), ledger.sync_id],
+                    [len(told), len(told), ledger.sync_id],
                 )
                 before = held_mb()
                 with place.meter() as meter:
-                    Engine(target, ledger, max_tries=1).send(some)
+                    Engine(target, ledger, max_tries=1).send(told)
                 ledger.close_run("finished", target.calls)
-                _check("Stratum", ledger.counts()[1], len(some))
+                _check("Stratum", ledger.counts()[1], len(told))
                 return meter, meter.own_peak_mb - before
 
             some = changes[: len(changes) // PART]
             _, of_some = send("some", some)
-            time.sleep(
-                hubspot_api.BURST_WINDOW_S
-            )  # those calls count for the burst, and are not to be waited for
+            # Those calls count for the burst, and are not to be waited for.
+            time.sleep(hubspot_api.BURST_WINDOW_S)
             meter, of_all = send("all", changes)
     memory = flat("sending", {len(some): of_some, len(changes): of_all})
     with _sandbox(place, burst_calls=10**9) as url:

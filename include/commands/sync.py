@@ -140,10 +140,11 @@ def sync_setup(target: Target = None, sources: SourcesFile = None) -> None:
         say(f"{name}: {done.note}")
         return
     told = parsed.sync[name].columns | parsed.sync[name].columns_at_creation
-    there = len(told) - len(done.made) - len(done.by_hand)
+    lacking = done.by_hand.keys() | done.unfit.keys()
+    there = told.keys() - lacking - set(done.made)
     say(
-        f"{name}: {len(told)} fields = {there} already there + {len(done.made)} made now + "
-        f"{len(done.by_hand)} to be made by hand"
+        f"{name}: {len(told)} fields = {len(there)} already there + {len(done.made)} made now + "
+        f"{len(lacking)} to be made by hand"
     )
     if done.by_hand or done.unfit:
         raise StratumError(

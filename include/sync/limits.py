@@ -130,7 +130,7 @@ class Limiter:
         if budget is None:
             if day is None or self.limits.daily is None:
                 return hours
-            budget = int(day * SHARE_OF_DAY)
+            budget = max(1, int(day * SHARE_OF_DAY))
         # The hour that has begun and the 24 before it: a little more than a day, never less.
         kept = {each: calls for each, calls in hours.items() if int(each) >= hour - HOURS}
         made = sum(kept.values())

@@ -24,9 +24,6 @@ from tests.integration.sync_crms import (
 class MadeByKey(EachHasOne):
     """A CRM whose records are made by key, and new accounts, which have none, that come all the time."""
 
-    can_be_asked = True
-    """Whether it tells which keys it has, so that a record which a person made is found."""
-
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
         self.begin()
@@ -81,13 +78,13 @@ class MadeByKey(EachHasOne):
         for index in new:
             self._came[index] += 1
             self._pulled.pop(index, None)
-        for index in new[:2] if by_hand and self.can_be_asked else []:
-            self.by_hand.add(self.account_id(index))
-            self._make(self.account_id(index))
+        for index in new[:2] if by_hand else []:
+            if self._make(self.account_id(index)):
+                self.by_hand.add(self.account_id(index))
 
     @abstractmethod
-    def _make(self, account: str) -> None:
-        """Make an account's record as a person does."""
+    def _make(self, account: str) -> bool:
+        """Make an account's record as a person does; return whether that is possible."""
 
 
 class MadeInStore(MadeByKey):
@@ -134,9 +131,10 @@ class HubSpotMaking(MadeInStore, HubSpotCrm):
     def _db(self) -> sqlite3.Connection:
         return self.store.db
 
-    def _make(self, account: str) -> None:
+    def _make(self, account: str) -> bool:
         values = {self.key: account, self.name: "Made by hand"}
         self.store.create(values, datetime(2026, 7, 1, tzinfo=UTC))
+        return True
 
 
 class SalesforceMaking(MadeInStore, SalesforceCrm):
@@ -163,8 +161,9 @@ class SalesforceMaking(MadeInStore, SalesforceCrm):
     def _told(self) -> list[str]:
         return [record for _, record in self._keys()]
 
-    def _make(self, account: str) -> None:
+    def _make(self, account: str) -> bool:
         self.org.insert("Account", JANUARY, **{self.key: account, self.name: "Made by hand"})
+        return True
 
 
 class SalesforceBulkMaking(SalesforceMaking, SalesforceBulkCrm):
@@ -179,7 +178,6 @@ class WebhookMaking(MadeByKey, WebhookCrm):
     """A receiver that makes a record of each row that says `create`; what it calls the record, nobody else learns."""
 
     creation: ClassVar = {"create": True}
-    can_be_asked = False
 
     def record_id(self, index: int) -> str:
         return self.account_id(index)
@@ -188,8 +186,8 @@ class WebhookMaking(MadeByKey, WebhookCrm):
         made = [row["account_id"] for row in self.receiver.applied.values() if row.get("create")]
         return list(zip(made, made, strict=True))
 
-    def _make(self, account: str) -> None:
-        raise NotImplementedError("nobody would find it")
+    def _make(self, account: str) -> bool:
+        return False  # nobody can ask the receiver for a key, so a record made by hand would never be found
 
 
 Making = HubSpotMaking | SalesforceMaking | WebhookMaking

@@ -152,6 +152,14 @@ def test_a_connection_states_burst_and_budget_and_all_tasks_together_keep_them(
         assert time.slept == [7.5, 7.5]  # nobody waits for a day
 
 
+def test_an_organisation_that_allows_one_call_a_day_is_asked_once(emptied_warehouse: Warehouse) -> None:
+    time = Time()
+    with limiter("syncer", "one-a-day", Limits(daily=1), time, time.sleep) as shared:
+        shared.take()
+        with pytest.raises(Refused, match="made 1 calls in the last 24 hours, its share of the 1"):
+            shared.take()
+
+
 @contextmanager
 def limiter_of(system: str, connection: ApiConnection, time: Time) -> Iterator[Limiter | Alone]:
     """Open a system that is never called, and give its limiter."""
