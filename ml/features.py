@@ -59,6 +59,8 @@ _OF_CATEGORIES: tuple[Feature, ...] = (
     Feature("categories_total", "count"),
     Feature("categories_365d", "count"),
     Feature("new_categories_365d", "count"),
+    Feature("days_since_won_deal", "days"),
+    Feature("won_deals_beyond_categories", "count"),
 )
 _OF_TRIALS: tuple[Feature, ...] = (
     Feature("days_since_first_use", "days"),

@@ -110,6 +110,10 @@ PHRASES: dict[str, Phrase] = {
         "new product categories of the last 365 days: {value}",
         "product categories: unknown",
     ),
+    "days_since_won_deal": Phrase("won deals", -1, "last deal won {value} ago", "no deal is known to be won"),
+    "won_deals_beyond_categories": Phrase(
+        "won deals", -1, "deals won beyond the product categories it buys: {value}", "no deal is known"
+    ),
     "days_since_first_use": Phrase("age", 1, "first use {value} ago", "no first use is known"),
     "days_since_last_use": Phrase("use", 1, "last use {value} ago", "no use is known"),
     "login_days_90d": Phrase(

@@ -273,6 +273,9 @@ def crm(warehouse: Warehouse, accounts: pd.Index, as_of: date) -> pd.DataFrame:
                 "open_deals": len(still_open),
                 "open_deal_amount": sum((Decimal(deal["amount"]) for deal in still_open), Decimal(0)),
                 "won_deals_365d": sum((as_of - day(deal["closedate"])).days < 365 for deal in won),
+                "days_since_won_deal": min(
+                    ((as_of - day(deal["closedate"])).days for deal in won), default=None
+                ),
                 "contacts": len(own["contacts"]),
                 "has_decision_maker": any("DECISION_MAKER" in role.split(";") for role in roles),
             }

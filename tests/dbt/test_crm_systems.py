@@ -14,8 +14,8 @@ pytestmark = pytest.mark.extended
 AS_OF, BEFORE = date(2026, 6, 30), date(2026, 6, 29)
 JANUARY, JUNE = date(2026, 1, 10), date(2026, 6, 20)
 CRM_COLUMNS = (
-    "tickets_90d, open_tickets, urgent_tickets_90d, open_deals, open_deal_amount::float, won_deals_365d, contacts, "
-    "has_decision_maker"
+    "tickets_90d, open_tickets, urgent_tickets_90d, open_deals, open_deal_amount::float, won_deals_365d, "
+    "days_since_won_deal, contacts, has_decision_maker"
 )
 
 
@@ -153,12 +153,12 @@ def features(warehouse: Warehouse, day: date) -> list[tuple]:
 
 def test_the_same_facts_in_either_system_make_the_same_features_on_every_date(built: Warehouse) -> None:
     hubspots, salesforces, bottlecrms = features(built, BEFORE)
-    assert hubspots == (2, 1, 1, 1, 150.5, 1, 2, True)
+    assert hubspots == (2, 1, 1, 1, 150.5, 1, 9, 2, True)
     assert salesforces == hubspots
     # BottleCRM knows no roles in a decision.
     assert bottlecrms == (*hubspots[:-1], False)
     hubspots, salesforces, bottlecrms = features(built, date(2026, 3, 31))
-    assert hubspots == (0, 0, 0, 1, 100.0, 0, 2, False)
+    assert hubspots == (0, 0, 0, 1, 100.0, 0, None, 2, False)
     assert salesforces == bottlecrms == hubspots
 
 

@@ -3,7 +3,7 @@
 It knows every constant of the simulation and each account's size, begin and variant, and sees what the systems saw: orders
 and sessions by week up to the week before the cutoff. What it does not see is the engagement and whether the account has
 turned away, which the truth knows. So its AUC is what no model of the same records can be above, but for chance and for what
-tickets and answers add. Of new categories it is told what lines and deals tell besides (`new_category_from_records`).
+tickets and answers add.
 """
 
 import warnings
@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 
 from include.simulate.market import population as rules
 from include.simulate.market.crm import DECIDES_WEEKS, NEVER, contract_weeks
-from include.simulate.market.orders import first_purchases, labels, order_lines
-from include.simulate.market.scales import FIRST_DAY, WEEKS, Scale, stream
+from include.simulate.market.orders import labels, order_lines
+from include.simulate.market.scales import WEEKS, Scale, stream
 from include.simulate.market.truth import (
     lapse_probability,
-    new_category_probability,
     no_order_probability,
     week_of,
 )
@@ -31,7 +30,7 @@ Told = Callable[[SimpleNamespace, NDArray[np.int64]], Floats]
 Drawn = tuple[Floats, Floats, Floats, NDArray[np.int64]]
 """What accounts may be like, as their records up to the cutoff leave it open (accounts × DRAWN): the mean of their
 engagement, how often they order (a logarithm), their deviation from the mean, the week in which they turned away."""
-BLOCK, AT_A_TIME, DRAWN, FEW = 1, 100, 200, 20
+BLOCK, AT_A_TIME, DRAWN = 1, 100, 200
 JITTER = 0.05
 """What a resampling moves the constants of a particle by, in standard deviations (Liu and West 2001)."""
 
@@ -64,30 +63,6 @@ def no_order_from_records(scale: Scale, seed: int, cutoff: date, drawn: Drawn) -
         return no_order_probability(imagined, cutoff)
 
     return _mean_of(accounts, np.arange(scale.accounts), scale, cutoff, drawn, told)
-
-
-def new_category_from_records(scale: Scale, seed: int, cutoff: date, drawn: Drawn) -> Floats:
-    """Return each account's probability of a first purchase in any category in the 90 days after `cutoff`.
-
-    Besides what orders and sessions leave open it is known in which categories the account has bought, by its lines, and
-    to which it has taken, of which each deal that was won tells. What it likes is not: of every category it is as likely as
-    of a usual account of its industry and engagement. Open deals, which tell what it will take to, are not looked at.
-    """
-    accounts = rules.populate(scale, seed, BLOCK, 0, scale.accounts)
-    lines, _ = order_lines(accounts, labels("C", accounts.number, 7), seed, BLOCK, 1)
-    has_bought = first_purchases(lines, scale.accounts) <= (cutoff - FIRST_DAY).days
-    usual = (
-        rules.TAKES_TO + rules.TASTE_SPREAD**2 / 2 + rules.fits()[accounts.industry]
-    )  # the mean of a log-normal
-
-    def told(imagined: SimpleNamespace, whose: NDArray[np.int64]) -> Floats:
-        log_odds = usual[whose] + rules.TAKES_TO_BY * imagined.mean[:, None]
-        imagined.adoption = (1 / (1 + np.exp(-log_odds))).astype(np.float32)
-        imagined.adopts = accounts.adopts[whose]
-        return new_category_probability(imagined, has_bought[whose], cutoff)[1]
-
-    few = tuple(one[:, :FEW] for one in drawn)
-    return _mean_of(accounts, np.arange(scale.accounts), scale, cutoff, few, told)
 
 
 def lapse_from_records(scale: Scale, seed: int, cutoff: date, particles: int) -> Floats:

@@ -347,7 +347,9 @@ deal_sums as (
                     and close_date > {{ days_before('as_of_date', 365) }}
                     then 1
             end
-        ) as won_deals_365d
+        ) as won_deals_365d,
+        count(case when outcome = 'won' and close_date <= as_of_date then 1 end) as won_deals_total,
+        max(case when outcome = 'won' and close_date <= as_of_date then close_date end) as last_won_deal_date
     from deals_on_dates
     group by as_of_date, account_id
 
@@ -419,6 +421,9 @@ final as (
             as numeric(18, 2)
         ) as open_deal_amount,
         coalesce(deal_sums.won_deals_365d, 0) as won_deals_365d,
+        {{ days_between('deal_sums.last_won_deal_date', 'order_rhythm.as_of_date') }} as days_since_won_deal,
+        -- What was sold and not ordered yet shows here; a CRM that knows no deal of the account tells nothing of it.
+        deal_sums.won_deals_total - category_sums.categories_total as won_deals_beyond_categories,
         coalesce(contact_sums.contacts, 0) as contacts,
         coalesce(contact_sums.decision_makers, 0) > 0 as has_decision_maker,
         {%- for days in [30, 90] %}
