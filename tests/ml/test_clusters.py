@@ -8,7 +8,7 @@ import pytest
 from sklearn.cluster import KMeans
 
 from ml.cluster_names import unique_names
-from ml.clusters import Fit, _chosen, assign, fit_clusters, medians, quarter_in_force, too_few
+from ml.clusters import Fit, _chosen, assign, fit_clusters, medians, quarter_in_force, scales_of, too_few
 from ml.params import ClusterParams, section_of
 from tests.ml.planted import KINDS, three_kinds
 
@@ -71,6 +71,70 @@ def test_a_cluster_far_from_any_before_it_has_a_new_id_and_a_name_of_its_own(fit
     assert "many logins" in ids[4].name
     assert len({one.name for one in later.clusters}) == 3
     assert len({1, 2, 3} & set(ids)) == 2
+
+
+def test_how_far_a_cluster_moved_is_told_in_the_spreads_of_the_fit_before(fit: Fit) -> None:
+    frame = three_kinds()
+    for name in frame.columns[1:]:
+        frame[name] = 1.5 * frame[name] ** 1.2  # all lie elsewhere, and further apart
+    params = PARAMS.model_copy(update={"max_move": 9.0})
+    later = fit_clusters(frame, params, fit, 4)
+    assert isinstance(later, Fit)
+    assert [one.spread for one in later.scales] != pytest.approx([one.spread for one in fit.scales], rel=0.1)
+    for one in later.clusters:
+        (before,) = (other for other in fit.clusters if other.cluster_id == one.cluster_id)
+        then, now = (
+            np.array(
+                [
+                    value * scale.spread + scale.center
+                    for value, scale in zip(of.centroid, scales, strict=True)
+                ]
+            )
+            for of, scales in ((before, fit.scales), (one, later.scales))
+        )
+        apart = (now - then) / np.array([scale.spread for scale in fit.scales])
+        assert one.moved == pytest.approx(np.sqrt((apart**2).mean()))
+
+
+def test_clusters_come_in_an_order_of_their_own_whatever_the_random_starts(fit: Fit) -> None:
+    for seed in range(3):
+        again = fit_clusters(three_kinds(), PARAMS.model_copy(update={"seed": seed}), None, 1)
+        assert isinstance(again, Fit)
+        np.testing.assert_allclose(
+            [one.centroid for one in again.clusters], [one.centroid for one in fit.clusters]
+        )
+
+
+def test_a_sample_is_fitted_on_and_all_are_counted(fit: Fit) -> None:
+    few = fit_clusters(three_kinds(), PARAMS.model_copy(update={"fit_accounts": 100}), None, 1)
+    assert isinstance(few, Fit)
+    assert [one.accounts for one in few.clusters] == [100] * 3
+    assert few.accounts == 300
+    centroids, of_all = ([one.centroid for one in of.clusters] for of in (few, fit))
+    np.testing.assert_allclose(centroids, of_all, atol=0.15)
+    assert centroids != of_all
+
+
+def test_groups_smaller_than_the_least_share_are_none() -> None:
+    found = fit_clusters(three_kinds(), PARAMS.model_copy(update={"min_share": 0.34}), None, 1)
+    assert str(found).startswith("no clusters stand out: of 3 to 8 none gives groups of at least 34%")
+
+
+def test_a_feature_that_few_accounts_have_is_left_out() -> None:
+    for accounts, is_used in ((14, False), (16, True)):  # of 300: one in twenty are 15
+        frame = three_kinds()
+        frame.loc[: accounts - 1, "logins_90d"] = np.arange(1.0, accounts + 1)
+        assert ("logins_90d" in {one.name for one in scales_of(frame, PARAMS)}) is is_used
+
+
+def test_what_is_not_known_and_net_returns_count_as_none_and_a_giant_as_large(fit: Fit) -> None:
+    frame = three_kinds()[:5]
+    frame.loc[1:4, frame.columns[1:]] = frame.loc[[0] * 4, frame.columns[1:]].to_numpy()
+    frame["yearly_net_spend"] = [0.0, np.nan, -500.0, 1e9, 1e12]
+    of_none, unknown, returns, large, giant = assign(frame, fit)["distance"]
+    assert of_none == unknown == returns
+    assert large == giant
+    assert of_none != large
 
 
 def test_the_number_of_clusters_is_kept_while_it_is_hardly_worse() -> None:

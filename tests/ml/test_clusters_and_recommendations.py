@@ -16,8 +16,9 @@ from ml import cluster_runs
 from ml.cluster_card import write_cluster_cards, write_missing_cluster_cards
 from ml.cluster_names import MEASURES
 from ml.cluster_runs import assign_clusters, fit_clusters_if_due
+from ml.clusters import Fit
 from ml.copies import write_rows
-from ml.params import RecommendationParams, section_of
+from ml.params import ClusterParams, RecommendationParams, section_of
 from ml.recommend_runs import fit_recommendations_if_due, name_recommendations, purchases_on
 from tests.conftest import Warehouse
 from tests.ml.planted import purchases, three_kinds
@@ -119,8 +120,8 @@ def test_a_quarter_whose_accounts_form_no_clusters_is_searched_once_and_the_run_
 ) -> None:
     searched = []
 
-    def in_vain(frame: pd.DataFrame, *_: object) -> str:
-        searched.append(len(frame))
+    def in_vain(frame: pd.DataFrame, _: ClusterParams, before: Fit, new_id: int) -> str:
+        searched.append((len(frame), before.fingerprint, new_id))
         return "no clusters stand out"
 
     add_features(date(2026, 6, 30), three_kinds())
@@ -128,7 +129,9 @@ def test_a_quarter_whose_accounts_form_no_clusters_is_searched_once_and_the_run_
     add_features(day, three_kinds())
     monkeypatch.setattr(cluster_runs, "fit_clusters", in_vain)
     assert [fit_clusters_if_due(day), fit_clusters_if_due(day)] == [[], []]
-    assert searched == [300]
+    # It would go on from the newest fit, and give no id that was ever given.
+    newest = grouped.value("select data_fingerprint from ml.cluster_fits where quarter_start = '2026-04-01'")
+    assert searched == [(300, newest, 4)]
     assert assign_clusters(day, "run-in-vain") is None
     ((reason,),) = grouped.rows("select reason from ml.cluster_runs where run_id = 'run-in-vain'")
     assert reason == (

@@ -5,9 +5,23 @@ from datetime import date, timedelta
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.sparse import csr_matrix
 
+from ml import recommend
 from ml.params import RecommendationParams, section_of
-from ml.recommend import POPULARITY, best, choose, lists_of, matrix_of, popular_in, too_little
+from ml.recommend import (
+    METHODS,
+    POPULARITY,
+    Matrix,
+    best,
+    choose,
+    lists_of,
+    matrix_of,
+    popular_in,
+    scores_of,
+    similarity_of,
+    too_little,
+)
 from tests.ml.planted import purchases
 
 DAY = date(2026, 3, 9)
@@ -137,3 +151,150 @@ def test_an_industry_with_enough_buyers_has_a_list_of_its_own(bought: pd.DataFra
 
 def test_equal_scores_are_placed_by_product() -> None:
     assert list(best(np.array([1.0, 3.0, 0.0, 3.0, 1.0, -np.inf, 1.0]), 4)) == [1, 3, 0, 4]
+
+
+WEEKS = PARAMS.model_copy(
+    update={"history_days": 100, "half_life_days": 10, "popular_days": 30, "sold_within_days": 40}
+)
+
+
+def days_ago(*rows: tuple[str, str, int]) -> pd.DataFrame:
+    """Purchases of accounts and products so many days before DAY."""
+    return pd.DataFrame(
+        [(account, product, pd.Timestamp(DAY - timedelta(days=ago))) for account, product, ago in rows],
+        columns=["account_id", "product_id", "order_date"],
+    )
+
+
+def test_what_was_bought_weighs_by_its_newest_day_and_windows_hold_their_first_day() -> None:
+    matrix = matrix_of(
+        days_ago(
+            ("A", "p", 0), ("A", "p", 20), ("A", "q", 10), ("B", "q", 29), ("C", "q", 30), ("B", "r", 39), ("C", "s", 40),
+            ("D", "t", 99), ("D", "u", 100), ("E", "v", -1),
+        ),
+        DAY,
+        WEEKS,
+    )  # fmt: skip
+    assert list(matrix.accounts) == ["A", "B", "C", "D"]
+    assert list(matrix.products) == ["p", "q", "r", "s", "t"]
+    ago = np.array([[0, 10, np.inf, np.inf, np.inf], [np.inf, 29, 39, np.inf, np.inf],
+                    [np.inf, 30, np.inf, 40, np.inf], [np.inf, np.inf, np.inf, np.inf, 99]])  # fmt: skip
+    np.testing.assert_allclose(matrix.weights.toarray(), 0.5 ** (ago / 10))
+    assert (matrix.bought.toarray() == np.isfinite(ago)).all()
+    assert matrix.popular.tolist() == [1, 2, 0, 0, 0]
+    assert matrix.is_sold.tolist() == [True, True, True, False, False]
+
+
+def by_hand() -> tuple[Matrix, csr_matrix]:
+    """Two accounts that have bought p and q, one of them p long ago; near p is r, near q less so r, and s."""
+    matrix = matrix_of(
+        days_ago(("A", "p", 0), ("A", "q", 0), ("B", "p", 30), ("B", "q", 0), ("C", "r", 0), ("C", "s", 0), ("D", "s", 0)),
+        DAY,
+        WEEKS,
+    )  # fmt: skip
+    near = np.zeros((4, 4))
+    near[0, 2], near[1, 2], near[1, 3] = 0.9, 0.6, 0.5
+    return matrix, csr_matrix(near)
+
+
+def test_a_score_is_what_is_near_to_what_was_bought_lately_and_is_tilted_by_popularity() -> None:
+    matrix, near = by_hand()
+    rows = np.array([0, 1])
+    plain = {row: scores.tolist() for row, scores in scores_of(matrix, near, "bm25", rows)}
+    assert plain[0] == pytest.approx([0, 0, 0.9 + 0.6, 0.5])
+    assert plain[1] == pytest.approx([0, 0, 0.9 / 8 + 0.6, 0.5])
+    tilted = {row: scores.tolist() for row, scores in scores_of(matrix, near, "bm25+popularity", rows)}
+    assert tilted[0] == pytest.approx([0, 0, 1.5 * np.sqrt(1.5), 0.5 * np.sqrt(2.5)])
+    assert [scores.tolist() for _, scores in scores_of(matrix, None, POPULARITY, rows)] == [[1, 2, 1, 2]] * 2
+
+
+def test_the_reason_is_the_purchase_that_brought_most_of_the_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix, near = by_hand()
+    monkeypatch.setattr(recommend, "similarity_of", lambda *_: near)
+    first = {one.account_id: one for one in lists_of(matrix, "bm25", WEEKS) if one.place == 1}
+    assert (first["A"].product_id, first["B"].product_id) == ("r", "r")
+    assert first["A"].reason == "accounts that bought p also bought this: 0 of 2"
+    assert first["B"].reason == "accounts that bought q also bought this: 0 of 2"  # p is too long ago
+
+
+def test_accounts_scored_a_few_at_a_time_get_the_same_scores(
+    bought: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    matrix = matrix_of(bought, DAY, PARAMS)
+    rows, near = np.arange(len(matrix.accounts)), similarity_of(matrix, "bm25", PARAMS)
+    whole = [(row, scores.tolist()) for row, scores in scores_of(matrix, near, "bm25", rows)]
+    monkeypatch.setattr(recommend, "SCORES_AT_ONCE", 7 * len(matrix.products))
+    assert [(row, scores.tolist()) for row, scores in scores_of(matrix, near, "bm25", rows)] == whole
+    assert [row for row, _ in whole] == rows.tolist()
+    assert not near.diagonal().any()  # a product says nothing of itself
+
+
+def test_recall_is_of_what_is_bought_in_the_window_after_and_of_what_is_new_among_it() -> None:
+    """Product 00 is the most popular and 10 the eleventh, which stands on the list of who has bought the others."""
+    crowd = [
+        (f"{account:02d}", f"{product:02d}", 30) for product in range(11) for account in range(30 - product)
+    ]
+    cutoff = DAY - timedelta(days=28)
+    whole = [("Z", f"{product:02d}", 29) for product in range(10)]
+    later = [("Z", "10", 0), ("Z", "00", 27), ("29", "01", -1), ("28", "10", 28)]
+    found = recommend._recalls(days_ago(*crowd, *whole, *later), cutoff, PARAMS)
+    # 29 buys a day after the window, 28 on the day of the cutoff: nobody but Z is judged.
+    assert found["new"][POPULARITY].tolist() == [1.0]
+    assert found["any"][POPULARITY].tolist() == [0.5]
+
+
+def test_so_many_accounts_are_judged_at_most_and_each_time_the_same(bought: pd.DataFrame) -> None:
+    few = PARAMS.model_copy(update={"evaluated_accounts": 20})
+    cutoff = DAY - timedelta(days=PARAMS.window_days)
+    first, again, all_of_them = (recommend._recalls(bought, cutoff, one) for one in (few, few, PARAMS))
+    assert len(first["any"]["bm25"]) == 20 < len(all_of_them["any"]["bm25"])
+    for target in ("new", "any"):
+        for method in (POPULARITY, *METHODS):
+            assert first[target][method].tolist() == again[target][method].tolist()
+
+
+def choice_of(
+    monkeypatch: pytest.MonkeyPatch, earlier: dict[str, float], newest: dict[str, float], judged: int = 60
+) -> recommend.Choice:
+    """The choice where every account has these recalls, 0.2 where none is given, on the windows before and on the newest."""
+
+    def recalls(_: pd.DataFrame, cutoff: date, __: RecommendationParams) -> dict[str, dict[str, np.ndarray]]:
+        given = newest if cutoff == DAY - timedelta(days=PARAMS.window_days) else earlier
+        told = {one: np.full(judged, given.get(one, 0.2)) for one in (POPULARITY, *METHODS)}
+        return {"new": told, "any": told}
+
+    monkeypatch.setattr(recommend, "_recalls", recalls)
+    return choose(pd.DataFrame(), DAY, PARAMS)
+
+
+def test_the_windows_before_choose_and_the_newest_judges(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choice_of(monkeypatch, {"tfidf": 0.5}, {"bm25": 0.9, "tfidf": 0.4}).method == "tfidf"
+    lucky = choice_of(monkeypatch, {"tfidf": 0.5}, {"bm25": 0.9})
+    assert lucky.method == POPULARITY
+    assert lucky.why.startswith("no method is above popularity: tfidf has ")
+    assert choice_of(monkeypatch, {}, dict.fromkeys(METHODS, 0.4)).method == METHODS[0]  # of equals the first
+    assert choice_of(monkeypatch, {"tfidf": 0.5}, {"tfidf": 0.4}, PARAMS.min_evaluated).method == "tfidf"
+    assert (
+        choice_of(monkeypatch, {"tfidf": 0.5}, {"tfidf": 0.4}, PARAMS.min_evaluated - 1).method == POPULARITY
+    )
+
+
+def test_an_interval_holds_95_of_100_means_and_is_the_same_each_time() -> None:
+    values = np.random.default_rng(8).normal(0.4, 0.2, 400)
+    low, high = recommend._interval(values, PARAMS.model_copy(update={"bootstrap": 4000}))
+    apart = 1.96 * values.std() / 20
+    assert (low, high) == pytest.approx((values.mean() - apart, values.mean() + apart), abs=0.08 * apart)
+    assert recommend._interval(values, PARAMS) == recommend._interval(values, PARAMS)
+
+
+def test_popular_is_what_most_accounts_bought_lately_however_often_each_did() -> None:
+    params = WEEKS.model_copy(update={"industry_min_accounts": 2})
+    rows = popular_in(
+        days_ago(("A", "p", 0), ("A", "p", 1), ("A", "p", 2), ("A", "q", 0), ("B", "q", 29), ("C", "r", 30), ("C", "p", -1)),
+        pd.Series({"A": "mining", "B": "mining", "C": "media"}),
+        DAY,
+        params,
+    )  # fmt: skip
+    assert [row[:4] for row in rows] == [
+        ("", 1, "q", 2.0), ("", 2, "p", 1.0), ("mining", 1, "q", 2.0), ("mining", 2, "p", 1.0),
+    ]  # fmt: skip

@@ -1,6 +1,7 @@
 """A run's scores: one per account that has ordered, or a reason why there are none; due models."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date, timedelta
 from decimal import Decimal
 
@@ -12,13 +13,14 @@ import pytest
 from include.errors import StratumError
 from include.warehouse.connect import connect
 from include.warehouse.roles import grant_all
-from ml import champion, drift, registry, train
+from ml import champion, drift, realised, registry, train
 from ml.champion import settle
 from ml.copies import write_frame
 from ml.features import NAMES
 from ml.frames import features_in_chunks
-from ml.score import score_accounts
-from ml.train import due_date
+from ml.score import score_accounts, score_frame
+from ml.targets import CHURN
+from ml.train import Fitted, due_date
 from tests.conftest import Warehouse
 from tests.ml.conftest import SCORED_ON as DAY
 
@@ -139,6 +141,86 @@ def test_scores_wait_for_their_ranks_though_the_public_may_make_no_tables(traine
         assert score_accounts("churn", DAY, RUN).status == "scored"
     finally:
         trained.rows(f"grant temporary on database {database} to public")
+
+
+def test_the_books_of_a_run_say_what_its_model_was_made_of(trained: Warehouse) -> None:
+    score_accounts("churn", DAY, RUN)
+    expected = trained.rows(
+        "select trained_as_of, horizon_days, round(training_positives::numeric / training_rows, 6) from ml.models"
+    )
+    assert (
+        trained.rows("select trained_as_of, horizon_days, base_rate from ml.runs where run_id = %s", RUN)
+        == expected
+    )
+    ((auc,),) = trained.rows("select auc from ml.runs where run_id = %s", RUN)
+    assert float(auc) == pytest.approx(
+        trained.value(
+            "select avg(value) from ml.metrics where kind = 'validation' and population = 'all' "
+            "and estimator = 'model' and metric = 'auc'"
+        ),
+        abs=5e-5,
+    )
+
+
+def test_a_run_that_no_model_scores_any_more_keeps_nothing_of_the_one_before(
+    trained: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score_accounts("churn", DAY, "twice")
+    monkeypatch.setattr("ml.score.champion_on", lambda *_: None)
+    assert score_accounts("churn", DAY, "twice").status == "absent"
+    for table in ("scores", "drift"):
+        assert trained.rows(f"select * from ml.{table} where run_id = 'twice'") == [], table
+    assert trained.rows("select status from ml.runs where run_id = 'twice'") == [("absent",)]
+
+
+def test_each_scoring_asks_what_came_true_of_earlier_scores(
+    trained: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(realised, "measure", lambda _, *given: asked.append(given))
+    early = date(2025, 6, 30)  # no model is there yet
+    assert [score_accounts("churn", day, "asks").status for day in (DAY, early)] == ["scored", "absent"]
+    assert asked == [("churn", DAY), ("churn", early)]
+
+
+def test_a_date_that_was_built_without_an_account_has_no_scores_and_says_so(trained: Warehouse) -> None:
+    empty = date(2026, 3, 12)
+    trained.rows("insert into marts.built_dates values (%s)", empty)
+    try:
+        result = score_accounts("churn", empty, "empty")
+    finally:
+        trained.rows("delete from marts.built_dates where as_of_date = %s", empty)
+    assert (result.status, result.reason) == ("absent", "no account is of its population on 2026-03-12")
+
+
+def test_a_next_best_category_is_as_likely_as_buying_anything_new_times_its_chance(
+    trained: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who owns every category, or none, is told no category, and has a score all the same."""
+    account = trained.rows(
+        "select account_id from marts.account_features where as_of_date = %s order by 1", DAY
+    )
+    likeliest = pd.DataFrame({"account_id": [account[0][0]], "next_best": ["tools"], "chance": [0.5]})
+    monkeypatch.setattr("ml.score.next_best", lambda *_: likeliest)
+    monkeypatch.setattr("ml.score.target_of", lambda *_: replace(CHURN, has_next_best=True))
+    assert score_accounts("churn", DAY, RUN).accounts == len(account)
+    told = trained.rows(
+        "select account_id, next_best, next_best_probability, round(probability / 2, 6) from ml.scores "
+        "where run_id = %s and next_best_probability is not null",
+        RUN,
+    )
+    assert [row[:2] for row in told] == [(account[0][0], "tools")]
+    assert float(told[0][2]) == pytest.approx(float(told[0][3]), abs=1.1e-6)
+
+
+def test_an_expected_value_is_that_of_the_models_own_horizon(fitted: Fitted, later: pd.DataFrame) -> None:
+    line = {"intercept": 0.0, "net_revenue_90d": 1.0, "yearly_net_spend": 0.0, "average_order_value": 0.0}
+    found = replace(fitted.model, horizon_days=30, parameters={**fitted.model.parameters, "value": line})
+    frame = later.drop(columns="happened")
+    scores = score_frame(fitted.pipeline, found, frame, replace(CHURN, has_value=True))
+    expected = scores["probability"] * frame["net_revenue_90d"] / 3
+    np.testing.assert_allclose(scores["expected_value"], expected, atol=0.0051)
+    assert expected.max() > 10
 
 
 def test_another_run_leaves_a_runs_scores_alone(trained: Warehouse) -> None:

@@ -6,8 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ml import value
+from include.warehouse.connect import connect
+from ml import next_best, value
 from ml.next_best import ranked_first, scale_of_shares
+from ml.params import params_of
+from tests.conftest import Warehouse
 
 
 def accounts(*owned: str) -> pd.DataFrame:
@@ -69,6 +72,64 @@ def test_shares_are_scaled_by_how_often_what_would_have_been_told_was_bought() -
     assert scale_of_shares(owned, SINCE, 0.0, 4) is None, "three bought anything new"
     assert scale_of_shares(owned, LATER, 0.0, 1) is None, "nobody bought anything after the last day"
     assert scale_of_shares(owned, date(2025, 1, 1), 0.0, 1) is None, "nobody owned anything yet"
+
+
+def test_what_was_owned_on_the_first_day_is_known_and_not_bought_anew() -> None:
+    owned = bought(["a", "ab", "ab", "ac", "a", "a"], ["b", "", "", "", "c", "d"])
+    owned["first_order_date"] = owned["first_order_date"].replace(FIRST_DAY, SINCE)
+    assert scale_of_shares(owned, SINCE, 0.0, 3) is not None
+
+
+def test_accounts_told_a_few_at_a_time_are_told_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(2)
+    owned = accounts(
+        *("".join(random.permutation(list("abcde"))[: random.integers(1, 6)]) for _ in range(40))
+    )
+    whole = ranked_first(owned, 2.0)
+    assert whole["next_best"].nunique() > 2
+    monkeypatch.setattr(next_best, "CHUNK", 7)
+    pd.testing.assert_frame_equal(ranked_first(owned, 2.0), whole)
+
+
+def test_what_is_told_of_a_date_comes_of_its_own_rows_and_of_the_horizon_before_it(
+    warehouse: Warehouse,
+) -> None:
+    """Sixty that owned a alone bought b within the horizon, as they would have been told: now c is left."""
+    day, since, long_ago = date(2026, 3, 31), date(2025, 12, 31), date(2025, 1, 1)
+    rows = [
+        *((f"A{number:02d}", "a", date(2025, 11, 15)) for number in range(60)),
+        *((f"A{number:02d}", "b", date(2026, 2, 1)) for number in range(60)),
+        *((f"B{number:02d}", category, long_ago) for number in range(20) for category in ("a", "b")),
+        *((f"C{number:02d}", category, long_ago) for number in range(9) for category in ("a", "c")),
+        ("D", "c", long_ago),
+    ]
+    with connect("transformer") as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "create table marts.account_categories "
+            "(as_of_date date, account_id text, product_category text, first_order_date date)"
+        )
+        cursor.executemany(
+            "insert into marts.account_categories values (%s, %s, %s, %s)",
+            [(day, *row) for row in rows] + [(date(2026, 2, 28), "Z", "a", long_ago)],
+        )
+    owned = pd.DataFrame(rows, columns=["account_id", "product_category", "first_order_date"])
+    knobs = params_of("upsell")
+    told = ranked_first(owned, knobs.next_best_weight).set_index("account_id")
+    scale = scale_of_shares(owned, since, knobs.next_best_weight, knobs.next_best_min_buyers)
+    assert scale is not None
+    assert scale > 1
+    with connect("scorer") as connection:
+        found = next_best.next_best(connection, day, 90).set_index("account_id")
+        pd.testing.assert_series_equal(found["next_best"], told["next_best"])
+        np.testing.assert_allclose(found["chance"], np.minimum(told["share"] * scale, 1))
+        assert found.loc["A00"].tolist() == ["c", 1.0]
+        assert 0 < found.loc["D", "chance"] < 1
+        assert found.loc["D", "chance"] != pytest.approx(
+            scale * ranked_first(owned, 0.0).set_index("account_id").loc["D", "share"]
+        )
+    warehouse.rows("delete from marts.account_categories where account_id < 'A11'")
+    with connect("scorer") as connection:
+        assert next_best.next_best(connection, day, 90)["chance"].isna().all()  # 49 bought anything new
 
 
 def rows(accounts: int) -> pd.DataFrame:
