@@ -1,10 +1,12 @@
 """What the commands share."""
 
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from datetime import UTC, date, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import time_machine
@@ -13,7 +15,7 @@ from typer.testing import CliRunner
 from include.cli import app
 from include.commands.common import assert_over, reach_sandbox, read_sources
 from include.errors import StratumError
-from include.settings import Settings, get_settings
+from include.settings import PROJECT_DIR, Settings, get_settings
 from include.sources.config import load_sources
 from tests.conftest import free_port
 
@@ -125,3 +127,31 @@ def test_a_list_of_loads_says_what_its_columns_are(monkeypatch: pytest.MonkeyPat
         assert line[heading.index(name) :].startswith(value)
     monkeypatch.setattr("include.sources.retract.list_loads", lambda as_of: [])
     assert CliRunner().invoke(app, ["loads", "list"]).output.startswith("Nothing was loaded. Run a date:")
+
+
+@pytest.mark.parametrize(("runs", "is_said"), [([], True), (["run"], False)])
+def test_a_prompt_says_what_is_not_there_before_anything_is_published(
+    runs: list[str], is_said: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("STRATUM_HOME", str(tmp_path))
+    get_settings.cache_clear()
+    monkeypatch.setattr("include.local.stack.Stack.start_warehouse", lambda stack: None)
+    monkeypatch.setattr("include.local.stack.Stack.down_started", lambda stack: None)
+    monkeypatch.setattr("include.warehouse.publish.list_runs", lambda: runs)
+    monkeypatch.setattr("include.commands.psql.role_url", lambda role: "postgresql://reader@127.0.0.1:1/w")
+    monkeypatch.setattr(
+        "include.commands.psql.subprocess.run", lambda *_, **__: SimpleNamespace(returncode=0)
+    )
+    told = CliRunner().invoke(app, ["psql"])
+    get_settings.cache_clear()
+    assert told.exit_code == 0
+    assert ("Nothing is published yet" in told.stderr) == is_said
+    assert ("stratum run --as-of DATE" in told.stderr) == is_said
+
+
+def test_what_is_generated_is_said_part_by_part() -> None:
+    told = subprocess.run(
+        ["make", "--dry-run", "generate"], cwd=PROJECT_DIR, capture_output=True, text=True, check=True
+    ).stdout
+    assert "for part in metrics exposures lineage portability" in told
+    assert "printf '%s ... ' \"$part\"" in told
