@@ -48,8 +48,9 @@ metrics: install-dev ## Ask metrics: make metrics MF="query --metrics retention_
 	@cd $(ROOT) && $(BIN)/python -m docs.generators.mf $(or $(MF),list metrics)
 
 generate: install-dev ## Write anew what is made from the models: metrics, exposures, lineage, portability.
-	cd $(ROOT) && $(BIN)/python -m docs.generators.metrics && $(BIN)/python -m docs.generators.exposures
-	cd $(ROOT) && $(BIN)/python -m docs.generators.lineage && $(BIN)/python -m docs.generators.portability
+	@cd $(ROOT) && for part in metrics exposures lineage portability; do \
+	  printf '%s ... ' "$$part"; began=$$SECONDS; $(BIN)/python -m "docs.generators.$$part" || exit; \
+	  echo "$$((SECONDS - began)) s"; done
 
 bench: install ## Measure speed beside what the same work costs bare; SIZE=M is ten times as much as S; ONLY=daily one part.
 	@cd $(ROOT) && $(BIN)/python -m benchmarks --size $(or $(SIZE),S) $(if $(ONLY),--only $(ONLY))

@@ -1,6 +1,12 @@
 """`stratum`, the command line: the same work as the DAGs, through the DAGs."""
 
+from difflib import get_close_matches
+from typing import Any
+
 import typer
+from typer._click import Context  # these two have no public name
+from typer._click.exceptions import NoSuchOption
+from typer.core import TyperGroup
 
 from include.commands import sync_books, sync_holds  # noqa: F401 - they put their commands on sync_app
 from include.commands.backfill import backfill
@@ -21,7 +27,25 @@ from include.commands.sync import sync_app
 from include.commands.tiers import tiers_app
 from include.errors import StratumError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+LIKE_ENOUGH = 0.7
+"""How like the one that is suggested a mistyped option must be (1 is equal): a distant one leads astray."""
+
+
+class Stratum(TyperGroup):
+    """The commands; of a mistyped option what is close to it is suggested."""
+
+    def invoke(self, ctx: Context) -> Any:
+        """Run the command. Typer compares with the dashes, which all options share: --asof was like --json to it."""
+        try:
+            return super().invoke(ctx)
+        except NoSuchOption as error:
+            names = {name.strip("-"): name for name in error.possibilities or ()}
+            typo = error.option_name.strip("-").replace("_", "-")
+            error.possibilities = [names[name] for name in get_close_matches(typo, names, cutoff=LIKE_ENOUGH)]
+            raise
+
+
+app = typer.Typer(cls=Stratum, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 for command in (demo, run, backfill, up, down, status, doctor, unlock, psql, simulate, lists):
     app.command()(command)
 app.add_typer(deploy_app, name="deploy")

@@ -94,7 +94,7 @@ def _fill(
             tell(f"  {as_of}  {failure}")
         seconds = round(time.monotonic() - started, 1)
         done.append({"as_of_date": as_of, "seconds": seconds})
-        tell(f"  {as_of}  {seconds:6.1f} s  {len(wanted) - place} left")
+        tell(f"[{as_of}: {seconds} s, {len(wanted) - place} of {len(wanted)} dates left]")
     return done
 
 
@@ -109,7 +109,9 @@ def _fill_date(stack: Any, as_of: date, tell: Say) -> list[str]:
     api = stack.api()
     request(as_of)
     try:
-        return run_chain(api, as_of, lambda line: None, stack.check_alive).failures
+        return run_chain(
+            api, as_of, lambda line: tell(f"  {as_of}  {line.strip()}"), stack.check_alive
+        ).failures
     except KeyboardInterrupt:
         if cut_off(stack, as_of, tell):
             withdraw(as_of)

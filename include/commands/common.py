@@ -149,15 +149,32 @@ def last_sources(settings: Settings) -> Path:
     return settings.home / "sources.path"
 
 
-def reach_sandbox(sources: Sources) -> None:
-    """Make the sandbox's connection known to this process, where the sources use it; its own comes from the stack."""
-    from include.local.environment import SANDBOX_VARIABLE, sandbox_connection
+def reach_sandbox(sources: Sources, target: str | None = None) -> None:
+    """Make the sandbox's connection known to this process, where the sources use it; its own comes from the stack.
+
+    Raises StratumError where a `target` of the sources is about to be asked, is the sandbox, and is down.
+    """
+    from include.local.environment import SANDBOX_CONNECTION, SANDBOX_VARIABLE, sandbox_connection
     from include.local.secrets import load_secrets
     from include.local.stack import uses_sandbox
 
     settings = get_settings()
+    is_asked = target in sources.sync and sources.sync[target].connection == SANDBOX_CONNECTION
+    if is_asked and (down := sandbox_down()):
+        raise StratumError(down)
     if uses_sandbox(sources):
         os.environ.setdefault(SANDBOX_VARIABLE, sandbox_connection(settings, load_secrets(settings.home)))
+
+
+def sandbox_down() -> str | None:
+    """Return what to say where the sandbox of this machine is not up; None where it is, or is not ours to start."""
+    from include.local.processes import listens
+
+    settings = get_settings()
+    host, port = settings.sandbox_host, settings.sandbox_port
+    if settings.airflow_url or listens(host, port):
+        return None
+    return f"The CRM sandbox, http://{host}:{port}, is not up. Start it: make up"
 
 
 @contextmanager

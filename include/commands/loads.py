@@ -19,7 +19,7 @@ def loads_list(
     as_json: AsJson = False,
 ) -> None:
     """List the loads with their books, the newest first."""
-    from include.sources.retract import in_words, list_loads
+    from include.sources.retract import HEADING, in_words, list_loads
 
     wanted = parse_as_of(as_of) if as_of else None
     with warehouse(say_aside):
@@ -29,6 +29,8 @@ def loads_list(
         return
     if not loads:
         say(f"Nothing was loaded{f' for {wanted}' if wanted else ''}. Run a date: stratum run --as-of DATE")
+        return
+    say(HEADING)
     for load in loads:
         say(in_words(load))
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from include.commands.common import say
+from include.commands.common import say, say_aside
 from include.errors import StratumError
 from include.settings import get_settings
 from include.warehouse.connect import ROLES, printable, role_url
@@ -20,6 +20,7 @@ def psql(
 ) -> None:
     """Open psql on the warehouse, starting the embedded PostgreSQL for as long as it lasts."""
     from include.local.stack import Stack
+    from include.warehouse.publish import list_runs
 
     if role not in ROLES:
         raise StratumError(f"'{role}' is not a role of the warehouse; the roles are {', '.join(ROLES)}.")
@@ -27,6 +28,10 @@ def psql(
     stack = Stack(settings, say)
     try:
         stack.start_warehouse()
+        if role == "bi_reader" and not list_runs():
+            say_aside(
+                "Nothing is published yet, so there are no tables to read. A run makes them: stratum run --as-of DATE"
+            )
         # The published tables are what most come for: they need no schema's name here.
         environment = os.environ | {
             "PGPASSFILE": str(settings.home / "pgpass"),

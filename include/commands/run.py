@@ -3,7 +3,7 @@
 import json
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +23,9 @@ from include.dates import parse_as_of
 from include.errors import StratumError
 from include.settings import SIMULATED_SOURCES, SOURCES_VARIABLE, get_settings
 from include.warehouse.connect import printable, role_url
+
+if TYPE_CHECKING:
+    from include.local.chain import Follow
 
 AsOf = Annotated[str, typer.Option("--as-of", help="The date to build, YYYY-MM-DD.")]
 
@@ -109,15 +112,24 @@ def _run(as_of: date, sources_file: Path | None, as_json: bool) -> None:
         say("\n" + "\n".join(lines(summary)) + "\n")
         say(f"Data docs:   {settings.data_docs / 'index.html'}")
         _say_places(stack, "  (while up: `make up`)")
+    if left := what_is_left(follow, as_of):
+        raise StratumError(left)
+
+
+def what_is_left(follow: "Follow", as_of: date) -> str | None:
+    """Return what of a date did not go through, and what to do where a person is asked; None where all did."""
+    left = []
     if follow.failures:
-        raise StratumError(
-            f"{'; '.join(follow.failures)}. All else of {as_of} went through, scored by the model there was before."
-        )
+        left.append(f"{'; '.join(follow.failures)}. It was scored by the model there was before.")
+    if follow.sync_failures:
+        left.append(f"{'; '.join(follow.sync_failures).rstrip('.')}.")
     if follow.waiting:
-        raise StratumError(
-            f"The sync to {', '.join(follow.waiting)} is held and nothing was sent to it; all else of {as_of} went through. "
-            "See why: stratum sync status; then stratum sync approve, or reject, --reason TEXT"
+        target = follow.waiting[0] if len(follow.waiting) == 1 else "TARGET"
+        left.append(
+            f"The sync to {', '.join(follow.waiting)} is held and nothing was sent to it. See why: stratum sync status; "
+            f"see what: stratum sync plan {target}; send it: stratum sync approve {target} --reason TEXT (or reject)."
         )
+    return " ".join([*left, f"All else of {as_of} went through."]) if left else None
 
 
 def _say_places(stack: Any, when: str) -> None:

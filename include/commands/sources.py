@@ -5,7 +5,15 @@ from dataclasses import asdict
 
 import typer
 
-from include.commands.common import AsJson, SourcesFile, reach_sandbox, read_sources, say
+from include.commands.common import (
+    AsJson,
+    SourcesFile,
+    reach_sandbox,
+    read_sources,
+    sandbox_down,
+    say,
+    say_aside,
+)
 from include.commands.identities import identities_app
 from include.settings import get_settings
 
@@ -18,6 +26,7 @@ sources_app.add_typer(identities_app, name="identities")
 @sources_app.command("check")
 def sources_check(sources: SourcesFile = None, as_json: AsJson = False) -> None:
     """Try each configured source and say what it has; exit code 1 where one fails. Nothing is loaded."""
+    from include.local.stack import uses_sandbox
     from include.sources.survey import survey
 
     _, parsed = read_sources(get_settings(), sources, need_files=False)
@@ -42,4 +51,6 @@ def sources_check(sources: SourcesFile = None, as_json: AsJson = False) -> None:
     elif not found:
         say("The sources name nothing to check: no orders, behavior, records, crm or sync.")
     if not all(seen.is_reachable for seen in found):
+        if uses_sandbox(parsed) and (down := sandbox_down()):
+            say_aside(down)
         raise typer.Exit(1)

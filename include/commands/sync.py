@@ -53,12 +53,13 @@ def sync_plan(
     from include.warehouse.publish import list_runs
 
     _, parsed = read_sources(get_settings(), sources)
-    reach_sandbox(parsed)
+    name = target_named(parsed, target)
+    reach_sandbox(parsed, name if read else None)
     with warehouse(say_aside if as_json else say):
         current = next((run for run in list_runs() if run.is_current), None)
         if current is None:
             raise StratumError("Nothing is published yet. Run a date first: stratum run --as-of DATE")
-        done = plan_sync(parsed, current.as_of, target_named(parsed, target), read, limit)
+        done = plan_sync(parsed, current.as_of, name, read, limit)
     if as_json:
         say(json.dumps(asdict(done), default=str, ensure_ascii=False))
         return
@@ -126,8 +127,8 @@ def sync_setup(target: Target = None, sources: SourcesFile = None) -> None:
     from include.sync.run import set_up_target
 
     _, parsed = read_sources(get_settings(), sources)
-    reach_sandbox(parsed)
     name = target_named(parsed, target)
+    reach_sandbox(parsed, name)
     with warehouse():
         done = set_up_target(parsed, name)
     for field in done.made:

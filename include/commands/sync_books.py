@@ -44,9 +44,9 @@ def sync_reconcile(
     if sample is not None and everything:
         raise StratumError("Give --sample or --all, not both.")
     _, parsed = read_sources(get_settings(), sources, need_files=False)
-    reach_sandbox(parsed)
+    name = target_named(parsed, target)
+    reach_sandbox(parsed, name)
     with warehouse(say_aside):
-        name = target_named(parsed, target)
         found = reconcile(parsed, name, sample=sample, everything=everything, heal=heal, limit=limit)
     if as_json:
         say(json.dumps(asdict(found)))
@@ -120,9 +120,10 @@ def sync_rebuild(target: Target = None, sources: SourcesFile = None) -> None:
     from include.sync.books import rebuild
 
     _, parsed = read_sources(get_settings(), sources, need_files=False)
-    reach_sandbox(parsed)
+    name = target_named(parsed, target)
+    reach_sandbox(parsed, name)
     with warehouse(say_aside):
-        done = rebuild(parsed, target_named(parsed, target))
+        done = rebuild(parsed, name)
     say(
         f"{done.target}: {done.known:,} records known = {done.equal:,} hold what is published + {done.differing:,} "
         f"differ + {done.gone:,} are not in the CRM"

@@ -1,7 +1,7 @@
 """A thin client of Airflow's REST API: only the calls the command line makes."""
 
 import re
-from datetime import date
+from datetime import date, datetime
 from pathlib import PurePath
 from typing import Any
 
@@ -107,6 +107,12 @@ class AirflowApi:
         """Return what tasks of a DAG wait for a person to answer: each with its subject and task instance."""
         params = {"state": "awaiting_input", "response_received": False, "limit": 100}
         return self.call("GET", f"/dags/{dag_id}/dagRuns/~/hitlDetails", params=params)["hitl_details"]
+
+    def asked_at(self, dag_id: str, run_id: str, map_index: int) -> datetime:
+        """Return when a mapped task of a run, which waits or waited for a person, asked."""
+        details = self.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}/hitlDetails")["hitl_details"]
+        asked = next(each for each in details if each["task_instance"]["map_index"] == map_index)
+        return datetime.fromisoformat(asked["created_at"])
 
     def answer(self, dag_id: str, run_id: str, task_id: str, map_index: int, option: str) -> None:
         """Answer what a task waits for with one of its options."""

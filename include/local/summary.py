@@ -95,11 +95,17 @@ def summarise(as_of: date) -> dict[str, Any]:
 
 
 def _syncs(connection: psycopg.Connection, run_id: str) -> list[dict[str, Any]]:
-    """Return the newest sync of the run to each target, with its reasons and what it is held or switched off for."""
+    """Return the newest sync of the run to each target, with its reasons and what it is held or switched off for.
+
+    `waiting_hold_id` is the hold that waits for an answer, None where none does.
+    """
     syncs = _all(
         connection,
-        "select distinct on (target) sync_id, target, status, queried, sent, unchanged, failed, held, calls, failure "
-        "from sync.runs where run_id = %s and finished_at is not null order by target, sync_id desc",
+        "select distinct on (runs.target) runs.sync_id, runs.target, runs.status, queried, sent, unchanged, failed, held, "
+        "calls, failure, holds.hold_id as waiting_hold_id from sync.runs "
+        "left join sync.holds on holds.hold_id = runs.hold_id and holds.status = 'waiting' "
+        "and holds.expires_at > clock_timestamp() "
+        "where runs.run_id = %s and finished_at is not null order by runs.target, runs.sync_id desc",
         run_id,
     )
     for sync in syncs:
@@ -165,6 +171,11 @@ def lines(summary: dict[str, Any]) -> list[str]:
         shown.append(
             f"  {tier['tier']}        {tier['accounts']:>8,}  {tier['actual_share']:>5.1%}  {target}"
         )
+    if any("target_share" in tier for tier in summary["tiers"]):
+        shown.append(
+            "  A share off its target is no fault: S, A and B were cut by theirs as the quarter began and have moved since "
+            "(stratum tiers list); C is who is dormant, however few"
+        )
     for company in summary["company"]:
         shown.append(
             f"  {company['accounts']:,} accounts = {company['accounts_ordered']:,} that have ordered, in tiers + "
@@ -189,12 +200,18 @@ def lines(summary: dict[str, Any]) -> list[str]:
             f"({sync['calls']:,} calls)"
         )
         shown += [f"    {rows:>9,} {reason}" for reason, rows in sync["reasons"].items()]
-        if sync["status"] == "held":
-            shown.append(f"    nothing was sent: {sync['failure']}")
+        if sync["failure"]:
+            shown.append(
+                f"    {'nothing was sent' if sync['status'] == 'held' else 'broken off'}: {sync['failure']}"
+            )
+        if hold_id := sync["waiting_hold_id"]:
+            shown.append(
+                f"    to send it: stratum sync approve --hold {hold_id} --reason TEXT  (or reject likewise)"
+            )
     if summary["syncs"]:
         return shown
     if summary["is_newest"]:
-        shown.append("  absent: no sync target is configured")
+        shown.append("  nothing was told: no sync target is configured, or none could be begun with")
     else:
         shown.append(
             "  not told: a newer date is published; this one went into the history, published.account_tiers"

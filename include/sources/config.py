@@ -40,6 +40,27 @@ VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 FILE_KIND, DATABASE_KIND = "<file>", "<database>"
 """The kinds of orders as pydantic names them in the place of a fault; a user's key holds no such sign."""
 CRM_FIELD = r"^[A-Za-z][A-Za-z0-9_]*$"
+IN_WORDS = {
+    "bool_parsing": "it must be true or false",
+    "bool_type": "it must be true or false",
+    "dict_type": "it must be a mapping",
+    "float_parsing": "it must be a number",
+    "float_type": "it must be a number",
+    "greater_than": "it must be more than {gt}",
+    "greater_than_equal": "it must be {ge} or more",
+    "int_from_float": "it must be a whole number",
+    "int_parsing": "it must be a whole number",
+    "int_type": "it must be a whole number",
+    "less_than_equal": "it must be {le} or less",
+    "literal_error": "it must be {expected}",
+    "string_pattern_mismatch": "it must be the name of a field: a letter, then letters, digits and _",
+    "string_too_long": "it must be no longer than {max_length}",
+    "string_too_short": "it must not be empty",
+    "string_type": "it must be text, in quotes where it looks like something else",
+    "too_short": "it must not be empty",
+    "tuple_type": "it must be a list",
+}
+"""Fault as pydantic names it → what to say of a value; its own words are those of a Python programmer."""
 ACCOUNT_NUMBER_FIELDS = {"salesforce": "AccountNumber", "bottlecrm": "account_number"}
 """Where the account number is unless the sources say otherwise; HubSpot's is a property of a fixed name."""
 HUBSPOT_ACCOUNT_NUMBER = "account_number"
@@ -236,14 +257,21 @@ def _anchor(document: dict[str, Any], folder: Path) -> None:
 def _fault(error: ErrorDetails, inside: int = 0) -> str:
     """Say what is wrong where; the place leaves out its first parts, `inside` of them, which stand for a whole file."""
     place = ".".join(str(part) for part in error["loc"][inside:] if part not in (FILE_KIND, DATABASE_KIND))
-    if error["type"] == "extra_forbidden":
-        return f"the key '{place}' is not known. Is it a typo, or one level too deep or too high?"
+    if error["type"] == "unknown_key":
+        key = f"{place}.{error['ctx']['key']}" if place else error["ctx"]["key"]
+        return (
+            f"the key '{key}' is not known. Is it a typo, or one level too deep or too high? "
+            f"The keys there are {error['ctx']['keys']}."
+        )
     if error["type"] == "missing":
         return f"the key '{place}' is missing."
     if error["type"] == "value_error":
         message = str(error["ctx"]["error"])
         return (f"{place}: " if place else "") + message + ("" if message.endswith(".") else ".")
-    return f"{place}: {_one_line(error['msg'])}, but it is {error['input']!r}."
+    given = "empty" if error["input"] is None else repr(error["input"])
+    words = IN_WORDS.get(error["type"])
+    must = words.format(**error.get("ctx", {})) if words else _one_line(error["msg"])
+    return f"{place}: {must}, but it is {given}."
 
 
 def _one_line(text: str) -> str:

@@ -331,10 +331,14 @@ def _published_dates(connection: psycopg.Connection, first_day: date | None) -> 
     return [row[0] for row in rows]
 
 
+HEADING = f"{'load':<36}  {'as of':<10}  {'rows of':<30} {'status':<9} {'loaded at':<16} rows and what became of them"
+"""What stands above the lines of `in_words`."""
+
+
 def in_words(load: dict[str, Any]) -> str:
-    """Return a load as one line of a list."""
+    """Return a load as one line of a list, under HEADING."""
     when: datetime = load["loaded_at"]
-    start = f"{load['load_id']}  {load['as_of_date']}  {load['source'] + '.' + load['entity']:<24} {load['status']:<9}"
+    start = f"{load['load_id']}  {load['as_of_date']}  {load['source'] + '.' + load['entity']:<30} {load['status']:<9}"
     if load["status"] == "absent":
         return start
     counts = (

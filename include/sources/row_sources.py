@@ -5,9 +5,10 @@ import os
 import re
 from abc import abstractmethod
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from include.dates import zone
 from include.errors import StratumError
@@ -35,6 +36,24 @@ class Section(BaseModel):
     """A part of sources.yml: no key but those named."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_a_mapping_of_known_keys(cls, given: Any) -> Any:
+        """Refuse what pydantic would refuse in words of Python's: here it can be said which keys there are."""
+        if isinstance(given, cls):
+            return given
+        needed = {name for name, field in cls.model_fields.items() if field.is_required()}
+        keys = ", ".join(name + (" (needed)" if name in needed else "") for name in cls.model_fields)
+        if not isinstance(given, dict):
+            raise PydanticCustomError(
+                "no_mapping", "it must be a mapping with the keys {keys}", {"keys": keys}
+            )
+        if unknown := [str(key) for key in given if key not in cls.model_fields]:
+            raise PydanticCustomError(
+                "unknown_key", "{key} is not among {keys}", {"key": unknown[0], "keys": keys}
+            )
+        return given
 
 
 class Company(Section):

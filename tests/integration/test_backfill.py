@@ -1,5 +1,7 @@
 """A backfilled date fills the history, never moves the pointer, and is made once."""
 
+import re
+from collections.abc import Callable
 from datetime import date, timedelta
 from types import SimpleNamespace
 
@@ -116,12 +118,13 @@ def chains(monkeypatch: pytest.MonkeyPatch) -> list[date]:
     """The dates whose chain was run, in order; the chain itself is the part that the lock and publish see."""
     ran: list[date] = []
 
-    def run_chain(api: object, as_of: date, say: object, check: object) -> chain.Follow:
+    def run_chain(api: object, as_of: date, say: Callable[[str], None], check: object) -> chain.Follow:
         if as_of.day == 3 and as_of not in ran:
             ran.append(as_of)
             raise StratumError("ingest_orders.ingest failed: no file.")
         ran.append(as_of)
         run_date(as_of)
+        say("  publish          publish          success    1.0 s")
         return chain.Follow({}, failures=["train_models.train failed: no."] if as_of.day == 4 else [])
 
     monkeypatch.setattr(chain, "run_chain", run_chain)
@@ -142,10 +145,13 @@ def test_a_failed_date_stops_with_its_line_and_the_same_command_goes_on_there(
     done = command._fill(stack, span, False, command.Order.OLDEST, told.append)
     assert [row["as_of_date"].day for row in done] == [3, 4]
     assert [day.day for day in chains] == [1, 2, 3, 3, 4]
-    assert told[0] == "Backfill of 4 dates from 2026-06-01 to 2026-06-04."
-    assert told[1].endswith("3 left")
-    assert "2 are in the history" in told[3]
-    assert told[5:] == ["  2026-06-04  train_models.train failed: no.", told[-1]]
+    # Each step as `stratum run` says it, with its date; then how long the date took, and how many are left.
+    step = "publish          publish          success    1.0 s"
+    assert told[:2] == ["Backfill of 4 dates from 2026-06-01 to 2026-06-04.", f"  2026-06-01  {step}"]
+    assert re.fullmatch(r"\[2026-06-01: \d+\.\d s, 3 of 4 dates left\]", told[2])
+    assert "2 are in the history" in told[5]
+    assert told[8:10] == [f"  2026-06-04  {step}", "  2026-06-04  train_models.train failed: no."]
+    assert re.fullmatch(r"\[2026-06-04: .* s, 0 of 2 dates left\]", told[10])
     assert sorted(shown(warehouse)) == [date(2026, 6, day) for day in (1, 2, 3, 4)]
     assert current(warehouse) == []
     with connect("auditor") as connection:

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.rows import dict_row
 
 from include.errors import StratumError
+from include.local.summary import _syncs
 from include.quality.gate import GateFailed, run_sync_gate
 from include.sync.holds import decide, newest_hold, read_hold
 from include.sync.ledger import Ledger
@@ -66,6 +68,18 @@ def test_rejected_the_run_is_never_sent_and_fails_and_a_new_run_asks_anew(stage:
     assert stage.sync().hold is not None
     assert statuses(stage) == ["waiting", "rejected"]
     assert stage.crm.writes == 0
+
+
+def test_the_summary_of_a_run_names_the_hold_only_while_it_waits(stage: SyncStage) -> None:
+    def waiting() -> list[int | None]:
+        with connect("auditor") as connection:
+            connection.row_factory = dict_row  # type: ignore[assignment]
+            return [sync["waiting_hold_id"] for sync in _syncs(connection, hold.run_id)]
+
+    hold = newest_hold(TARGET)
+    assert waiting() == [hold.hold_id]
+    decide(hold.hold_id, False, "anna", "not these tiers")
+    assert waiting() == [None]
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ WRONG = {
     ),
     "an account number field that is no field": (
         "company: {name: x}\ncrm: {system: salesforce, account_number_field: 'Id from User'}",
-        "crm.account_number_field: String should match pattern",
+        "crm.account_number_field: it must be the name of a field: a letter, then letters, digits and _, but it is 'Id from",
     ),
     "a currency that is no code": ("company: {name: x, currency: yuan}", "'yuan' is not a currency code"),
     "a file of another kind": (
@@ -133,6 +133,49 @@ WRONG = {
         "company: {name: x}" + BEHAVIOR + "  quarantine: [{reason: duration_negative, when: 'true'}]",
         "'duration_negative' is a reason of Stratum's own",
     ),
+    "a name in the place of a section": (
+        "company: X",
+        "company: it must be a mapping with the keys name (needed), timezone, currency, but it is 'X'.",
+    ),
+    "a section that is empty": ("company:", "name (needed), timezone, currency, but it is empty."),
+    "a key that is mistyped": (
+        "company: {nam: x}",
+        "the key 'company.nam' is not known. Is it a typo, or one level too deep or too high? The keys there are name",
+    ),
+    "a key of the top": ("name: x", "the key 'name' is not known."),
+    "a number for a text": (
+        "company: {name: 3}",
+        "company.name: it must be text, in quotes where it looks like something else, but it is 3.",
+    ),
+    "no text": ("company: {name: ''}", "company.name: it must not be empty, but it is ''."),
+    "a list for columns": (
+        "company: {name: x}\nbehavior: {file: a.csv, columns: [event_name]}",
+        "behavior.columns: it must be a mapping with the keys event_id, ",
+    ),
+    "a text for a list": (
+        "company: {name: x}" + ORDERS + "  key: order_id",
+        "orders.key: it must be a list, but",
+    ),
+    "a list of nothing": (
+        "company: {name: x}" + ORDERS + "  key: []",
+        "orders.key: it must not be empty, but",
+    ),
+    "a delimiter of two": (
+        "company: {name: x}" + ORDERS + "  delimiter: '||'",
+        "orders.delimiter: it must be no longer than 1, but it is '||'.",
+    ),
+    "an overlap of half a second": (
+        "company: {name: x}" + DATABASE + "  overlap: 0.5",
+        "orders.overlap: it must be a whole number, but it is 0.5.",
+    ),
+    "an overlap of a word": (
+        "company: {name: x}" + DATABASE + "  overlap: an hour",
+        "orders.overlap: it must be a whole number, but it is 'an hour'.",
+    ),
+    "an overlap below none": (
+        "company: {name: x}" + DATABASE + "  overlap: -1",
+        "orders.overlap: it must be 0 or more, but it is -1.",
+    ),
     "no YAML": ("company: [}", "is not valid YAML"),
     "no mapping": ("- company", "must be a mapping"),
     "a variable that is not set": ("company: {name: '${NOT_SET_HERE}'}", "NOT_SET_HERE, which is not set"),
@@ -152,7 +195,7 @@ def test_what_is_wrong_is_said_in_one_line_that_names_the_file(tmp_path: Path, t
 WRONG_SYNC = {
     "a system that is not known": (
         "crm: {system: fax, fields: {a: tier}}",
-        "crm.system: Input should be 'hubspot', 'salesforce', 'bottlecrm' or 'webhook', but it is 'fax'",
+        "crm.system: it must be 'hubspot', 'salesforce', 'bottlecrm' or 'webhook', but it is 'fax'.",
     ),
     "no system": ("crm: {fields: {a: tier}}", "'crm.system' is missing"),
     "a sync to another system than is pulled": (
@@ -169,7 +212,7 @@ WRONG_SYNC = {
     ),
     "a share above one": (
         "crm: {system: hubspot, fields: {a: tier}, brakes: {max_tier_changes: 20}}",
-        "crm.brakes.max_tier_changes: Input should be less than or equal to 1, but it is 20",
+        "crm.brakes.max_tier_changes: it must be 1.0 or less, but it is 20.",
     ),
     "records that are to be made without a key": (
         "crm: {system: hubspot, fields: {a: tier}, create: true, create_fields: {name: account_name}}",
@@ -219,6 +262,35 @@ WRONG_SYNC = {
     "an object that the system's target does not tell": (
         "crm: {system: hubspot, object: contacts, fields: {a: tier}}",
         "object contacts of hubspot cannot be told, only companies",
+    ),
+    "fields that are a list": (
+        "crm: {system: hubspot, fields: [tier]}",
+        "crm.fields: it must be a mapping, but it is ['tier'].",
+    ),
+    "no fields": ("crm: {system: hubspot, fields: {}}", "crm.fields: it must not be empty, but it is {}."),
+    "a word for yes": (
+        "crm: {system: hubspot, fields: {a: tier}, create: perhaps}",
+        "crm.create: it must be true or false, but it is 'perhaps'.",
+    ),
+    "a list for yes": (
+        "crm: {system: hubspot, fields: {a: tier}, create: [yes]}",
+        "crm.create: it must be true or false, but it is [True].",
+    ),
+    "a share in words": (
+        "crm: {system: hubspot, fields: {a: tier}, brakes: {max_shrink: half}}",
+        "crm.brakes.max_shrink: it must be a number, but it is 'half'.",
+    ),
+    "a share of a list": (
+        "crm: {system: hubspot, fields: {a: tier}, brakes: {max_shrink: [1]}}",
+        "crm.brakes.max_shrink: it must be a number, but it is [1].",
+    ),
+    "no step": (
+        "crm: {system: hubspot, fields: {a: tier}, brakes: {score_step: 0}}",
+        "crm.brakes.score_step: it must be more than 0.0, but it is 0.",
+    ),
+    "a count of a list": (
+        "crm: {system: hubspot, fields: {a: tier}, brakes: {max_creations: [1]}}",
+        "crm.brakes.max_creations: it must be a whole number, but it is [1].",
     ),
     "no mapping": ("- crm", "must be a mapping of targets"),
 }
