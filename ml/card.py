@@ -12,7 +12,15 @@ import psycopg
 
 from include.warehouse.connect import connect
 from ml import plots, registry
-from ml.card_beside import beside, expected_value, populations_of, worth, worth_held_out
+from ml.card_beside import (
+    beside,
+    date_by_date,
+    expected_value,
+    populations_of,
+    value_held_out,
+    worth,
+    worth_held_out,
+)
 from ml.card_parts import (
     drawing,
     exact,
@@ -29,8 +37,10 @@ from ml.card_parts import (
 from ml.card_watch import Series, since, watched
 from ml.champion import Promotion, promotions
 from ml.figures import POOLED, SLICES
-from ml.judge import Figure
+from ml.frames import currency_of
+from ml.judge import ON_DATE, Figure
 from ml.targets import Target, definitions_of
+from ml.verdict import Found, value_in_short
 
 STYLE = (Path(__file__).parent / "card.css").read_text()
 SMALL = 30
@@ -49,6 +59,7 @@ class Facts:
     importances: Mapping[str, float]
     effects: Mapping[str, Sequence[tuple[float, float]]]
     promotions: Sequence[Promotion]
+    currency: str = "reporting currency"
     watched: Series = field(default_factory=dict)
 
     def target(self) -> Target | None:
@@ -56,10 +67,18 @@ class Facts:
         of_model = definitions_of(self.model.model)
         return next((one for one in of_model if one.definition == self.model.definition), None)
 
-    def held_out(self) -> dict[tuple[str, str, str], Figure]:
+    def held_out(self) -> Found:
         """Return the figures of all held-out dates together and of slices, by population, estimator and metric."""
         figures = self.figures.get(("validation", self.model.window_to), ())
         return {(f.population, f.estimator, f.metric): f for f in figures}
+
+    def dates(self) -> dict[date, Found]:
+        """Return the figures of each held-out date alone, oldest first, by population, estimator and metric."""
+        return {
+            day: {(f.population, f.estimator, f.metric): f for f in figures if f.population == ON_DATE}
+            for (kind, day), figures in sorted(self.figures.items())
+            if kind == "validation" and any(f.population == ON_DATE for f in figures)
+        }
 
     def months(self, population: str, estimator: str, metric: str) -> list[tuple[date, float]]:
         """Return a monthly validation figure, oldest first."""
@@ -152,8 +171,18 @@ def facts_of(connection: psycopg.Connection, model_id: str) -> Facts:
         for row in promotions(connection, found.model)
         if model_id in (row.champion, row.champion_before, row.challenger)
     ]
-    seen = watched(connection, model_id)
-    return Facts(found, estimator, code_version, trained_at, figures, dict(weights), ordered, decided, seen)
+    return Facts(
+        found,
+        estimator,
+        code_version,
+        trained_at,
+        figures,
+        dict(weights),
+        ordered,
+        decided,
+        currency_of(connection),
+        watched(connection, model_id),
+    )
 
 
 def drawings(facts: Facts) -> dict[str, str]:
@@ -195,7 +224,8 @@ def render(facts: Facts, drawn: Mapping[str, str]) -> str:
         *_summary(facts),
         meanings(),
         *_held_out(facts, drawn),
-        *worth_held_out(facts.held_out(), facts.target()),
+        *value_held_out(facts.held_out(), facts.dates(), facts.target(), facts.currency),
+        *worth_held_out(facts.held_out(), facts.target(), facts.currency),
         *_slices(facts),
         *_evaluations(facts),
         *_features(facts, drawn),
@@ -266,6 +296,7 @@ def _held_out(facts: Facts, drawn: Mapping[str, str]) -> list[str]:
             if population.startswith(POOLED):
                 told += beside(found, population, facts.target())
         told.append(note("error"))
+        told += date_by_date(facts.dates())
         told.append(side_by_side(drawn, "reliability", "gain"))
         bins = [
             (number, shown_percent(x), f"{shown_percent(y)} ({shown_percent(low)} to {shown_percent(high)})",
@@ -337,7 +368,10 @@ def _evaluations(facts: Facts) -> list[str]:
         told.append(f"<h3>Judged on {day}</h3>")
         for population in populations_of(figures):
             told += beside(figures, population, facts.target())
-        told += [*worth(figures), *expected_value(figures)]
+        if short := value_in_short(figures, "all", facts.currency):
+            told.append(f"<p>{escape(short)}</p>")
+        told += expected_value({"all accounts": (figures, "all")}, facts.currency)
+        told += worth(figures, facts.currency)
     return told
 
 

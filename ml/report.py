@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from textwrap import wrap
 from typing import Any
 
 from include.warehouse.connect import connect
@@ -12,9 +13,12 @@ from ml.card import write_card
 from ml.champion import champion_on
 from ml.evaluate import Report, evaluate
 from ml.judge import MODEL, OBSERVED, SHARES, TITLES, VALUED, WAYS, Figure, percent, who
+from ml.verdict import in_short, value_in_short
 
 __all__ = ["Report", "as_plain", "evaluate", "lines", "list_models", "model_lines", "write_card"]
 
+WIDTH = 120
+"""Characters of a line of the verdict, at most."""
 _METRICS = {"auc": "AUC", "pr_auc": "PR-AUC", "lift": "lift at the top", "brier": "Brier"}
 
 
@@ -66,7 +70,19 @@ def lines(report: Report) -> list[str]:
     ]
     for population in dict.fromkeys(figure.population for figure in report.figures):
         shown += ["", *_of_population(report, population)]
-    return shown + _of_value(report)
+    return [*shown, *_of_value(report), *_in_short(report)]
+
+
+def _in_short(report: Report) -> list[str]:
+    """Return the verdict: a sentence for each population on how the model stands beside simpler ways."""
+    found = {(one.population, one.estimator, one.metric): one for one in report.figures}
+    told = []
+    for population in dict.fromkeys(one.population for one in report.figures):
+        if short := in_short(found, population):
+            told.append(f"{who(population)}: {short}")
+    if short := value_in_short(found, "all", report.currency):
+        told.append(short)
+    return ["", "In short", *(line for text in told for line in wrap(text, WIDTH, subsequent_indent="  "))]
 
 
 def _of_value(report: Report) -> list[str]:
@@ -74,13 +90,15 @@ def _of_value(report: Report) -> list[str]:
     found = {figure.estimator: figure for figure in report.figures if figure.metric == "value"}
     if OBSERVED not in found:
         return []
-    shown = ["", f"Net revenue per account in the {report.horizon_days} days: {found[OBSERVED].value:,.2f}"]
+    shown = [
+        "",
+        f"Net revenue per account in the {report.horizon_days} days: {_money(found[OBSERVED])} {report.currency} came",
+    ]
     for estimator, title in VALUED.items():
         if estimator in found:
-            error = report.figure("all", estimator, "value_error").value
-            shown.append(
-                f"  {title:<24} {found[estimator].value:,.2f} expected; off by {error:,.2f} (root mean square)"
-            )
+            error = report.figure("all", estimator, "value_error")
+            shown.append(f"  {title:<24} {_money(found[estimator])} expected")
+            shown.append(f"  {'':<24} off by {_money(error)} (root mean square)")
     return shown
 
 
@@ -118,10 +136,10 @@ def _of_population(report: Report, population: str) -> list[str]:
         for number in numbers
     ]
     shown.append("    " + "   ".join(parts))
-    return shown + _of_acting(figures)
+    return shown + _of_acting(figures, report.currency)
 
 
-def _of_acting(figures: Mapping[tuple[str, str], Figure]) -> list[str]:
+def _of_acting(figures: Mapping[tuple[str, str], Figure], currency: str) -> list[str]:
     """Return what contacting the top shares would have been worth, by each way to rank; nothing where it is not told."""
     shown = []
     for share in SHARES:
@@ -134,7 +152,13 @@ def _of_acting(figures: Mapping[tuple[str, str], Figure]) -> list[str]:
             difference = f"   model by value less this: {_amounts(ahead)}" if ahead else ""
             head = f"worth at {share:.0%}" if way == MODEL else ""
             shown.append(f"  {head:<16} {title:<24} {_amounts(figure)}{difference}")
-    return shown
+    return [f"  Worth of contacting those at the top, in {currency}:", *shown] if shown else []
+
+
+def _money(figure: Figure) -> str:
+    if figure.low is None or figure.high is None:
+        return f"{figure.value:,.2f}"
+    return f"{figure.value:,.2f} ({figure.low:,.2f} to {figure.high:,.2f})"
 
 
 def _amounts(figure: Figure) -> str:
