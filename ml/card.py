@@ -21,6 +21,7 @@ from ml.card_beside import (
     worth,
     worth_held_out,
 )
+from ml.card_features import captions, looked_at
 from ml.card_parts import (
     drawing,
     exact,
@@ -39,6 +40,7 @@ from ml.champion import Promotion, promotions
 from ml.figures import POOLED, SLICES
 from ml.frames import currency_of
 from ml.judge import ON_DATE, Figure
+from ml.phrases import plain_name
 from ml.targets import Target, definitions_of
 from ml.verdict import Found, value_in_short
 
@@ -197,7 +199,8 @@ def drawings(facts: Facts) -> dict[str, str]:
     if facts.months("all", "model", "auc"):
         drawn["months"] = plots.svg(plots.drift_plot(monthly(facts)), "months")
     if facts.effects:
-        drawn["effects"] = plots.svg(plots.effects_plot(facts.effects), "effects")
+        called = captions(facts.model, facts.effects, facts.currency)
+        drawn["effects"] = plots.svg(plots.effects_plot(facts.effects, called), "effects")
     if facts.watched:
         drawn["watched"] = plots.svg(plots.drift_plot(facts.watched), "watched")
     return drawn
@@ -228,7 +231,7 @@ def render(facts: Facts, drawn: Mapping[str, str]) -> str:
         *worth_held_out(facts.held_out(), facts.target(), facts.currency),
         *_slices(facts),
         *_evaluations(facts),
-        *_features(facts, drawn),
+        *looked_at(facts.model, facts.importances, facts.effects, facts.target(), facts.currency, drawn),
         *since(facts.watched, drawn),
         *_decisions(facts),
         *_limits(facts),
@@ -317,6 +320,7 @@ def _held_out(facts: Facts, drawn: Mapping[str, str]) -> list[str]:
         told += [
             "<h3>Month by month</h3>",
             drawing(drawn, "months"),
+            note("cut"),
             table(("month-end", *(title for title, _ in lines)), by_month),
             note("blanks"),
         ]
@@ -375,49 +379,6 @@ def _evaluations(facts: Facts) -> list[str]:
     return told
 
 
-def _features(facts: Facts, drawn: Mapping[str, str]) -> list[str]:
-    target = facts.target()
-    ways = {one.name: one.direction for one in target.features} if target else {}
-    said = {1: "can only raise it", -1: "can only lower it", 0: "the data decide"}
-    contract = {feature["name"]: feature for feature in facts.model.features}
-    names = [name for name in facts.importances if name in contract]
-    names += [name for name in contract if name not in facts.importances]
-    rows = [
-        (
-            name,
-            contract[name]["kind"],
-            "yes" if contract[name]["used"] else "no: it hardly differs between accounts",
-            said[ways[name]] if name in ways else "no feature of this version",
-            number(facts.importances.get(name)),
-            number(contract[name].get("typical_happened")),
-            number(contract[name].get("typical_not_happened")),
-        )
-        for name in names
-    ]
-    told = ["<h2>What it looks at</h2>"]
-    if facts.effects:
-        told += [
-            "<p>Below, the mean probability if every account of the newest training date had a value, all else as it "
-            "is. It shows what the model does, not what would change an account.</p>",
-            drawing(drawn, "effects"),
-            folded(
-                "The points",
-                table(
-                    ("feature", "value", "mean probability"),
-                    [
-                        (name, number(x), number(y))
-                        for name, points in facts.effects.items()
-                        for x, y in points
-                    ],
-                ),
-            ),
-        ]
-    heads = (
-        "feature", "kind", "used", "more of it", "weight (log-odds)", "median where it came true", "of the others",
-    )  # fmt: skip
-    return [*told, table(heads, rows)]
-
-
 def _decisions(facts: Facts) -> list[str]:
     told = ["<h2>Champion or not</h2>"]
     if not facts.promotions:
@@ -448,10 +409,10 @@ def _limits(facts: Facts) -> list[str]:
         "An account that is none of those told of above has no score.",
         "Figures of slices are of few rows where the note says so; differences between slices are no causes.",
     ]
-    unused = [feature["name"] for feature in found.features if not feature["used"]]
+    unused = [plain_name(feature["name"]) for feature in found.features if not feature["used"]]
     if unused:
         limits.append(
-            f"It does not know {', '.join(unused)}: they hardly differed between accounts on most dates."
+            f"It does not know {'; '.join(unused)}: they hardly differed between accounts on most dates."
         )
     return ["<h2>Limits</h2>", "<ul>", *(f"<li>{escape(one)}</li>" for one in limits), "</ul>"]
 
