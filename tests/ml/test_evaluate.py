@@ -22,7 +22,7 @@ from ml.frames import labelled_frame, later_revenue, training_frame
 from ml.judge import BG_NBD, LOGISTIC, ON_DATE, RECENCY, judge
 from ml.metrics import auc, once
 from ml.params import params_of
-from ml.report import as_plain, lines, list_models, model_lines
+from ml.report import as_plain, held_out_lines, lines, list_models, model_lines
 from ml.targets import CHURN, REPURCHASE, Policy, policy_on
 from ml.train import Fitted, train
 from ml.verdict import in_short
@@ -304,6 +304,23 @@ def test_the_commands_print_tables_and_json(
     assert f"{report.model_id}  trained" in said("list")
     assert report.model_id in {one["model_id"] for one in json.loads(said("list", "--json"))}
     assert "BG/NBD" in said("report", "--evaluate", str(ON))
+    held_out = said("report", report.model_id)
+    with connect("scorer") as connection:
+        facts = facts_of(connection, report.model_id)
+    assert held_out.splitlines() == held_out_lines(facts)
+    assert facts.dates()
+    for day, found in facts.dates().items():
+        less = found[ON_DATE, "model-bg_nbd", "auc"]
+        of_day = held_out.partition(f"\n{day}: ")[2].partition("\n\n")[0]
+        assert f"model less this: {less.value:+.3f} ({less.low:+.3f} to {less.high:+.3f})" in of_day
+    assert f"All: {in_short(facts.held_out(), POOLED)}" in held_out.replace("\n  ", " ")
+    plain = json.loads(said("report", report.model_id, "--json"))
+    assert {one["as_of_date"] for one in plain["figures"] if one["population"] == ON_DATE} == set(
+        map(str, facts.dates())
+    )
+    assert "Say what to report: MODEL_ID" in str(
+        CliRunner().invoke(commands.models_app, ["report"]).exception
+    )
     told = json.loads(said("report", report.model_id, "--evaluate", str(ON), "--json"))
     assert (told["cutoff"], told["model_id"]) == (str(CUTOFF), report.model_id)
 
