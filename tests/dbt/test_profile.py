@@ -1,6 +1,6 @@
 """The profile and the operating lists: equal to a count from raw rows, on both sides of each limit, blind to later days."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from datetime import date, timedelta
 from decimal import Decimal
 
@@ -9,9 +9,9 @@ import pytest
 from include.dbt import build
 from include.warehouse.connect import connect
 from tests.conftest import Warehouse
-from tests.dbt import profile_company
+from tests.dbt import churn_queue, profile_company
 from tests.dbt.profile_company import AS_OF, Company, ago
-from tests.dbt.profile_stage import CAPACITY, FRESHNESS, Lists, build_profile, read_lists, used
+from tests.dbt.profile_stage import FRESHNESS, Lists, build_profile, read_lists, used
 
 
 @pytest.fixture(scope="module")
@@ -169,40 +169,7 @@ def test_a_row_says_why_with_its_values_and_what_is_due(built: Warehouse) -> Non
 
 
 def test_the_churn_queue_is_due_in_parts_and_says_how_unusual_each_risk_is(built: Warehouse) -> None:
-    means = dict(
-        built.rows(
-            "select churn_definition, avg(churn_probability) from candidate.customer_360 "
-            "where not is_dormant or churn_definition = 'contract lapse' group by 1"
-        )
-    )
-    what = {"no order": "of no further order", "contract lapse": "that its contract lapses"}
-    rows = built.rows(
-        "select place, due_date, reason, churn_probability, churn_definition, churn_told_by from candidate.operating_list "
-        "join candidate.customer_360 using (account_id) where list = 'churn risk' order by place"
-    )
-    assert len(rows) > 2 * CAPACITY
-    assert {("no order", "model"), ("contract lapse", "model"), ("contract lapse", "rules")} <= {
-        row[-2:] for row in rows
-    }
-    of_kind = Counter(told_by for *_, told_by in rows)
-    seen: Counter[str] = Counter()
-    for number, (place, due, reason, probability, churn, told_by) in enumerate(rows):
-        assert (place, due) == (number + 1, AS_OF + timedelta(days=3 + number // CAPACITY))
-        seen[told_by] += 1
-        stands = (
-            f" Number {place} of {len(rows)}: by amount {seen[told_by]} of {of_kind[told_by]} "
-            f"{'by rules' if told_by == 'rules' else 'with a probability'}, which take turns, since their amounts cannot be "
-            f"compared; {CAPACITY} are due a day."
-        )
-        if told_by == "rules":
-            assert reason.startswith("By warning rules, no model serves (its contract runs until ")
-            assert reason.endswith(stands)
-            continue
-        mean = means[churn]
-        assert reason == (
-            f"Probability {what[churn]}: {100 * probability:.1f} %, {probability / mean:.1f} times the mean of "
-            f"{100 * mean:.1f} %. one.{stands}"
-        )
+    churn_queue.check_parts_and_reasons(built)
 
 
 def test_each_account_is_told_the_churn_of_its_own_form(built: Warehouse) -> None:
@@ -381,23 +348,7 @@ def test_places_of_a_list_go_down_by_amount(built: Warehouse) -> None:
 
 
 def test_whole_amounts_of_rules_and_expected_ones_take_turns_each_in_its_own_order(built: Warehouse) -> None:
-    """A whole amount would stand above a larger one times its probability: no order of both together is fair."""
-    rows = built.rows(
-        "select amount, churn_told_by = 'rules' from candidate.operating_list join candidate.customer_360 "
-        "using (account_id) where list = 'churn risk' order by place"
-    )
-    kinds = {kind: [amount for amount, by_rules in rows if by_rules is kind] for kind in (False, True)}
-    for amounts in kinds.values():
-        assert amounts == sorted(amounts, reverse=True)
-        assert len(set(amounts)) > 1
-    assert [amount for amount, _ in rows] != sorted((amount for amount, _ in rows), reverse=True)
-    turns = sorted(
-        (place / len(amounts), kind) for kind, amounts in kinds.items() for place in range(len(amounts))
-    )
-    assert [kind for _, kind in turns] == [kind for _, kind in rows]
-    (told,) = built.rows("select amount_is from candidate.lists where list = 'churn risk'")[0]
-    assert told.startswith("added up of several kinds: ")
-    assert "net revenue of the last 365 days: no probability is told" in told
+    churn_queue.check_turns(built)
 
 
 def test_the_usage_report_equals_a_count_of_the_months_lines_and_events(
