@@ -18,7 +18,7 @@ from ml.acting import Costs, worth
 from ml.beside import STAKE, on_held_out, scores_of
 from ml.choice import choose
 from ml.estimators import fit, make_pipeline, one_thread, selected, used_features
-from ml.figures import effects, held_out_rows, pooled
+from ml.figures import dated, effects, held_out_rows, pooled
 from ml.frames import CHUNK, LABEL
 from ml.params import Params, params_of
 from ml.registry import Model
@@ -95,6 +95,7 @@ def _whole_training(frame: pd.DataFrame, params: Params) -> Fitted:
     rows = held_out_rows(fitted.model, fitted.predicted, params)
     rows = on_held_out(matrix.WIDE_CHURN, fitted.model, fitted.predicted, rows, frame, params)
     list(pooled(matrix.WIDE_CHURN, rows, POLICY.active_days, params))
+    list(dated(matrix.WIDE_CHURN, rows, params))
     scores, stake = scores_of(matrix.WIDE_CHURN, rows), rows[STAKE].to_numpy(np.float64)
     list(worth(rows, scores, stake, Costs(0.1, 50.0), POLICY.active_days, params))
     newest = frame[frame["as_of_date"] == frame["as_of_date"].max()]

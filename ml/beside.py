@@ -1,4 +1,4 @@
-"""The simpler ways to tell that stand beside a model: recency alone, logistic regression, BG/NBD, the warning rules.
+"""The simpler ways to tell that stand beside a model: recency alone, logistic regression, BG/NBD, rules (`ml/rules.py`).
 
 What is fitted is fitted on what was known on the day the model was, be it the model itself (`ml/evaluate.py`) or the copy
 of it that a held-out date was predicted by (`on_held_out`).
@@ -14,25 +14,27 @@ import psycopg
 from numpy.typing import NDArray
 
 from include.errors import StratumError
-from ml import registry
+from ml import registry, value
 from ml.acting import at_stake
-from ml.baselines import bg_nbd, logistic
+from ml.baselines import bg_nbd, expected_spend, logistic
 from ml.estimators import HeldOut, one_thread
 from ml.features import recency_of
-from ml.frames import KEYS, histories_on, of_some_accounts
-from ml.judge import BG_NBD, LOGISTIC, MODEL, RECENCY, RULES, TOLD_AS, WAYS
+from ml.frames import KEYS, LABEL, histories_on, of_some_accounts
+from ml.judge import BG_NBD, GAMMA_GAMMA, LOGISTIC, MODEL, RECENCY, TOLD_AS, VALUED, WAYS
 from ml.params import Params
+from ml.rules import of_rules
 from ml.targets import CHURN, REPURCHASE, Target
 
 log = logging.getLogger(__name__)
 
 Array = NDArray[np.float64]
 
-SEVERITIES = {"none": 0, "low": 1, "medium": 2, "high": 3}
-MOST_RULES = 1000
-"""More rules than anybody would write: the number of warnings never outweighs a severity."""
 STAKE = "stake"
 """The column of `on_held_out` with what was at stake then (`ml/acting.py`)."""
+CAME = "came"
+"""The column of `values_on_held_out` with the net revenue of the window after the date."""
+VALUE_AS = {way: f"{way}_value" for way in VALUED}
+"""Its columns with what each way expected that to be."""
 LEARNED_ROWS = 15_000
 """Rows, of accounts drawn at random, that the logistic regression of a held-out date learns from at most."""
 LEARNED_ACCOUNTS = 5_000
@@ -91,52 +93,6 @@ def histories_of(connection: psycopg.Connection, rows: pd.DataFrame, day: date) 
     return rows[KEYS].merge(histories_on(connection, day), on=KEYS, how="left", validate="one_to_one")
 
 
-def of_rules(
-    connection: psycopg.Connection, target: Target, frame: pd.DataFrame
-) -> tuple[dict[str, Array], list[str]]:
-    """Return the score of the warning rules on the dates, row by row of the frame, or a note why there is none.
-
-    It is an order, not a probability: the worst severity of an account's warnings, then how many rules warn. An account
-    of which no rule can tell anything stands with those without a warning; the note counts them. The rules speak of all
-    who have ordered, so of those none may be missing; who pays by a contract need not have.
-    """
-    absent = "The warning rules do not stand beside the model"
-    if target.features_mart == "trial_features":
-        return {}, [
-            f"{absent}: they speak of accounts that have ordered or pay by a contract, and a trial does neither."
-        ]
-    days = [stamp.date() for stamp in sorted(frame["as_of_date"].unique())]
-    row = connection.execute("select to_regclass('marts.account_warnings') is not null").fetchone()
-    kept = connection.execute(
-        "select as_of_date, account_id, severity, rules_warning from marts.account_warnings "
-        "where as_of_date = any(%s) and account_id = any(%s)",
-        [days, sorted(frame["account_id"].unique())],
-    ).fetchall() if row is not None and row[0] else []  # fmt: skip
-    silent = sorted(set(days) - {day for day, *_ in kept})
-    if silent:
-        return {}, [f"{absent}: warnings of {listed(silent)} are kept of no account."]
-    warnings = pd.DataFrame(kept, columns=[*KEYS, "severity", "rules_warning"])
-    warnings["as_of_date"] = pd.to_datetime(warnings["as_of_date"]).astype(frame["as_of_date"].dtype)
-    found = frame[KEYS].merge(warnings, on=KEYS, how="left", validate="one_to_one", indicator=True)
-    without = int((found["_merge"] == "left_only").sum())
-    if without and target.features_mart == "account_features":
-        told = f"not of {without:,} of {len(found):,} accounts"
-        return {}, [f"{absent}: warnings of {listed(days)} are kept {told}."]
-    unknown = int(found["severity"].isna().sum())
-    if unknown == len(found):
-        return {}, [f"{absent}: none could tell anything on {listed(days)}."]
-    worst = found["severity"].map(SEVERITIES).fillna(0).to_numpy(np.float64)
-    number = found["rules_warning"].fillna(0).to_numpy(np.float64)
-    rows = "accounts" if len(days) == 1 else "rows"
-    notes = [f"Of {unknown:,} {rows} no warning rule could tell anything: they count as without a warning."]
-    return {RULES: target.words.risk * (MOST_RULES * worst + number)}, notes if unknown else []
-
-
-def listed(days: Sequence[date]) -> str:
-    """Return dates as a reader expects them in a sentence."""
-    return ", ".join(map(str, days))
-
-
 def on_held_out(
     target: Target,
     found: registry.Model,
@@ -170,7 +126,7 @@ def on_held_out(
 def known_on_held_out(
     connection: psycopg.Connection, target: Target, horizon_days: int, rows: pd.DataFrame, params: Params
 ) -> pd.DataFrame:
-    """Return the held-out rows with what BG/NBD and the warning rules told of them, where those are known of every date.
+    """Return the held-out rows with what BG/NBD and the rules told of them, where those are known of every date.
 
     BG/NBD needs no labels: its parameters are those of the histories on the date itself. What cannot be told is left out,
     and the log says why.
@@ -200,6 +156,53 @@ def _orders_on_held_out(
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
+def values_on_held_out(
+    target: Target,
+    found: registry.Model,
+    predicted: Sequence[HeldOut],
+    rows: pd.DataFrame,
+    frame: pd.DataFrame,
+    revenue: Array,
+    params: Params,
+) -> pd.DataFrame:
+    """Return the held-out rows with CAME, and what the model and BG/NBD × Gamma-Gamma expected of each, VALUE_AS.
+
+    `rows` have what `known_on_held_out` adds, `revenue` is CAME of each row of the training frame. The model's line is
+    fitted on the rows that its copy was fitted on which predicted the date, Gamma-Gamma on the accounts of the date itself:
+    it needs no outcome. Where BG/NBD told nothing or a fit does not converge, it is left out, and the log says why.
+    """
+    learned = {one.date: one.known["as_of_date"].unique() for one in predicted}
+    ordered = frame[LABEL].to_numpy() == 1
+    parts, why = [], None if BG_NBD in rows else "BG/NBD told no orders"
+    for day, part in by_date(rows):
+        known = ordered & frame["as_of_date"].isin(learned[day]).to_numpy()
+        line = value.fit(frame.loc[known, list(value.DAYS)], revenue[known], found.horizon_days)
+        is_of_day = (frame["as_of_date"] == day).to_numpy()
+        of_day = frame.loc[is_of_day, [*KEYS, "order_days_total", *value.DAYS]]
+        now = part[KEYS].merge(
+            of_day.assign(**{CAME: revenue[is_of_day]}), on=KEYS, how="left", validate="one_to_one"
+        )
+        told = {CAME: now[CAME].to_numpy()}
+        probability = part["probability"].to_numpy(np.float64)
+        told[VALUE_AS[MODEL]] = value.expected(line, now, probability, found.horizon_days)
+        if why is None:
+            try:
+                drawn = of_some_accounts(of_day, LEARNED_ACCOUNTS, params.seed)
+                orders = -target.words.risk * part[BG_NBD].to_numpy(np.float64)
+                spend = expected_spend(drawn, now, orders, params.evaluation.bg_nbd_penalizers)
+                told[VALUE_AS[GAMMA_GAMMA]] = spend
+            except StratumError as error:  # a yardstick that cannot be had keeps no model from being trained
+                why = str(error)
+        parts.append(part.assign(**told))
+    joined = pd.concat(parts, ignore_index=True)
+    if why is not None:
+        log.info(
+            "Held-out dates of %s: no value of Gamma-Gamma stands beside the model's: %s", target.model, why
+        )
+        joined = joined.drop(columns=VALUE_AS[GAMMA_GAMMA], errors="ignore")
+    return joined
+
+
 def by_date(rows: pd.DataFrame) -> Iterator[tuple[pd.Timestamp, pd.DataFrame]]:
     """Yield each date and its rows, the oldest first: the order that held-out rows have."""
     for day in sorted(map(pd.Timestamp, rows["as_of_date"].unique())):
@@ -215,3 +218,8 @@ def scores_of(target: Target, rows: pd.DataFrame) -> dict[str, Array]:
     names = [*WAYS, *TOLD_AS.values()]
     beside = {name: rows[name].to_numpy(np.float64) for name in names if name in rows}
     return {MODEL: rows["probability"].to_numpy(np.float64), RECENCY: recency, **beside}
+
+
+def values_of(rows: pd.DataFrame) -> dict[str, Array]:
+    """Return the expected values that held-out rows have columns of, by way: for `judge_values`."""
+    return {way: rows[name].to_numpy(np.float64) for way, name in VALUE_AS.items() if name in rows}

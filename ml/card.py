@@ -12,7 +12,16 @@ import psycopg
 
 from include.warehouse.connect import connect
 from ml import plots, registry
-from ml.card_beside import beside, expected_value, populations_of, worth, worth_held_out
+from ml.card_beside import (
+    beside,
+    date_by_date,
+    expected_value,
+    populations_of,
+    value_held_out,
+    worth,
+    worth_held_out,
+)
+from ml.card_features import captions, looked_at
 from ml.card_parts import (
     drawing,
     exact,
@@ -29,8 +38,11 @@ from ml.card_parts import (
 from ml.card_watch import Series, since, watched
 from ml.champion import Promotion, promotions
 from ml.figures import POOLED, SLICES
-from ml.judge import Figure
+from ml.frames import currency_of
+from ml.judge import ON_DATE, Figure
+from ml.phrases import plain_name
 from ml.targets import Target, definitions_of
+from ml.verdict import Found, value_in_short
 
 STYLE = (Path(__file__).parent / "card.css").read_text()
 SMALL = 30
@@ -49,6 +61,7 @@ class Facts:
     importances: Mapping[str, float]
     effects: Mapping[str, Sequence[tuple[float, float]]]
     promotions: Sequence[Promotion]
+    currency: str = "reporting currency"
     watched: Series = field(default_factory=dict)
 
     def target(self) -> Target | None:
@@ -56,10 +69,18 @@ class Facts:
         of_model = definitions_of(self.model.model)
         return next((one for one in of_model if one.definition == self.model.definition), None)
 
-    def held_out(self) -> dict[tuple[str, str, str], Figure]:
+    def held_out(self) -> Found:
         """Return the figures of all held-out dates together and of slices, by population, estimator and metric."""
         figures = self.figures.get(("validation", self.model.window_to), ())
         return {(f.population, f.estimator, f.metric): f for f in figures}
+
+    def dates(self) -> dict[date, Found]:
+        """Return the figures of each held-out date alone, oldest first, by population, estimator and metric."""
+        return {
+            day: {(f.population, f.estimator, f.metric): f for f in figures if f.population == ON_DATE}
+            for (kind, day), figures in sorted(self.figures.items())
+            if kind == "validation" and any(f.population == ON_DATE for f in figures)
+        }
 
     def months(self, population: str, estimator: str, metric: str) -> list[tuple[date, float]]:
         """Return a monthly validation figure, oldest first."""
@@ -152,8 +173,18 @@ def facts_of(connection: psycopg.Connection, model_id: str) -> Facts:
         for row in promotions(connection, found.model)
         if model_id in (row.champion, row.champion_before, row.challenger)
     ]
-    seen = watched(connection, model_id)
-    return Facts(found, estimator, code_version, trained_at, figures, dict(weights), ordered, decided, seen)
+    return Facts(
+        found,
+        estimator,
+        code_version,
+        trained_at,
+        figures,
+        dict(weights),
+        ordered,
+        decided,
+        currency_of(connection),
+        watched(connection, model_id),
+    )
 
 
 def drawings(facts: Facts) -> dict[str, str]:
@@ -168,7 +199,8 @@ def drawings(facts: Facts) -> dict[str, str]:
     if facts.months("all", "model", "auc"):
         drawn["months"] = plots.svg(plots.drift_plot(monthly(facts)), "months")
     if facts.effects:
-        drawn["effects"] = plots.svg(plots.effects_plot(facts.effects), "effects")
+        called = captions(facts.model, facts.effects, facts.currency)
+        drawn["effects"] = plots.svg(plots.effects_plot(facts.effects, called), "effects")
     if facts.watched:
         drawn["watched"] = plots.svg(plots.drift_plot(facts.watched), "watched")
     return drawn
@@ -195,10 +227,11 @@ def render(facts: Facts, drawn: Mapping[str, str]) -> str:
         *_summary(facts),
         meanings(),
         *_held_out(facts, drawn),
-        *worth_held_out(facts.held_out(), facts.target()),
+        *value_held_out(facts.held_out(), facts.dates(), facts.target(), facts.currency),
+        *worth_held_out(facts.held_out(), facts.target(), facts.currency),
         *_slices(facts),
         *_evaluations(facts),
-        *_features(facts, drawn),
+        *looked_at(facts.model, facts.importances, facts.effects, facts.target(), facts.currency, drawn),
         *since(facts.watched, drawn),
         *_decisions(facts),
         *_limits(facts),
@@ -266,6 +299,7 @@ def _held_out(facts: Facts, drawn: Mapping[str, str]) -> list[str]:
             if population.startswith(POOLED):
                 told += beside(found, population, facts.target())
         told.append(note("error"))
+        told += date_by_date(facts.dates())
         told.append(side_by_side(drawn, "reliability", "gain"))
         bins = [
             (number, shown_percent(x), f"{shown_percent(y)} ({shown_percent(low)} to {shown_percent(high)})",
@@ -286,6 +320,7 @@ def _held_out(facts: Facts, drawn: Mapping[str, str]) -> list[str]:
         told += [
             "<h3>Month by month</h3>",
             drawing(drawn, "months"),
+            note("cut"),
             table(("month-end", *(title for title, _ in lines)), by_month),
             note("blanks"),
         ]
@@ -337,51 +372,11 @@ def _evaluations(facts: Facts) -> list[str]:
         told.append(f"<h3>Judged on {day}</h3>")
         for population in populations_of(figures):
             told += beside(figures, population, facts.target())
-        told += [*worth(figures), *expected_value(figures)]
+        if short := value_in_short(figures, "all", facts.currency):
+            told.append(f"<p>{escape(short)}</p>")
+        told += expected_value({"all accounts": (figures, "all")}, facts.currency)
+        told += worth(figures, facts.currency)
     return told
-
-
-def _features(facts: Facts, drawn: Mapping[str, str]) -> list[str]:
-    target = facts.target()
-    ways = {one.name: one.direction for one in target.features} if target else {}
-    said = {1: "can only raise it", -1: "can only lower it", 0: "the data decide"}
-    contract = {feature["name"]: feature for feature in facts.model.features}
-    names = [name for name in facts.importances if name in contract]
-    names += [name for name in contract if name not in facts.importances]
-    rows = [
-        (
-            name,
-            contract[name]["kind"],
-            "yes" if contract[name]["used"] else "no: it hardly differs between accounts",
-            said[ways[name]] if name in ways else "no feature of this version",
-            number(facts.importances.get(name)),
-            number(contract[name].get("typical_happened")),
-            number(contract[name].get("typical_not_happened")),
-        )
-        for name in names
-    ]
-    told = ["<h2>What it looks at</h2>"]
-    if facts.effects:
-        told += [
-            "<p>Below, the mean probability if every account of the newest training date had a value, all else as it "
-            "is. It shows what the model does, not what would change an account.</p>",
-            drawing(drawn, "effects"),
-            folded(
-                "The points",
-                table(
-                    ("feature", "value", "mean probability"),
-                    [
-                        (name, number(x), number(y))
-                        for name, points in facts.effects.items()
-                        for x, y in points
-                    ],
-                ),
-            ),
-        ]
-    heads = (
-        "feature", "kind", "used", "more of it", "weight (log-odds)", "median where it came true", "of the others",
-    )  # fmt: skip
-    return [*told, table(heads, rows)]
 
 
 def _decisions(facts: Facts) -> list[str]:
@@ -414,10 +409,10 @@ def _limits(facts: Facts) -> list[str]:
         "An account that is none of those told of above has no score.",
         "Figures of slices are of few rows where the note says so; differences between slices are no causes.",
     ]
-    unused = [feature["name"] for feature in found.features if not feature["used"]]
+    unused = [plain_name(feature["name"]) for feature in found.features if not feature["used"]]
     if unused:
         limits.append(
-            f"It does not know {', '.join(unused)}: they hardly differed between accounts on most dates."
+            f"It does not know {'; '.join(unused)}: they hardly differed between accounts on most dates."
         )
     return ["<h2>Limits</h2>", "<ul>", *(f"<li>{escape(one)}</li>" for one in limits), "</ul>"]
 

@@ -5,10 +5,12 @@ from html import escape
 
 from ml import registry
 from ml.judge import Figure
+from ml.phrases import plain_name
 
 NOTES = {
     "error": "A calibration error is never below 0 and counts what chance does to each part. Each resample adds chance of "
     "its own, so its interval lies too high and may not hold the figure: read the parts below.",
+    "cut": "The axes of these panels do not start at 0: read the numbers.",
     "blanks": "Where Brier is blank, no probability could be told on that month-end: calibration is learned on earlier "
     "held-out month-ends, and the outcomes of none were known yet (or nothing held there).",
 }
@@ -29,16 +31,30 @@ MEANINGS = {
 """What the figures of a card say, for who is no statistician."""
 
 
+class Html(str):
+    """Text that is HTML already: a table writes it as it is."""
+
+
+def feature(name: str) -> Html:
+    """Return a feature as a reader knows it, its column in small type."""
+    plain = plain_name(name)
+    return Html(escape(plain) if plain == name else f"{escape(plain)} <small>{escape(name)}</small>")
+
+
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]], *, head_column: bool = False) -> str:
-    """Return a table of escaped cells; with `head_column` the first of each row is its heading."""
+    """Return a table of cells, escaped but for Html; with `head_column` the first of each row is its heading."""
     written = ["<table>"]
     if heads:
-        written.append("<tr>" + "".join(f"<th>{escape(head)}</th>" for head in heads) + "</tr>")
+        written.append("<tr>" + "".join(f"<th>{_cell(head)}</th>" for head in heads) + "</tr>")
     for row in rows:
-        cells = [escape(str(cell)) for cell in row]
+        cells = [_cell(cell) for cell in row]
         first = f"<th>{cells[0]}</th>" if head_column else f"<td>{cells[0]}</td>"
         written.append("<tr>" + first + "".join(f"<td>{cell}</td>" for cell in cells[1:]) + "</tr>")
     return "\n".join([*written, "</table>"])
+
+
+def _cell(content: object) -> str:
+    return content if isinstance(content, Html) else escape(str(content))
 
 
 def note(name: str) -> str:

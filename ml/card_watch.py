@@ -5,7 +5,7 @@ from datetime import date
 
 import psycopg
 
-from ml.card_parts import drawing, folded, number, table
+from ml.card_parts import drawing, folded, note, number, table
 
 Series = Mapping[str, Mapping[str, Sequence[tuple[date, float]]]]
 """Of each panel its lines, of each line its points, oldest first."""
@@ -67,5 +67,6 @@ def since(series: Series, drawn: Mapping[str, str]) -> list[str]:
         "shift), on the newest date of each month; and of the month-ends whose outcomes are known what was told and what "
         "came true.</p>",
         drawing(drawn, "watched"),
+        note("cut"),
         folded("The points", table(("", "", "date", "value"), rows)),
     ]

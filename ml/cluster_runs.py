@@ -152,6 +152,16 @@ def fit_of(connection: psycopg.Connection, fit_id: str) -> tuple[date, Fit, date
     return row[0], found[1], row[1]
 
 
+def knobs_of(connection: psycopg.Connection, fit_id: str) -> dict[str, float]:
+    """Return the knobs that a fit was made by, as they were then. Raises StratumError where there is no such fit."""
+    row = connection.execute(
+        "select parameters -> 'knobs' from ml.cluster_fits where fit_id = %s", [fit_id]
+    ).fetchone()
+    if row is None:
+        raise StratumError(f"There are no clusters '{fit_id}': ml.cluster_fits names those there are.")
+    return row[0]
+
+
 def features_of(connection: psycopg.Connection, day: date) -> pd.DataFrame:
     """Return account_id and the columns of MEASURES of who had ordered by a day, in the order of account_id."""
     columns = ("account_id", *MEASURES)

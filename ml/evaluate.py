@@ -15,10 +15,11 @@ from include.warehouse.connect import connect
 from ml import registry, value
 from ml.acting import at_stake, costs_on, worth
 from ml.baselines import expected_spend
-from ml.beside import histories_of, listed, of_features, of_orders, of_rules, speaks_of_orders, why_no_orders
+from ml.beside import histories_of, of_features, of_orders, speaks_of_orders, why_no_orders
 from ml.champion import champion_on
 from ml.estimators import one_thread, probabilities
 from ml.frames import (
+    currency_of,
     features_on,
     fingerprint,
     histories_on,
@@ -26,8 +27,9 @@ from ml.frames import (
     later_revenue,
     training_frame,
 )
-from ml.judge import BG_NBD, GAMMA_GAMMA, MODEL, OBSERVED, Figure, judge
+from ml.judge import BG_NBD, GAMMA_GAMMA, MODEL, Figure, drawn_by_account, judge, judge_values
 from ml.params import Params, params_of
+from ml.rules import listed, of_rules
 from ml.targets import Policy, Target, policy_on, target_of, target_on
 
 Array = NDArray[np.float64]
@@ -38,7 +40,7 @@ class Report:
     """The judgement of one model: features as of `cutoff`, outcomes in the `horizon_days` days up to `on`.
 
     `cutoffs` are all dates it was judged on, the oldest first, each by the `horizon_days` days after it: the cutoff alone,
-    or, where a date has few accounts, month-ends before it too.
+    or, where a date has few accounts, month-ends before it too. `currency` is that of its amounts.
     """
 
     model: str
@@ -49,6 +51,7 @@ class Report:
     cutoffs: tuple[date, ...]
     on: date
     horizon_days: int
+    currency: str
     figures: tuple[Figure, ...]
     notes: tuple[str, ...]
 
@@ -65,9 +68,9 @@ def evaluate(model: str, on: date, model_id: str | None = None) -> Report:
 
     It is the champion of the cutoff (`on` less the horizon), or the one that is named;
     its frozen artefact scores the accounts as they stood on the cutoff. Beside it stand recency alone, a
-    logistic regression and BG/NBD, fitted on what was known when it was trained. Contracts that are due and trials are few
-    at a time: they are judged on the cutoff and on the month-ends since the training, and no BG/NBD stands beside, nor, of
-    trials, the warning rules. Raises StratumError where
+    logistic regression and BG/NBD, fitted on what was known when it was trained, and the rules (`ml/rules.py`). Contracts
+    that are due and trials are few at a time: they are judged on the cutoff and on the month-ends since the training, and no
+    BG/NBD stands beside. Raises StratumError where
     there is no such model, the cutoff's features are not kept, or what tells the outcomes is not loaded through the day.
     """
     params = params_of(model)
@@ -87,7 +90,10 @@ def evaluate(model: str, on: date, model_id: str | None = None) -> Report:
             raise StratumError(
                 f"Model {found.model_id} cannot be judged on {on}: no account was of its population on {listed(cutoffs)}."
             )
-        known = training_frame(connection, target, found.trained_as_of, policy)
+        known, currency = (
+            training_frame(connection, target, found.trained_as_of, policy),
+            currency_of(connection),
+        )
         with one_thread():
             scores = {MODEL: probabilities(registry.load(connection, found), frame)}
             scores |= _baselines(connection, found, target, known, frame, params)
@@ -98,7 +104,7 @@ def evaluate(model: str, on: date, model_id: str | None = None) -> Report:
                 notes.append(why_no_orders(target))
             notes += _restated(found, known)
             if target.words.risk > 0:  # what is foretold is a loss: a contact may keep the account
-                of_acting, note = _acting(connection, found, frame, scores, params)
+                of_acting, note = _acting(connection, found, frame, scores, currency, params)
                 figures, notes = figures + of_acting, notes + note
             if target.has_value:
                 of_value, note = _value(connection, found, target, policy, frame, scores, params)
@@ -112,6 +118,7 @@ def evaluate(model: str, on: date, model_id: str | None = None) -> Report:
             tuple(stamp.date() for stamp in sorted(frame["as_of_date"].unique())),
             on,
             found.horizon_days,
+            currency,
             tuple(figures),
             tuple(notes),
         )
@@ -223,6 +230,7 @@ def _acting(
     found: registry.Model,
     frame: pd.DataFrame,
     scores: Mapping[str, Array],
+    currency: str,
     params: Params,
 ) -> tuple[list[Figure], list[str]]:
     """Return what contacting those at the top would have been worth on both populations, with the policy it assumes."""
@@ -233,7 +241,7 @@ def _acting(
         ]
     stake = at_stake(frame, found.horizon_days)
     return list(worth(frame, scores, stake, costs, found.active_days, params)), [
-        f"What acting is worth rests on an assumption: a contact costs {costs.contact_cost:,.2f} and keeps "
+        f"What acting is worth rests on an assumption: a contact costs {costs.contact_cost:,.2f} {currency} and keeps "
         f"{costs.success_rate:.0%} of those that would churn (policy)."
     ]
 
@@ -247,7 +255,7 @@ def _value(
     scores: Mapping[str, Array],
     params: Params,
 ) -> tuple[list[Figure], list[str]]:
-    """Return what expected values came to: their mean, the true one, the root mean square between; Gamma-Gamma too."""
+    """Return how good expected values are, beside those of Gamma-Gamma."""
     day = frame["as_of_date"].iloc[0].date()
     true = later_revenue(connection, target, [day], policy)["net_revenue"].to_numpy(np.float64)
     told = {MODEL: value.expected(found.parameters["value"], frame, scores[MODEL], policy.horizon_days)}
@@ -258,21 +266,7 @@ def _value(
         told[GAMMA_GAMMA] = expected_spend(known, frame, orders, params.evaluation.bg_nbd_penalizers)
     except StratumError as error:
         notes.append(f"No value of Gamma-Gamma stands beside the model's: {error}")
-    rows = len(frame)
-    figures = [Figure("all", OBSERVED, "value", float(true.mean()), None, None, rows)]
-    for estimator, values in told.items():
-        figures += [
-            Figure("all", estimator, "value", float(values.mean()), None, None, rows),
-            Figure(
-                "all",
-                estimator,
-                "value_error",
-                float(np.sqrt(((values - true) ** 2).mean())),
-                None,
-                None,
-                rows,
-            ),
-        ]
+    figures = list(judge_values("all", true, told, drawn_by_account(frame, params)))
     return figures, notes
 
 

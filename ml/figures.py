@@ -7,6 +7,7 @@ drawn together.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import date
 
 import numpy as np
 import pandas as pd
@@ -16,10 +17,31 @@ from sklearn.pipeline import Pipeline
 
 from ml import registry
 from ml.acting import costs_on, worth
-from ml.beside import STAKE, known_on_held_out, on_held_out, scores_of
+from ml.beside import (
+    CAME,
+    STAKE,
+    by_date,
+    known_on_held_out,
+    on_held_out,
+    scores_of,
+    values_of,
+    values_on_held_out,
+)
 from ml.estimators import HeldOut, one_thread, probabilities, told_later
 from ml.frames import KEYS, LABEL, of_some_accounts
-from ml.judge import MODEL, OBSERVED, SHARES, Figure, drawn_by_account, figure, judge, percent
+from ml.judge import (
+    MODEL,
+    OBSERVED,
+    ON_DATE,
+    SHARES,
+    Figure,
+    drawn_by_account,
+    figure,
+    judge,
+    judge_date,
+    judge_values,
+    percent,
+)
 from ml.metrics import auc, brier, lift, mean, once, share_interval
 from ml.params import Params, params_of
 from ml.targets import Target
@@ -50,26 +72,34 @@ def record(
     predicted: Sequence[HeldOut],
     frame: pd.DataFrame,
     importances: Mapping[str, float],
+    revenue: Array | None = None,
 ) -> None:
-    """Keep the figures of a model that was just trained: ml.metrics (validation, as of its newest date) and ml.effects."""
+    """Keep the figures of a model that was just trained: ml.metrics (validation, as of its newest date) and ml.effects.
+
+    Those of a held-out date alone are kept as of that date. `revenue` is what each row's account of the frame then bought,
+    where the target has a value.
+    """
     params = params_of(found.model)
     rows = held_out_rows(found, predicted, params)
     if len(rows):
         rows = on_held_out(target, found, predicted, rows, frame, params)
         rows = known_on_held_out(connection, target, found.horizon_days, rows, params)
+        if revenue is not None:
+            rows = values_on_held_out(target, found, predicted, rows, frame, revenue, params)
         segments = segments_on(connection, sorted(map(pd.Timestamp, rows["as_of_date"].unique())))
-        figures = [
+        together = [
             *pooled(target, rows, found.active_days, params),
             *worth_held_out(connection, target, rows, found.active_days, params),
             *sliced(target, rows, segments, params),
         ]
+        figures = [(found.window_to, one) for one in together] + list(dated(target, rows, params))
         with connection.cursor() as cursor:
             cursor.executemany(
                 "insert into ml.metrics (model_id, evaluated_as_of, kind, population, estimator, metric, value, low, "
                 "high, rows) values (%s, %s, 'validation', %s, %s, %s, %s, %s, %s, %s) on conflict do nothing",
                 [
-                    (found.model_id, found.window_to, f.population, f.estimator, f.metric, f.value, f.low, f.high, f.rows)
-                    for f in figures
+                    (found.model_id, day, f.population, f.estimator, f.metric, f.value, f.low, f.high, f.rows)
+                    for day, f in figures
                 ],
             )  # fmt: skip
     newest = frame[frame["as_of_date"] == frame["as_of_date"].max()]
@@ -119,18 +149,36 @@ def held_out(population: str) -> str:
 def pooled(target: Target, rows: pd.DataFrame, active_days: int, params: Params) -> Iterator[Figure]:
     """Yield the figures of all held-out rows together, of the model and of what stands beside it, and its gain curve.
 
-    `rows` hold account_id, as_of_date, their recency, LABEL, `probability`, and the columns of `on_held_out` and
-    `known_on_held_out` that are known.
+    `rows` hold account_id, as_of_date, their recency, LABEL, `probability`, and the columns of `on_held_out`,
+    `known_on_held_out` and `values_on_held_out` that are known.
     """
     if rows[LABEL].nunique() < 2:
         return
     for one in judge(target, rows, scores_of(target, rows), active_days, params):
         yield replace(one, population=held_out(one.population))
+    if CAME in rows:
+        came = rows[CAME].to_numpy(np.float64)
+        yield from judge_values(POOLED, came, values_of(rows), drawn_by_account(rows, params))
     probability, happened = (rows[name].to_numpy(np.float64) for name in ("probability", LABEL))
     for share in CURVE:
         if share not in SHARES:
             found = float(lift(share)(probability, happened, once(len(rows)))[0]) * share
             yield Figure(POOLED, MODEL, f"gain_{percent(share)}", found, None, None, len(rows))
+
+
+def dated(target: Target, rows: pd.DataFrame, params: Params) -> Iterator[tuple[date, Figure]]:
+    """Yield each held-out date and the figures of its rows alone, of the model and of what stands beside it.
+
+    `rows` are those of `pooled`: together they say how good the model is, one by one whether it is so on each date.
+    """
+    for day, part in by_date(rows):
+        of_day = part.reset_index(drop=True)
+        for one in judge_date(target, of_day, scores_of(target, of_day), params):
+            yield day.date(), one
+        if CAME in of_day:
+            came, drawn = of_day[CAME].to_numpy(np.float64), drawn_by_account(of_day, params)
+            for one in judge_values(ON_DATE, came, values_of(of_day), drawn):
+                yield day.date(), one
 
 
 def worth_held_out(

@@ -103,6 +103,12 @@ def later_revenue(
     return _read(connection, _outcomes(target, policy, sql.SQL("outcomes.net_revenue"), dates))
 
 
+def currency_of(connection: psycopg.Connection) -> str:
+    """Return the currency that every amount of a frame and of a figure is in: the company's, as an ISO 4217 code."""
+    row = connection.execute("select currency from audit.company").fetchone()
+    return row[0] if row is not None else "reporting currency"
+
+
 def label_of(target: Target, policy: Policy) -> sql.Composed:
     """Return the condition that is true where what the target foretells came true."""
     return sql.SQL(target.label).format(min_rise=sql.Literal(policy.min_rise))

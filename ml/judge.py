@@ -16,6 +16,7 @@ from ml.frames import LABEL
 from ml.metrics import (
     Metric,
     Weights,
+    auc,
     brier,
     ece,
     interval,
@@ -24,6 +25,7 @@ from ml.metrics import (
     once,
     ranking,
     resamples,
+    root_mean_square,
     share_interval,
 )
 from ml.params import Params
@@ -32,13 +34,16 @@ from ml.targets import Target
 Array = NDArray[np.float64]
 
 MODEL, RECENCY, OBSERVED = "model", "recency", "observed"
-LOGISTIC, BG_NBD, RULES = "logistic", "bg_nbd", "rules"
-WAYS = (MODEL, RECENCY, RULES, LOGISTIC, BG_NBD)
+LOGISTIC, BG_NBD, RULES, TRIAL_RULE = "logistic", "bg_nbd", "rules", "trial_rule"
+WAYS = (MODEL, RECENCY, RULES, TRIAL_RULE, LOGISTIC, BG_NBD)
 """Ways to tell who comes first: the model, and what stands beside it where it is known."""
+RANK_ALONE = (RULES, TRIAL_RULE)
+"""Ways that put accounts in order and tell no probability."""
 TITLES = {
     MODEL: "model",
     RECENCY: "recency alone",
     RULES: "warning rules",
+    TRIAL_RULE: "the trial rule",
     LOGISTIC: "logistic regression",
     BG_NBD: "BG/NBD, expected orders",
 }
@@ -46,7 +51,9 @@ GAMMA_GAMMA = "gamma_gamma"
 VALUED = {MODEL: TITLES[MODEL], GAMMA_GAMMA: "BG/NBD × Gamma-Gamma"}
 """Ways to tell an expected value, and how they are called."""
 TOLD_AS = {way: f"{way}_probability" for way in (RECENCY, BG_NBD)}
-"""Under which name the probability of a way stands, where that is not the score it ranks by. Rules have none."""
+"""Under which name the probability of a way stands, where that is not the score it ranks by. RANK_ALONE have none."""
+ON_DATE = "on the date"
+"""The population of all held-out rows of one date: its figures are kept as of that date."""
 SHARES = (0.05, 0.10, 0.20)
 
 
@@ -100,9 +107,7 @@ def _of_population(
     yield figure(population, OBSERVED, rate_name, mean, happened, happened, every, drawn)
     told = scores[MODEL]
     yield figure(population, MODEL, "mean_probability", mean, told, told, every, drawn)
-    ranked = {way: scores[way] for way in WAYS if way in scores}
-    probable = {way: scores[TOLD_AS.get(way, way)] for way in WAYS if TOLD_AS.get(way, way) in scores}
-    probable.pop(RULES, None)
+    ranked, probable = _ranked_and_probable(scores)
     by_share = [("lift", settings.lift_share), *((f"lift_{percent(share)}", share) for share in SHARES)]
     yield from _compared(
         population, ["auc", "pr_auc", *(name for name, _ in by_share)],
@@ -112,6 +117,48 @@ def _of_population(
     for name, metric in (("brier", brier), ("log_loss", log_loss), ("ece", ece(bins))):
         yield from _compared(population, [name], metric, probable, happened, every, drawn)
     yield from reliability(population, told, happened, drawn, bins)
+
+
+def judge_date(
+    target: Target, rows: pd.DataFrame, scores: Mapping[str, Array], params: Params
+) -> Iterator[Figure]:
+    """Yield the figures of all labelled rows of one date, ON_DATE: how often it came true, what was told, AUC and Brier.
+
+    `scores` are those of `judge`, whose interval and differences they have, too: few figures, since each training makes
+    them of every held-out date. None where one outcome alone came.
+    """
+    happened = rows[LABEL].to_numpy(np.float64)
+    if not 0 < happened.sum() < len(happened):
+        return
+    every, drawn = once(len(rows)), drawn_by_account(rows, params)
+    told = scores[MODEL]
+    yield figure(ON_DATE, OBSERVED, f"{target.model}_rate", mean, happened, happened, every, drawn)
+    yield figure(ON_DATE, MODEL, "mean_probability", mean, told, told, every, drawn)
+    ranked, probable = _ranked_and_probable(scores)
+    yield from _compared(ON_DATE, ["auc"], auc, ranked, happened, every, drawn)
+    yield from _compared(ON_DATE, ["brier"], brier, probable, happened, every, drawn)
+
+
+def _ranked_and_probable(scores: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Return what each way ranks by, and the probabilities of those that tell one."""
+    ranked = {way: scores[way] for way in WAYS if way in scores}
+    names = {way: TOLD_AS.get(way, way) for way in WAYS if way not in RANK_ALONE}
+    return ranked, {way: scores[name] for way, name in names.items() if name in scores}
+
+
+def judge_values(population: str, came: Array, told: Mapping[str, Array], drawn: Weights) -> Iterator[Figure]:
+    """Yield how good expected values are: what came on average, and of each way what it told, how far that lies from what
+    came (`value_missed`, below 0: too little), its error (root mean square), and the model's error less the others'.
+
+    `told` holds MODEL and any other of VALUED, in reporting currency as `came` is; `drawn` are weights of the rows, a row
+    per resample.
+    """
+    every = once(len(came))
+    yield figure(population, OBSERVED, "value", mean, came, came, every, drawn)
+    for way, values in told.items():
+        yield figure(population, way, "value", mean, values, came, every, drawn)
+        yield figure(population, way, "value_missed", mean, values - came, came, every, drawn)
+    yield from _compared(population, ["value_error"], root_mean_square, told, came, every, drawn)
 
 
 def _compared(

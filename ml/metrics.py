@@ -69,6 +69,11 @@ def brier(probabilities: Array, happened: Array, weights: Array) -> Array:
     return weights @ (probabilities - happened) ** 2 / weights.sum(axis=1)
 
 
+def root_mean_square(told: Array, came: Array, weights: Weights) -> Array:
+    """Return the root of the mean squared difference of what was told and what came, in their unit."""
+    return np.sqrt(brier(told, came, weights))
+
+
 @few_at_a_time
 def log_loss(probabilities: Array, happened: Array, weights: Array) -> Array:
     """Return the mean surprise -log(probability of what came), in nats; probabilities at most 1e-6 from 0 and 1."""

@@ -1,4 +1,4 @@
-"""The words of the reasons: one row per feature, and how a value is written."""
+"""The words of the features: what the reasons say of each, how it is called, and how a value is written."""
 
 from dataclasses import dataclass
 
@@ -13,25 +13,34 @@ class Phrase:
 
     `group`: features of one group say the same thing, and one of them speaks for it. `more` is how more of it is
     commonly read, 1 as a risk and -1 as a good sign: a value that pulls the other way is told without comparing
-    it. `words` hold `{value}`; `without` stands where the value is unknown.
+    it. `words` hold `{value}`; `without` stands where the value is unknown. `called` is the plain name of a feature whose
+    words do not begin with it.
     """
 
     group: str
     more: int
     words: str
     without: str
+    called: str = ""
 
 
 PHRASES: dict[str, Phrase] = {
-    "days_since_last_order": Phrase("recency", 1, "last order {value} ago", "no last order is known"),
+    "days_since_last_order": Phrase(
+        "recency", 1, "last order {value} ago", "no last order is known", "days since the last order"
+    ),
     "gap_ratio": Phrase(
         "recency",
         1,
         "last order {days_since_last_order} ago, and it orders every {mean_order_gap_days} on average",
         "ordered on one day only, so its rhythm is not known",
+        "time since the last order, as a share of its mean time between orders",
     ),
     "mean_order_gap_days": Phrase(
-        "recency", 1, "orders every {value} on average", "ordered on one day only, so its rhythm is not known"
+        "recency",
+        1,
+        "orders every {value} on average",
+        "ordered on one day only, so its rhythm is not known",
+        "mean days between orders",
     ),
     "orders_per_quarter": Phrase("year", -1, "orders per quarter: {value}", "orders per quarter: unknown"),
     "orders_90d": Phrase(
@@ -67,7 +76,9 @@ PHRASES: dict[str, Phrase] = {
         "use", -1, "logins in the 30 days before the last 30: {value}", "logins: unknown"
     ),
     "logins_90d": Phrase("use", -1, "logins in the last 90 days: {value}", "logins: unknown"),
-    "days_since_last_login": Phrase("use", 1, "last login {value} ago", "no login is known"),
+    "days_since_last_login": Phrase(
+        "use", 1, "last login {value} ago", "no login is known", "days since the last login"
+    ),
     "active_days_30d": Phrase("use", -1, "days of use in the last 30 days: {value}", "days of use: unknown"),
     "sessions_90d": Phrase("use", -1, "sessions in the last 90 days: {value}", "sessions: unknown"),
     "core_feature_uses_30d": Phrase(
@@ -110,12 +121,18 @@ PHRASES: dict[str, Phrase] = {
         "new product categories of the last 365 days: {value}",
         "product categories: unknown",
     ),
-    "days_since_won_deal": Phrase("won deals", -1, "last deal won {value} ago", "no deal is known to be won"),
+    "days_since_won_deal": Phrase(
+        "won deals", 1, "last deal won {value} ago", "no deal is known to be won", "days since the last deal won"
+    ),
     "won_deals_beyond_categories": Phrase(
         "won deals", -1, "deals won beyond the product categories it buys: {value}", "no deal is known"
     ),
-    "days_since_first_use": Phrase("age", 1, "first use {value} ago", "no first use is known"),
-    "days_since_last_use": Phrase("use", 1, "last use {value} ago", "no use is known"),
+    "days_since_first_use": Phrase(
+        "age", 1, "first use {value} ago", "no first use is known", "days since the first use"
+    ),
+    "days_since_last_use": Phrase(
+        "use", 1, "last use {value} ago", "no use is known", "days since the last use"
+    ),
     "login_days_90d": Phrase(
         "login days", -1, "days with a login in the last 90: {value}", "login days: unknown"
     ),
@@ -126,13 +143,25 @@ PHRASES: dict[str, Phrase] = {
         "core features", -1, "core features used in the last 90 days: {value}", "core features used: unknown"
     ),
     "days_to_contract_end": Phrase(
-        "contract end", -1, "its contract ends in {value}", "its contract has no end"
+        "contract end",
+        -1,
+        "its contract ends in {value}",
+        "its contract has no end",
+        "days until its contract ends",
     ),
     "days_past_contract_end": Phrase(
-        "contract end", 1, "past the end of its contract by {value}", "its contract has no end"
+        "contract end",
+        1,
+        "past the end of its contract by {value}",
+        "its contract has no end",
+        "days past the end of its contract",
     ),
     "days_under_contract": Phrase(
-        "contract age", -1, "first contract began {value} ago", "the start of its contract is unknown"
+        "contract age",
+        -1,
+        "first contract began {value} ago",
+        "the start of its contract is unknown",
+        "days since its first contract began",
     ),
     "contract_term_days": Phrase(
         "contract term", -1, "term of its contract: {value}", "the term of its contract is unknown"
@@ -145,12 +174,24 @@ PHRASES: dict[str, Phrase] = {
         "renewal", -1, "a renewal waits for its signature: {value}", "renewals sent: unknown"
     ),
     "days_since_last_activity": Phrase(
-        "activity", 1, "last order, login or signature {value} ago", "no activity is known"
+        "activity",
+        1,
+        "last order, login or signature {value} ago",
+        "no activity is known",
+        "days since the last order, login or signature",
     ),
     "has_decision_maker": Phrase(
         "contacts", -1, "a decision maker among its contacts: {value}", "decision maker: unknown"
     ),
 }
+
+
+def plain_name(feature: str) -> str:
+    """Return what a feature is called in plain words; of one that this version does not know, its column."""
+    phrase = PHRASES.get(feature)
+    if phrase is None:
+        return feature
+    return phrase.called or phrase.words.partition(": {value}")[0]
 
 
 def written(value: float, kind: Kind) -> str:

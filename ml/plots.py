@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from datetime import date
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 BLUE, GREY, ORANGE = "#0b5cad", "#8a949e", "#b35900"
 # Told apart by most people who see colors differently: Okabe and Ito, "Color Universal Design" (2008).
-_CLUSTERS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#000000", "#b8a800")
+_CLUSTERS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#000000", "#999999")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
 _STYLE: Any = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -38,6 +40,8 @@ _STYLE: Any = {
 Point = tuple[float, float]
 Ranged = tuple[float, float, float, float]
 """x, y and the ends of y's interval."""
+Caption = tuple[str, str, bool]
+"""How a feature is called, its unit, and whether its values are shares."""
 
 
 def reliability_plot(points: Sequence[Ranged]) -> Figure:
@@ -100,45 +104,92 @@ def drift_plot(series: Mapping[str, Mapping[str, Sequence[tuple[date, float]]]])
     return figure
 
 
-def effects_plot(effects: Mapping[str, Sequence[Point]]) -> Figure:
-    """Return a panel per feature: its value against the mean probability if every account had it."""
+def effects_plot(effects: Mapping[str, Sequence[Point]], captions: Mapping[str, Caption]) -> Figure:
+    """Return a panel per feature: its value against the mean probability if every account had it.
+
+    All have the same scale from 0 on, so that what hardly moves the probability looks so.
+    """
     with matplotlib.rc_context(_STYLE):
         rows = -(-len(effects) // 3)
-        figure = Figure(figsize=(9.4, 2.3 * rows), layout="constrained")
+        figure = Figure(figsize=(9.4, 2.5 * rows), layout="constrained")
         panels = figure.subplots(rows, 3, sharey=True, squeeze=False).ravel()
+        top = min(1.0, 1.1 * max(y for points in effects.values() for _, y in points))
         for axes, (name, points) in zip(panels, effects.items(), strict=False):
+            title, unit, is_share = captions[name]
             axes.plot([x for x, _ in points], [y for _, y in points], "o-", color=BLUE, markersize=3)
-            axes.set_title(name, fontsize=9, loc="left")
+            axes.set_title(fill(title, 40), fontsize=9, loc="left")
+            axes.set(xlabel=unit, ylim=(0, top))
             axes.xaxis.set_major_locator(MaxNLocator(4))
-            _percent(axes, "y")
+            axes.xaxis.set_major_formatter("{x:,g}")
+            _percent(axes, "xy" if is_share else "y")
+        for axes in panels[::3]:
+            axes.set_ylabel("mean probability")
         for axes in panels[len(effects) :]:
             axes.set_visible(False)
     return figure
 
 
+def looks(cluster_ids: Sequence[int]) -> dict[int, tuple[str, str]]:
+    """Return the color and the marker of each cluster, by its id: a cluster that goes on keeps them from quarter to quarter.
+
+    Where two of a fit would share them, the later one takes the next that is free. There are as many as clusters at most.
+    """
+    taken: dict[int, int] = {}
+    for cluster_id in sorted(cluster_ids):
+        wanted = [(cluster_id - 1 + step) % len(_CLUSTERS) for step in range(len(_CLUSTERS))]
+        taken[cluster_id] = next(place for place in wanted if place not in taken.values())
+    return {cluster_id: (_CLUSTERS[place], _MARKERS[place]) for cluster_id, place in taken.items()}
+
+
 def map_plot(shown: "Map", clusters: Sequence[tuple[int, str]]) -> Figure:
-    """Return the map of clusters: accounts in two components, a color and a number for each cluster, their names below.
+    """Return the map of clusters: accounts in two components, a color, a marker and a number for each cluster, their names
+    below.
 
     `clusters` are their ids and names in the order of the fit.
     """
     with matplotlib.rc_context(_STYLE):
         rows = -(-len(clusters) // 2)
-        figure = Figure(figsize=(9.4, 5.0 + 0.2 * rows), layout="constrained")
+        figure = Figure(figsize=(9.4, 5.0 + 0.25 * rows), layout="constrained")
         axes = figure.subplots()
+        look = looks([cluster_id for cluster_id, _ in clusters])
         for place, (cluster_id, name) in enumerate(clusters):
-            own = shown.points[shown.places == place]
+            own, (color, marker) = shown.points[shown.places == place], look[cluster_id]
             axes.plot(
-                own[:, 0], own[:, 1], "o", color=_CLUSTERS[place % len(_CLUSTERS)], markersize=3, alpha=0.55,
-                markeredgewidth=0, label=f"{cluster_id}  {name}",
+                own[:, 0], own[:, 1], marker, color=color, markersize=4, alpha=0.6, markeredgewidth=0,
+                label=f"{cluster_id}  {name}",
             )  # fmt: skip
-        for place, ((cluster_id, _), (x, y)) in enumerate(zip(clusters, shown.centroids, strict=True)):
+        for (cluster_id, _), (x, y) in zip(clusters, shown.centroids, strict=True):
             axes.annotate(
                 str(cluster_id), (x, y), ha="center", va="center", fontsize=10, fontweight="bold",
-                bbox={"boxstyle": "circle", "facecolor": "white", "edgecolor": _CLUSTERS[place % len(_CLUSTERS)]},
+                bbox={"boxstyle": "circle", "facecolor": "white", "edgecolor": look[cluster_id][0], "linewidth": 2},
             )  # fmt: skip
         for which, share, words in zip(("x", "y"), shown.shares, shown.words, strict=True):
             axes.set(**{f"{which}label": f"→ {words} ({share:.0%} of the variance)"})
-        figure.legend(loc="outside lower left", ncols=2, fontsize=8, markerscale=2)
+        legend = figure.legend(loc="outside lower left", ncols=2, fontsize=9, markerscale=1.8)
+        for handle in legend.legend_handles:
+            if handle is not None:
+                handle.set_alpha(1)
+    return figure
+
+
+def choice_plot(tried: Sequence[Mapping[str, float]], taken: int, min_stability: float) -> Figure:
+    """Return the silhouette and the stability of each number of clusters that was tried; a ring is around the one taken."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(9.4, 2.6), layout="constrained")
+        numbers = [int(one["k"]) for one in tried]
+        for axes, name in zip(figure.subplots(1, 2), ("silhouette", "stability"), strict=True):
+            values = [one[name] for one in tried]
+            axes.plot(numbers, values, "o-", color=BLUE, markersize=4)
+            axes.plot(
+                [taken], [values[numbers.index(taken)]], "o", color=ORANGE, markersize=11, fillstyle="none",
+                markeredgewidth=2, label=f"taken: {taken}",
+            )  # fmt: skip
+            if name == "stability":
+                axes.axhline(min_stability, color=GREY, linestyle="--", linewidth=1, label="needed")
+            axes.set_title(name, fontsize=9, loc="left")
+            axes.set(xlabel="number of clusters", ylim=(min(0.0, *values), 1.05))
+            axes.set_xticks(numbers)
+            axes.legend(fontsize=8)
     return figure
 
 

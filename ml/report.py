@@ -1,20 +1,29 @@
 """The models and their judgements, as tables for a reader and as plain data for a program."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from textwrap import wrap
 from typing import Any
 
 from include.warehouse.connect import connect
 from ml import registry
 from ml.acting import BY_VALUE
 from ml.acting import TITLES as RANKED
-from ml.card import write_card
+from ml.card import Facts, facts_of, write_card
+from ml.card_beside import populations_of
 from ml.champion import champion_on
 from ml.evaluate import Report, evaluate
-from ml.judge import MODEL, OBSERVED, SHARES, TITLES, VALUED, WAYS, Figure, percent, who
+from ml.figures import POOLED
+from ml.judge import MODEL, OBSERVED, ON_DATE, SHARES, TITLES, VALUED, WAYS, Figure, percent, who
+from ml.verdict import Found, in_short, value_in_short
 
-__all__ = ["Report", "as_plain", "evaluate", "lines", "list_models", "model_lines", "write_card"]
+__all__ = [
+    "Report", "as_plain", "evaluate", "held_out_lines", "held_out_of", "held_out_plain", "lines", "list_models",
+    "model_lines", "write_card",
+]  # fmt: skip
 
+WIDTH = 120
+"""Characters of a line of the verdict, at most."""
 _METRICS = {"auc": "AUC", "pr_auc": "PR-AUC", "lift": "lift at the top", "brier": "Brier"}
 
 
@@ -66,7 +75,53 @@ def lines(report: Report) -> list[str]:
     ]
     for population in dict.fromkeys(figure.population for figure in report.figures):
         shown += ["", *_of_population(report, population)]
-    return shown + _of_value(report)
+    found = {(one.population, one.estimator, one.metric): one for one in report.figures}
+    populations = list(dict.fromkeys(figure.population for figure in report.figures))
+    return [*shown, *_of_value(report), *_in_short(found, populations, "all", report.currency)]
+
+
+def held_out_of(model_id: str) -> Facts:
+    """Return what the warehouse keeps of a model. Raises StratumError where there is none of that id."""
+    with connect("scorer") as connection:
+        return facts_of(connection, model_id)
+
+
+def held_out_plain(facts: Facts) -> dict[str, Any]:
+    """Return the figures that a model's training kept of held-out dates as plain data, one by one with their date."""
+    kept = ((day, of) for (kind, day), of in facts.figures.items() if kind == "validation")
+    figures = [{"as_of_date": day} | asdict(one) for day, of in kept for one in of]
+    return {"model_id": facts.model.model_id, "currency": facts.currency, "figures": figures}
+
+
+def held_out_lines(facts: Facts) -> list[str]:
+    """Return how a model did on the dates it was held out from, beside simpler ways: date by date, and the verdict."""
+    found, dates = facts.held_out(), facts.dates()
+    shown = [
+        f"Model {facts.model.model_id} ({facts.model.definition}), trained as of {facts.model.trained_as_of}: each held-out "
+        "month-end",
+        "was predicted by a copy of it, and of what stands beside it, that knew nothing of what came.",
+    ]
+    if not dates:
+        return [*shown, "There are none of which a probability could be told, or they were not kept then."]
+    for day, of_day in dates.items():
+        rate = of_day[ON_DATE, OBSERVED, f"{facts.model.model}_rate"]
+        told = of_day[ON_DATE, MODEL, "mean_probability"].value
+        head = f"{day}: {rate.rows:,} accounts, {rate.value:.1%} came true, {told:.1%} was told"
+        figures = {(way, metric): one for (_, way, metric), one in of_day.items()}
+        shown += ["", head, *_of_ways(figures, {name: _METRICS[name] for name in ("auc", "brier")})]
+    return [
+        *shown,
+        *_in_short(
+            found, [one for one in populations_of(found) if one.startswith(POOLED)], POOLED, facts.currency
+        ),
+    ]
+
+
+def _in_short(found: Found, populations: Sequence[str], whole: str, currency: str) -> list[str]:
+    """Return the verdict: a sentence for each population on how the model stands beside simpler ways; one on values."""
+    told = [f"{who(one)}: {short}" for one in populations if (short := in_short(found, one))]
+    told += [short for short in [value_in_short(found, whole, currency)] if short]
+    return ["", "In short", *(line for text in told for line in wrap(text, WIDTH, subsequent_indent="  "))]
 
 
 def _of_value(report: Report) -> list[str]:
@@ -74,13 +129,15 @@ def _of_value(report: Report) -> list[str]:
     found = {figure.estimator: figure for figure in report.figures if figure.metric == "value"}
     if OBSERVED not in found:
         return []
-    shown = ["", f"Net revenue per account in the {report.horizon_days} days: {found[OBSERVED].value:,.2f}"]
+    shown = [
+        "",
+        f"Net revenue per account in the {report.horizon_days} days: {_money(found[OBSERVED])} {report.currency} came",
+    ]
     for estimator, title in VALUED.items():
         if estimator in found:
-            error = report.figure("all", estimator, "value_error").value
-            shown.append(
-                f"  {title:<24} {found[estimator].value:,.2f} expected; off by {error:,.2f} (root mean square)"
-            )
+            error = report.figure("all", estimator, "value_error")
+            shown.append(f"  {title:<24} {_money(found[estimator])} expected")
+            shown.append(f"  {'':<24} off by {_money(error)} (root mean square)")
     return shown
 
 
@@ -97,15 +154,7 @@ def _of_population(report: Report, population: str) -> list[str]:
         for figure in report.figures
         if figure.population == population
     }
-    for metric, title in _METRICS.items():
-        for estimator in WAYS:
-            figure = figures.get((estimator, metric))
-            if figure is None:  # BG/NBD and rules rank and give no probability; warnings may not be kept
-                continue
-            ahead = figures.get((f"{MODEL}-{estimator}", metric))
-            difference = f"   model less this: {_with_interval(ahead, sign=True)}" if ahead else ""
-            head = title if estimator == MODEL else ""
-            shown.append(f"  {head:<16} {TITLES[estimator]:<24} {_with_interval(figure)}{difference}")
+    shown += _of_ways(figures, _METRICS)
     numbers = sorted(
         metric.split("_")[1]
         for _, metric in figures
@@ -118,10 +167,25 @@ def _of_population(report: Report, population: str) -> list[str]:
         for number in numbers
     ]
     shown.append("    " + "   ".join(parts))
-    return shown + _of_acting(figures)
+    return shown + _of_acting(figures, report.currency)
 
 
-def _of_acting(figures: Mapping[tuple[str, str], Figure]) -> list[str]:
+def _of_ways(figures: Mapping[tuple[str, str], Figure], metrics: Mapping[str, str]) -> list[str]:
+    """Return each metric of each way, and how far the model's lies from it."""
+    shown = []
+    for metric, title in metrics.items():
+        for estimator in WAYS:
+            figure = figures.get((estimator, metric))
+            if figure is None:  # rules rank and give no probability; warnings may not be kept
+                continue
+            ahead = figures.get((f"{MODEL}-{estimator}", metric))
+            difference = f"   model less this: {_with_interval(ahead, sign=True)}" if ahead else ""
+            head = title if estimator == MODEL else ""
+            shown.append(f"  {head:<16} {TITLES[estimator]:<24} {_with_interval(figure)}{difference}")
+    return shown
+
+
+def _of_acting(figures: Mapping[tuple[str, str], Figure], currency: str) -> list[str]:
     """Return what contacting the top shares would have been worth, by each way to rank; nothing where it is not told."""
     shown = []
     for share in SHARES:
@@ -134,7 +198,13 @@ def _of_acting(figures: Mapping[tuple[str, str], Figure]) -> list[str]:
             difference = f"   model by value less this: {_amounts(ahead)}" if ahead else ""
             head = f"worth at {share:.0%}" if way == MODEL else ""
             shown.append(f"  {head:<16} {title:<24} {_amounts(figure)}{difference}")
-    return shown
+    return [f"  Worth of contacting those at the top, in {currency}:", *shown] if shown else []
+
+
+def _money(figure: Figure) -> str:
+    if figure.low is None or figure.high is None:
+        return f"{figure.value:,.2f}"
+    return f"{figure.value:,.2f} ({figure.low:,.2f} to {figure.high:,.2f})"
 
 
 def _amounts(figure: Figure) -> str:

@@ -98,7 +98,8 @@ def train(model: str, as_of: date) -> str:
         fitted = fit_model(target, as_of, frame, policy, params_of(model), revenue)
         registry.save(connection, fitted.model, fitted.artefact, ESTIMATOR, code_version())
         _save_figures(connection, fitted)
-        record(connection, target, fitted.model, fitted.pipeline, fitted.predicted, frame, fitted.importances)
+        found, pipeline = fitted.model, fitted.pipeline
+        record(connection, target, found, pipeline, fitted.predicted, frame, fitted.importances, revenue)
     log.info(
         "Model %s: %d rows of %s to %s.",
         fitted.model.model_id,

@@ -71,20 +71,37 @@ def models_report(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Judge a frozen model on labels that came true since, beside simpler ways to tell; or write its card."""
-    if on is None and (html is None or model_id is None):
-        raise StratumError("Say what to report: --evaluate DATE, or MODEL_ID with --html PATH, or both.")
+    """Judge a frozen model on labels that came true since, beside simpler ways to tell; without a date, tell how it did on
+    the dates held out from its training."""
+    if on is None and model_id is None:
+        raise StratumError(
+            "Say what to report: MODEL_ID, of `stratum models list`, or --evaluate DATE, or both."
+        )
     day = parse_as_of(on) if on is not None else None
     with warehouse(say_aside):
-        from ml.report import as_plain, evaluate, lines, write_card
+        from ml.report import (
+            as_plain,
+            evaluate,
+            held_out_lines,
+            held_out_of,
+            held_out_plain,
+            lines,
+            write_card,
+        )
 
         report = evaluate(of, day, model_id) if day is not None else None
+        kept = held_out_of(model_id) if report is None and html is None and model_id else None
         judged = report.model_id if report is not None else model_id
         page = write_card(judged, html) if html is not None and judged is not None else None
     if report is not None and as_json:
         say(json.dumps(as_plain(report), default=str))
     elif report is not None:
         for line in lines(report):
+            say(line)
+    if kept is not None and as_json:
+        say(json.dumps(held_out_plain(kept), default=str))
+    elif kept is not None:
+        for line in held_out_lines(kept):
             say(line)
     if page is not None:
         (say_aside if as_json else say)(f"Model card: {page.resolve()}")

@@ -84,6 +84,7 @@ TABLE_GRANTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("transformer", "sync.runs"): READ,
     ("transformer", "sync.outcomes"): READ,
     ("scorer", "audit.loads"): READ,
+    ("scorer", "audit.company"): READ,
     ("scorer", "published.history_run"): READ,
     ("scorer", "ml.drift"): ("delete",),
     ("scorer", "ml.metrics"): ("delete",),

@@ -35,6 +35,12 @@ def build_profile(warehouse: Warehouse, company: Company) -> None:
     profile_company.score("upsell", sorted(ordered)[1:])
     profile_company.score("repurchase", sorted(ordered))
     warehouse.rows("update marts.operating_lists set daily_capacity = %s where list = 'churn risk'", CAPACITY)
+    # Of contracts that are not due rules alone speak: these accounts stand on the list by them.
+    warehouse.rows(
+        "update marts.account_warnings set severity = 'high', warnings = 'no login for 30 days', rules_warning = 1 "
+        "where account_id = any(%s)",
+        sorted(set(profile_company.UNDER_CONTRACT) - profile_company.DUE),
+    )
     build("published", AS_OF, "run-1")
 
 

@@ -9,9 +9,9 @@ import pytest
 from include.dbt import build
 from include.warehouse.connect import connect
 from tests.conftest import Warehouse
-from tests.dbt import profile_company
+from tests.dbt import churn_queue, profile_company
 from tests.dbt.profile_company import AS_OF, Company, ago
-from tests.dbt.profile_stage import CAPACITY, FRESHNESS, Lists, build_profile, read_lists, used
+from tests.dbt.profile_stage import FRESHNESS, Lists, build_profile, read_lists, used
 
 
 @pytest.fixture(scope="module")
@@ -169,29 +169,7 @@ def test_a_row_says_why_with_its_values_and_what_is_due(built: Warehouse) -> Non
 
 
 def test_the_churn_queue_is_due_in_parts_and_says_how_unusual_each_risk_is(built: Warehouse) -> None:
-    means = dict(
-        built.rows(
-            "select churn_definition, avg(churn_probability) from candidate.customer_360 "
-            "where not is_dormant or churn_definition = 'contract lapse' group by 1"
-        )
-    )
-    what = {"no order": "of no further order", "contract lapse": "that its contract lapses"}
-    rows = built.rows(
-        "select place, due_date, reason, churn_probability, churn_definition, churn_told_by from candidate.operating_list "
-        "join candidate.customer_360 using (account_id) where list = 'churn risk' order by place"
-    )
-    assert len(rows) > 2 * CAPACITY
-    assert {("no order", "model"), ("contract lapse", "model")} <= {row[-2:] for row in rows}
-    for number, (place, due, reason, probability, churn, told_by) in enumerate(rows):
-        assert (place, due) == (number + 1, AS_OF + timedelta(days=3 + number // CAPACITY))
-        if told_by == "rules":
-            assert reason.startswith("By warning rules, no model serves (its contract runs until ")
-            continue
-        mean = means[churn]
-        assert reason == (
-            f"Probability {what[churn]}: {100 * probability:.1f} %, {probability / mean:.1f} times the mean of "
-            f"{100 * mean:.1f} %. one. Number {place} of {len(rows)} by amount; {CAPACITY} are due a day."
-        )
+    churn_queue.check_parts_and_reasons(built)
 
 
 def test_each_account_is_told_the_churn_of_its_own_form(built: Warehouse) -> None:
@@ -359,15 +337,18 @@ def test_who_may_not_be_mailed_is_listed_and_flagged(built: Warehouse, company: 
 
 
 def test_places_of_a_list_go_down_by_amount(built: Warehouse) -> None:
-    for name in ("win-back", "churn risk"):
-        amounts = [
-            amount
-            for (amount,) in built.rows(
-                "select amount from candidate.operating_list where list = %s order by place", name
-            )
-        ]
-        assert amounts == sorted(amounts, reverse=True)
-        assert len(amounts) > 3
+    amounts = [
+        amount
+        for (amount,) in built.rows(
+            "select amount from candidate.operating_list where list = 'win-back' order by place"
+        )
+    ]
+    assert amounts == sorted(amounts, reverse=True)
+    assert len(amounts) > 3
+
+
+def test_whole_amounts_of_rules_and_expected_ones_take_turns_each_in_its_own_order(built: Warehouse) -> None:
+    churn_queue.check_turns(built)
 
 
 def test_the_usage_report_equals_a_count_of_the_months_lines_and_events(

@@ -16,7 +16,7 @@ from ml.copies import write_rows
 from ml.estimators import told_later
 from ml.figures import POOLED, held_out_rows, pooled, record
 from ml.frames import LABEL
-from ml.judge import Figure
+from ml.judge import ON_DATE, Figure
 from ml.metrics import auc, brier, once
 from ml.params import params_of
 from ml.targets import CHURN, REPURCHASE, TRIAL
@@ -135,6 +135,35 @@ def test_each_way_is_fitted_on_what_was_known_on_each_held_out_date(
             assert less.value == pytest.approx(own - found[population, way, "auc"].value)
             assert less.low < less.value < less.high
             assert less.rows == part.sum()
+
+
+def test_each_held_out_date_is_told_alone_with_paired_intervals_and_on_the_card(
+    world: Warehouse, fitted: Fitted, frame: pd.DataFrame, rows: pd.DataFrame
+) -> None:
+    with connect("scorer") as connection:
+        facts = facts_of(connection, fitted.model.model_id)
+    page = render(facts, drawings(facts))
+    section = page.partition("<h3>Date by date</h3>")[2].partition("</table>")[0]
+    assert list(facts.dates()) == [stamp.date() for stamp in sorted(rows["as_of_date"].unique())]
+    told = {way: told_then(fitted, frame, rows, way) for way in ("logistic", "bg_nbd")}
+    told["model"] = rows["probability"].to_numpy()
+    told["recency"] = rows["days_since_last_order"].to_numpy(float)
+    for day, found in facts.dates().items():
+        of_day = (rows["as_of_date"] == pd.Timestamp(day)).to_numpy()
+        happened, every = rows[LABEL].to_numpy(float)[of_day], once(int(of_day.sum()))
+        for way, scores in told.items():
+            figure = found[ON_DATE, way, "auc"]
+            assert figure.value == pytest.approx(auc(scores[of_day], happened, every)[0], abs=1e-6)
+            assert (figure.rows, figure.low < figure.high) == (of_day.sum(), True)
+        for metric, ways in (("auc", ("recency", "rules", "logistic", "bg_nbd")), ("brier", ("logistic",))):
+            for way in ways:
+                less = found[ON_DATE, f"model-{way}", metric]
+                own, other = (found[ON_DATE, one, metric].value for one in ("model", way))
+                assert less.value == pytest.approx(own - other)
+                assert less.low < less.high
+                assert f"<td>{less.value:+.3f}, {less.low:+.3f} to {less.high:+.3f}" in section
+        assert (ON_DATE, "rules", "brier") not in found
+        assert f"<td>{day}: {of_day.sum():,} accounts, {happened.mean():.1%} came true, " in section
 
 
 def test_rules_are_read_of_the_dates_and_unknown_ones_count_as_none(

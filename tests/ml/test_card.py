@@ -12,13 +12,16 @@ import pytest
 
 from ml import card, card_beside, due, plots
 from ml.card import Facts, drawings, render
-from ml.card_parts import number as written
+from ml.card_features import captions
+from ml.card_parts import number as shown
 from ml.champion import Promotion
 from ml.estimators import told_later
+from ml.features import FEATURES
 from ml.figures import CURVE, EFFECTS, POOLED, effects, pooled, sliced
 from ml.judge import Figure
 from ml.metrics import ece, log_loss, once
 from ml.params import params_of
+from ml.phrases import plain_name, written
 from ml.targets import CHURN
 from ml.train import Fitted
 
@@ -60,7 +63,7 @@ def facts(fitted: Fitted, frame: pd.DataFrame, rows: pd.DataFrame) -> Facts:
     decided = Promotion(
         "churn", date(2026, 3, 2), "person", "promoted", "old", None, found.model_id, "a <reason> kept"
     )
-    return Facts(found, "boosting", "v1", "2026-03-02", figures, fitted.importances, points, [decided])
+    return Facts(found, "boosting", "v1", "2026-03-02", figures, fitted.importances, points, [decided], "GBP")
 
 
 @pytest.fixture(scope="module")
@@ -110,17 +113,23 @@ def test_the_card_needs_nothing_from_elsewhere_and_runs_nothing(page: str) -> No
 
 def test_the_card_tells_of_each_feature_what_it_is_and_who_decided(facts: Facts, page: str) -> None:
     cells = [re.findall(r"<td>(.*?)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", page)]
-    told = {row[0]: row for row in cells if len(row) == 7 and row[0] in facts.importances}
-    assert len(told) == len(facts.model.features)
+    columns = [re.fullmatch(r".+ <small>(\w+)</small>", row[0]) for row in cells if len(row) == 7]
+    told = {
+        column[1]: row
+        for column, row in zip(columns, (row for row in cells if len(row) == 7), strict=True)
+        if column
+    }
+    assert set(told) == set(CHURN.names)
     assert {one["used"] for one in facts.model.features} == {True, False}
     for one in facts.model.features:
-        _, kind, used, _, weight, happened, others = told[one["name"]]
-        assert (kind, used.partition(":")[0]) == (one["kind"], "yes" if one["used"] else "no")
-        assert weight == written(facts.importances[one["name"]])
-        assert (happened, others) == (
-            written(one.get("typical_happened")),
-            written(one.get("typical_not_happened")),
-        )
+        name, kind, used, _, weight, *medians = told[one["name"]]
+        assert name == f"{plain_name(one['name'])} <small>{one['name']}</small>".replace("'", "&#x27;")
+        assert kind == ("amount, GBP" if one["kind"] == "amount" else one["kind"])
+        assert used.partition(":")[0] == ("yes" if one["used"] else "no")
+        assert weight == shown(facts.importances[one["name"]])
+        typical = (one.get("typical_happened"), one.get("typical_not_happened"))
+        assert medians == ["" if value is None else written(value, one["kind"]) for value in typical]
+    assert told["orders_365d"][5].isdigit(), "a count is told as it is counted"
     assert any(row[5] != row[6] for row in told.values())
     assert "<td>promoted, by a person</td>" in page
 
@@ -171,11 +180,43 @@ def test_plots_draw_the_numbers_of_the_tables(facts: Facts, page: str) -> None:
         ]
         assert len(monthly) > 3
         assert list(line.get_ydata()) == monthly
-    panels = plots.effects_plot(facts.effects).axes
+    panels = plots.effects_plot(facts.effects, captions(facts.model, facts.effects, facts.currency)).axes
     for axes, (name, points) in zip(panels, facts.effects.items(), strict=False):
-        assert axes.get_title(loc="left") == name
+        assert axes.get_title(loc="left").replace("\n", " ") == plain_name(name)
         assert [tuple(point) for point in axes.lines[0].get_xydata()] == points
     assert len(facts.effects) == EFFECTS
+
+
+def test_effects_share_a_scale_that_starts_at_nothing_and_say_their_unit(facts: Facts) -> None:
+    """An axis cut to where the line lies would make a mountain of what hardly moves the probability."""
+    called = captions(facts.model, facts.effects, facts.currency)
+    panels = plots.effects_plot(facts.effects, called).axes[: len(facts.effects)]
+    highest = max(y for points in facts.effects.values() for _, y in points)
+    assert {axes.get_ylim() for axes in panels} == {panels[0].get_ylim()}
+    assert panels[0].get_ylim()[0] == 0
+    assert highest < panels[0].get_ylim()[1] <= 1.2 * highest
+    assert panels[0].get_ylabel() == "mean probability"
+    kinds = {one["name"]: one["kind"] for one in facts.model.features}
+    units = {
+        "days": "days",
+        "count": "number",
+        "amount": "GBP",
+        "share": "",
+        "score": "of 10",
+        "flag": "0: no, 1: yes",
+    }
+    for axes, name in zip(panels, facts.effects, strict=True):
+        assert axes.get_xlabel() == units[kinds[name]]
+    assert {"days", "GBP"} <= {axes.get_xlabel() for axes in panels}
+
+
+def test_every_feature_has_a_plain_name_of_its_own() -> None:
+    called = [plain_name(one.name) for one in FEATURES]
+    assert len(set(called)) == len(called)
+    assert not [name for name in called if re.search(r"[{}_]", name)]
+    assert plain_name("days_since_last_order") == "days since the last order"
+    assert plain_name("orders_365d") == "orders in the last 365 days"
+    assert plain_name("no_feature_of_this_version") == "no_feature_of_this_version"
 
 
 def test_what_was_watched_since_is_drawn_month_by_month_and_told_as_a_table(facts: Facts) -> None:

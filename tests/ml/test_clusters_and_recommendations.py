@@ -205,7 +205,7 @@ def test_each_fit_of_clusters_gets_a_card_with_its_map(grouped: Warehouse, tmp_p
         for cluster_id, name, accounts in grouped.rows(
             "select cluster_id, name, accounts from ml.clusters where fit_id = %s", fit_id
         ):
-            assert f"<td>{cluster_id}</td><td>{name}</td>" in written
+            assert f">{cluster_id}</span></td><td>{name}</td>" in written
             assert f"<td>{accounts:,}</td>" in written
             assert f">{cluster_id}  {name}</text>" in drawn
     # One whose training was cut off before its card gets it with the next; the others stay as they are.

@@ -12,18 +12,22 @@ from include.commands import models as commands
 from include.errors import StratumError
 from include.sources.loads import bind_company, landing
 from include.warehouse.connect import connect
-from ml import baselines, registry
+from ml import baselines, registry, value
 from ml.baselines import bg_nbd, expected_spend, logistic
+from ml.card import drawings, facts_of, render
 from ml.estimators import probabilities
 from ml.evaluate import Report, evaluate
-from ml.frames import labelled_frame
-from ml.judge import BG_NBD, LOGISTIC, RECENCY, judge
+from ml.figures import POOLED, held_out_rows
+from ml.frames import labelled_frame, later_revenue, training_frame
+from ml.judge import BG_NBD, LOGISTIC, ON_DATE, RECENCY, judge
 from ml.metrics import auc, once
 from ml.params import params_of
-from ml.report import as_plain, lines, list_models, model_lines
-from ml.targets import CHURN, Policy
+from ml.report import as_plain, held_out_lines, lines, list_models, model_lines
+from ml.targets import CHURN, REPURCHASE, Policy, policy_on
 from ml.train import Fitted, train
+from ml.verdict import in_short
 from tests.conftest import Warehouse
+from tests.ml.chain import fitted_on
 from tests.ml.world import FIRST, add_date, features, make_marts, month_ends, order_days
 
 TRAINED = date(2026, 3, 9)
@@ -140,7 +144,7 @@ def test_what_acting_is_worth_stands_beside_recency_and_chance_with_the_assumpti
     assert by_value.value > report.figure("all", "random", "acting_20").value
     assert by_value.low < by_value.value < by_value.high
     assert report.figure("active_90", "model-recency", "acting_05").low is not None
-    assert "a contact costs 2.00 and keeps 10% of those that would churn" in report.notes[-1]
+    assert "a contact costs 2.00 CNY and keeps 10% of those that would churn" in report.notes[-1]
     assert any("worth at 20%" in line for line in lines(report))
     world.rows("delete from marts.thresholds where name = 'contact_cost'")
     try:
@@ -266,6 +270,11 @@ def test_the_report_reads_as_a_table(report: Report) -> None:
     value = report.figure("all", "model-recency", "auc")
     assert f"model less this: {value.value:+.3f} ({value.low:+.3f} to {value.high:+.3f})" in text
     assert max(map(len, lines(report))) < 130
+    assert "Worth of contacting those at the top, in CNY:" in text
+    _, _, short = text.partition("\nIn short\n")
+    found = {(one.population, one.estimator, one.metric): one for one in report.figures}
+    for population, name in (("all", "All"), ("active_90", "Bought in the last 90 days")):
+        assert f"{name}: {in_short(found, population)}" in short.replace("\n  ", " ")
     assert json.loads(json.dumps(as_plain(report), default=str))["figures"][0]["population"] == "all"
 
 
@@ -295,6 +304,23 @@ def test_the_commands_print_tables_and_json(
     assert f"{report.model_id}  trained" in said("list")
     assert report.model_id in {one["model_id"] for one in json.loads(said("list", "--json"))}
     assert "BG/NBD" in said("report", "--evaluate", str(ON))
+    held_out = said("report", report.model_id)
+    with connect("scorer") as connection:
+        facts = facts_of(connection, report.model_id)
+    assert held_out.splitlines() == held_out_lines(facts)
+    assert facts.dates()
+    for day, found in facts.dates().items():
+        less = found[ON_DATE, "model-bg_nbd", "auc"]
+        of_day = held_out.partition(f"\n{day}: ")[2].partition("\n\n")[0]
+        assert f"model less this: {less.value:+.3f} ({less.low:+.3f} to {less.high:+.3f})" in of_day
+    assert f"All: {in_short(facts.held_out(), POOLED)}" in held_out.replace("\n  ", " ")
+    plain = json.loads(said("report", report.model_id, "--json"))
+    assert {one["as_of_date"] for one in plain["figures"] if one["population"] == ON_DATE} == set(
+        map(str, facts.dates())
+    )
+    assert "Say what to report: MODEL_ID" in str(
+        CliRunner().invoke(commands.models_app, ["report"]).exception
+    )
     told = json.loads(said("report", report.model_id, "--evaluate", str(ON), "--json"))
     assert (told["cutoff"], told["model_id"]) == (str(CUTOFF), report.model_id)
 
@@ -311,7 +337,59 @@ def test_an_expected_value_stands_beside_what_came_and_beside_gamma_gamma(world:
     assert own < 1.1 * other
     assert found.figure("all", "model", "auc").value > 0.7
     assert found.figure("all", "recency", "auc").value > 0.5  # the right way round
-    assert any(line.startswith("Net revenue per account in the 30 days") for line in lines(found))
+    text = "\n".join(lines(found))
+    assert f"Net revenue per account in the 30 days: {true:,.2f} (" in text
+    assert (
+        f"Expected value: {found.figure('all', 'model', 'value').value:,.2f} CNY per account was told" in text
+    )
+
+
+def test_expected_values_of_held_out_dates_are_kept_by_a_training_and_told_on_the_card(
+    world: Warehouse,
+) -> None:
+    """Each line is fitted on what was known on its date; all is reckoned here again from the marts."""
+    fitted, params = fitted_on(TRAINED, "repurchase"), params_of("repurchase")
+    rows = held_out_rows(fitted.model, fitted.predicted, params)
+    with connect("scorer") as connection:
+        policy = policy_on(connection, REPURCHASE, TRAINED)
+        frame = training_frame(connection, REPURCHASE, TRAINED, policy)
+        dates = sorted(frame["as_of_date"].dt.date.unique())
+        revenue = later_revenue(connection, REPURCHASE, dates, policy)["net_revenue"].to_numpy(float)
+        facts = facts_of(connection, fitted.model.model_id)
+    came, model, gamma = [], [], []
+    days = sorted(rows["as_of_date"].unique())
+    for day in days:
+        known = (frame["happened"] == 1) & (frame["as_of_date"] + pd.Timedelta(days=30) <= day)
+        line = value.fit(frame[known], revenue[known], 30)
+        of_day, part = frame["as_of_date"] == day, rows[rows["as_of_date"] == day]
+        assert part["account_id"].tolist() == frame.loc[of_day, "account_id"].tolist()
+        model.append(value.expected(line, frame[of_day], part["probability"].to_numpy(), 30))
+        came.append(revenue[of_day])
+        now = features(order_days(), pd.Timestamp(day).date())
+        penalizers = params.evaluation.bg_nbd_penalizers
+        gamma.append(expected_spend(now, now, bg_nbd(now, now, 30, penalizers).orders, penalizers))
+    section = render(facts, drawings(facts)).partition("<h2>Expected value</h2>")[2].partition("<h2>")[0]
+    of_all = (facts.held_out(), POOLED, np.concatenate(came), np.concatenate(model), np.concatenate(gamma))
+    of_days = [
+        (facts.dates()[pd.Timestamp(day).date()], ON_DATE, *of)
+        for day, *of in zip(days, came, model, gamma, strict=True)
+    ]
+    for found, population, true, own, other in (of_all, *of_days):
+        assert found[population, "observed", "value"].value == pytest.approx(true.mean())
+        for way, told in (("model", own), ("gamma_gamma", other)):
+            figure = found[population, way, "value"]
+            assert figure.value == pytest.approx(told.mean(), rel=1e-3)
+            assert figure.low < figure.value < figure.high
+            assert found[population, way, "value_missed"].value == pytest.approx(
+                (told - true).mean(), abs=1e-2
+            )
+            error = found[population, way, "value_error"].value
+            assert error == pytest.approx(np.sqrt(((told - true) ** 2).mean()), rel=1e-3)
+            assert f"{figure.value:,.2f} ({figure.low:,.2f} to {figure.high:,.2f})" in section
+        less = found[population, "model-gamma_gamma", "value_error"]
+        assert less.low < less.value < less.high
+        assert f"{less.value:+,.2f}, {less.low:+,.2f} to {less.high:+,.2f}" in section
+    assert "in CNY" in section
 
 
 # Baselines

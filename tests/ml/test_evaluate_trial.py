@@ -4,6 +4,7 @@ import contextlib
 import json
 from datetime import date, timedelta
 
+import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
@@ -21,7 +22,7 @@ from ml.report import lines
 from ml.targets import TRIAL, Policy
 from ml.train import train
 from tests.conftest import Warehouse
-from tests.ml.test_trial_model import TRIALS, plant
+from tests.ml.test_trial_model import RULE, TRIALS, plant
 from tests.ml.world import FIRST, make_marts, month_ends, order_days
 
 TRAINED, ON = date(2026, 2, 2), date(2026, 6, 30)
@@ -71,15 +72,56 @@ def test_figures_are_those_of_the_frozen_scores_beside_recency_of_use(
             assert difference.low <= difference.high
 
 
-def test_rules_and_bg_nbd_are_absent_and_the_reasons_are_told(report: Report) -> None:
+def test_the_trial_rule_ranks_by_conditions_met_and_then_by_how_near_the_others_are(
+    world: Warehouse, report: Report
+) -> None:
+    with connect("scorer") as connection:
+        frame = labelled_frame(connection, TRIAL, CUTOFFS, Policy(90, 90))
+    logins, uses = (frame[name].to_numpy(float) / least for name, least in RULE.items())
+    met = (logins >= 1).astype(int) + (uses >= 1)
+    near = np.minimum(logins, 1) + np.minimum(uses, 1)
+    assert set(met) == {0, 1, 2}
+    score = (
+        pd.Series(list(zip(met, near, strict=True))).rank().to_numpy()
+    )  # pairs: the second where the first are equal
+    happened = frame[LABEL].to_numpy(float)
+    rule = report.figure("all", "trial_rule", "auc")
+    assert rule.value == pytest.approx(auc(score, happened, once(len(frame)))[0])
+    assert 0.5 < rule.value < report.figure("all", "model", "auc").value
+    difference = report.figure("all", "model-trial_rule", "auc")
+    assert difference.value == pytest.approx(report.figure("all", "model", "auc").value - rule.value)
+    assert difference.low < difference.value < difference.high
+    with pytest.raises(KeyError):
+        report.figure("all", "trial_rule", "brier")
+    assert "the trial rule" in "\n".join(lines(report))
+
+
+def test_the_rule_of_a_date_is_the_one_in_force_and_without_any_the_reason_is_told(
+    world: Warehouse, report: Report
+) -> None:
+    world.rows(
+        "insert into marts.trial_rules select rule, measure, 1000, '2026-03-31' from marts.trial_rules"
+    )
+    try:
+        assert evaluate("trial", ON).figure("all", "trial_rule", "auc") != report.figure(
+            "all", "trial_rule", "auc"
+        )
+        world.rows("update marts.trial_rules set effective_from = '2026-03-31'")
+        found = evaluate("trial", ON)
+        assert not {one.estimator for one in found.figures} & {"trial_rule", "model-trial_rule"}
+        none = "The trial rule does not stand beside the model: the policy trial_rules has none in force on 2026-02-28."
+        assert none in found.notes
+    finally:
+        world.rows("delete from marts.trial_rules where from_value = 1000")
+        world.rows("update marts.trial_rules set effective_from = %s", FIRST)
+        assert evaluate("trial", ON) == report
+
+
+def test_warnings_and_bg_nbd_do_not_speak_of_trials(report: Report) -> None:
     assert not {one.estimator for one in report.figures} & {"rules", "bg_nbd"}
     assert not any(one.metric.startswith("acting") for one in report.figures)
-    notes = pd.Series(report.notes)
-    assert (
-        notes.str.startswith("The warning rules do not stand beside the model: they speak of accounts").sum()
-        == 1
-    )
-    assert notes.str.startswith("BG/NBD does not stand beside the model: it foretells orders from").sum() == 1
+    (note,) = report.notes
+    assert note.startswith("BG/NBD does not stand beside the model: it foretells orders from")
 
 
 def test_what_tells_a_conversion_must_be_loaded_where_it_ever_was(world: Warehouse, report: Report) -> None:

@@ -24,11 +24,11 @@ from include.sources.config import load_sources
 from include.sources.crm import ingest_crm_and_records
 from include.sources.orders import ingest_orders
 from include.warehouse.connect import connect
-from ml.beside import MOST_RULES, SEVERITIES
 from ml.features import recency_of
 from ml.figures import POOLED
 from ml.frames import LABEL, features_on, labelled_frame
 from ml.metrics import auc, interval, once, resamples
+from ml.rules import MOST_RULES, SEVERITIES
 from ml.score import score_all
 from ml.targets import CHURN, LAPSE, policy_on
 from ml.train import train

@@ -19,6 +19,7 @@ from tests.ml.world import FIRST, make_marts, month_ends, order_days
 
 DAY = date(2026, 3, 10)
 TRIALS = 80
+RULE = {"login_days_in_a_row_90d": 7, "core_feature_uses_90d": 5}
 
 
 def plant(days: list[date]) -> None:
@@ -40,6 +41,14 @@ def plant(days: list[date]) -> None:
             outcomes.append((day, account, 90, bool(random.random() < chance)))
     with connect("transformer") as connection:
         write_rows(connection, "marts.trial_features", ("as_of_date", "account_id", *TRIAL_NAMES), features)
+        connection.execute("drop table if exists marts.trial_rules")
+        connection.execute(
+            "create table marts.trial_rules (rule text, measure text, from_value numeric, effective_from date)"
+        )
+        rules = [(measure, measure, least, FIRST) for measure, least in RULE.items()]
+        write_rows(
+            connection, "marts.trial_rules", ("rule", "measure", "from_value", "effective_from"), rules
+        )
         columns = ("as_of_date", "account_id", "horizon_days", "has_converted")
         write_rows(connection, "marts.trial_outcomes", columns, outcomes)
 
@@ -89,9 +98,9 @@ def test_the_probability_follows_what_was_planted_and_its_reasons_say_so(planted
 def test_trials_are_told_for_all_alone_beside_their_last_use(planted: Warehouse) -> None:
     """They have no orders, so there are no recent buyers among them."""
     told = planted.rows("select distinct population, estimator from ml.metrics where kind = 'validation'")
-    assert {population for population, _ in told} == {"all", "held out"}
+    assert {population for population, _ in told} == {"all", "held out", "on the date"}
     assert {estimator for _, estimator in told} == {
-        "model", "observed", "recency", "model-recency", "logistic", "model-logistic"
+        "model", "observed", "recency", "model-recency", "logistic", "model-logistic", "trial_rule", "model-trial_rule"
     }  # fmt: skip
 
 

@@ -20,7 +20,11 @@ sums as (
         list,
         count(*) as list_rows,
         sum(amount) as amount,
-        min(amount_is) as amount_is,
+        case
+            when count(distinct amount_is) > 1
+                then 'added up of several kinds: ' || {{ joined_texts('amount_is', '; ') }}
+            else min(amount_is)
+        end as amount_is,
         min(due_date) as first_due_date,
         max(due_date) as last_due_date,
         count(case when not can_be_mailed then 1 end) as rows_not_by_mail

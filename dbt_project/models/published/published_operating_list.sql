@@ -466,7 +466,7 @@ entries as (
 
 ),
 
-ranked as (
+listed as (
 
     select
         customers.run_id,
@@ -496,13 +496,8 @@ ranked as (
         operating_lists.due_days,
         operating_lists.daily_capacity,
         operating_lists.priority,
-        row_number() over (
-            partition by entries.list
-            order by
-                entries.amount desc nulls last, entries.place_by desc nulls last,
-                entries.account_id asc, entries.subject_id asc
-        ) as place,
-        count(*) over (partition by entries.list) as list_rows,
+        entries.place_by,
+        entries.list = 'churn risk' and customers.churn_told_by = 'rules' as is_by_rules,
         customers.can_be_mailed,
         customers.no_mail_reason,
         'operating_lists' as policy,
@@ -513,6 +508,35 @@ ranked as (
     left join list_routing on coalesce(customers.value_tier, 'unknown') = list_routing.value_tier
     left join account_holdouts on entries.account_id = account_holdouts.account_id
     where account_holdouts.account_id is null or not operating_lists.leaves_out_holdout
+
+),
+
+-- An amount times a probability and a whole one cannot be compared: each kind has an order of its own.
+placed_in_kind as (
+
+    select
+        *,
+        row_number() over (
+            partition by list, is_by_rules
+            order by amount desc nulls last, place_by desc nulls last, account_id asc, subject_id asc
+        ) as place_in_kind,
+        count(*) over (partition by list, is_by_rules) as kind_rows,
+        count(*) over (partition by list) as list_rows
+    from listed
+
+),
+
+-- Kinds take turns, in proportion to how many they are, so that the foremost of both stand at the top.
+ranked as (
+
+    select
+        *,
+        row_number() over (
+            partition by list
+            order by
+                cast(place_in_kind - 1 as numeric(18, 6)) / kind_rows, is_by_rules, account_id, subject_id
+        ) as place
+    from placed_in_kind
 
 ),
 
@@ -546,7 +570,16 @@ final as (
         reason
         || case
             when daily_capacity is null then ''
-            else ' Number ' || place || ' of ' || list_rows || ' by amount; ' || daily_capacity || ' are due a day.'
+            else
+                ' Number ' || place || ' of ' || list_rows
+                || case
+                    when kind_rows = list_rows then ' by amount; '
+                    else
+                        ': by amount ' || place_in_kind || ' of ' || kind_rows
+                        || case when is_by_rules then ' by rules' else ' with a probability' end
+                        || ', which take turns, since their amounts cannot be compared; '
+                end
+                || daily_capacity || ' are due a day.'
         end as reason,
         amount,
         amount_is,
