@@ -379,10 +379,13 @@ final as (
         {{ yearly_net_spend('order_rhythm.net_revenue_since_first_order', 'order_rhythm.tenure_days') }}
             as yearly_net_spend,
         cast(order_rhythm.gross_sales_total / order_rhythm.orders_total as numeric(18, 2)) as average_order_value,
-        -- Returns of older purchases can exceed the window's sales many times; the limit is the column's.
+        -- Returns of older purchases can exceed the window's sales many times; the limit is the column's. Without sales
+        -- there is no rate: `least` would pass over the null and tell the limit.
         cast(
-            least(order_rhythm.returns_amount_365d / nullif(order_rhythm.gross_sales_365d, 0), 99999.9999)
-            as numeric(9, 4)
+            case
+                when order_rhythm.gross_sales_365d > 0
+                    then least(order_rhythm.returns_amount_365d / order_rhythm.gross_sales_365d, 99999.9999)
+            end as numeric(9, 4)
         ) as return_rate_365d,
         cast(order_rhythm.orders_180d as bigint) as orders_180d,
         cast(order_rhythm.orders_180d - order_rhythm.orders_90d as bigint) as orders_prior_90d,
