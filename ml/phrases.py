@@ -122,7 +122,11 @@ PHRASES: dict[str, Phrase] = {
         "product categories: unknown",
     ),
     "days_since_won_deal": Phrase(
-        "won deals", 1, "last deal won {value} ago", "no deal is known to be won", "days since the last deal won"
+        "won deals",
+        1,
+        "last deal won {value} ago",
+        "no deal is known to be won",
+        "days since the last deal won",
     ),
     "won_deals_beyond_categories": Phrase(
         "won deals", -1, "deals won beyond the product categories it buys: {value}", "no deal is known"
