@@ -20,6 +20,8 @@ from great_expectations.data_context.types.base import (
 )
 from great_expectations.data_context.types.resource_identifiers import ValidationResultIdentifier
 from great_expectations.expectations.metadata_types import FailureSeverity
+from great_expectations.render.components import RenderedHeaderContent
+from great_expectations.render.renderer.page_renderer import ValidationResultsPageRenderer
 from great_expectations.render.renderer.site_builder import DefaultSiteIndexBuilder
 from great_expectations.render.view import DefaultJinjaPageView
 from jinja2.bccache import Bucket, BytecodeCache
@@ -58,7 +60,11 @@ def context_config(home: Path, docs: Path) -> DataContextConfig:
             "renderer": _own("IndexContent"),
             "view": _own("IndexView"),
         },
-        "site_section_builders": {"expectations": section, "validations": dict(section), "profiling": "None"},
+        "site_section_builders": {
+            "expectations": section,
+            "validations": {**section, "renderer": _own("ResultPage")},
+            "profiling": "None",
+        },
     }
     return DataContextConfig(
         store_backend_defaults=defaults,
@@ -143,10 +149,27 @@ class IndexBuilder(DefaultSiteIndexBuilder):
                 run_id=told["run_id"],
                 batch_identifier=told["batch_identifier"],
             )
-            links["validations_links"][-1]["stops"] = (
-                result.get_max_severity_failure() is FailureSeverity.CRITICAL
-            )
+            links["validations_links"][-1]["stops"] = _stops(result)
         return links
+
+
+class ResultPage(ValidationResultsPageRenderer):
+    """The page of a result, which says of one that is not whole what the index says of it."""
+
+    @classmethod
+    def _render_validation_header(cls, validation_results: Any) -> RenderedHeaderContent:
+        """Return the page's heading; Great Expectations calls a result failed whatever a check's severity is."""
+        header = super()._render_validation_header(validation_results)
+        if not validation_results.success and not _stops(validation_results):
+            told = header.subheader.string_template["params"]
+            told["success"] = "Warned: a warning stops nothing"
+            told["html_success_icon"] = told["html_success_icon"].replace("text-danger", "text-warning")
+        return header
+
+
+def _stops(result: Any) -> bool:
+    """Return whether a check that stops the chain failed."""
+    return result.get_max_severity_failure() is FailureSeverity.CRITICAL
 
 
 class IndexContent:

@@ -5,7 +5,13 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from great_expectations.core import (
+    ExpectationSuiteValidationResult,
+    ExpectationValidationResult,
+)
+from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
+from include.quality.docs import PageView, ResultPage
 from include.quality.gate import GateFailed, run_gate
 from include.settings import get_settings
 from include.warehouse.lock import begin_run
@@ -41,6 +47,32 @@ def test_the_data_docs_show_every_result_without_network_or_script(warehouse: Wa
     assert "Each tier counts the accounts that customer_360 gives it." in page
     for html in (index, page):
         assert not re.search(r"<script|<(link|img)[^>]+https?://|url\(.?https?://", html)
+
+
+@pytest.mark.parametrize(
+    ("severities", "told"),
+    [
+        ([], "Succeeded"),
+        (["warning"], "Warned: a warning stops nothing"),
+        (["warning", "critical"], "Failed"),
+    ],
+)
+def test_the_page_of_a_result_says_what_the_index_says_of_it(severities: list[str], told: str) -> None:
+    results = [
+        ExpectationValidationResult(
+            success=False,
+            expectation_config=ExpectationConfiguration(
+                type="expect_table_row_count_to_be_between", kwargs={"min_value": 1}, severity=severity
+            ),
+        )
+        for severity in severities
+    ]
+    result = ExpectationSuiteValidationResult(
+        success=not severities, results=results, suite_name="raw.orders", meta={}
+    )
+    page = PageView().render(ResultPage().render(result))
+    status = re.search(r"Status:.*?</i>(.*?)<", page, re.DOTALL)
+    assert status and re.sub(r"\s+", " ", status[1]).strip() == told
 
 
 def test_the_site_holds_the_newest_runs_only(
