@@ -66,7 +66,7 @@ SAID = {
 RISKS = {
     "days_since_last_order", "gap_ratio", "mean_order_gap_days", "return_rate_365d", "days_since_last_login", "tickets_90d",
     "open_tickets", "urgent_tickets_90d", "days_since_first_use", "days_since_last_use", "days_past_contract_end",
-    "days_since_last_activity",
+    "days_since_last_activity", "days_since_won_deal",
 }  # fmt: skip
 """Features of which more is read as a risk; more of all others is read as a good sign."""
 CASES = [(name, feature) for name, said in SAID.items() for feature in said.target.names]
