@@ -5,6 +5,7 @@ from datetime import date, timedelta
 import numpy as np
 import pandas as pd
 import pytest
+from psycopg import sql
 
 from include.errors import StratumError
 from include.warehouse.connect import connect
@@ -15,10 +16,12 @@ from ml.frames import (
     features_in_chunks,
     features_on,
     fingerprint,
+    label_of,
+    of_some_accounts,
     training_dates,
     training_frame,
 )
-from ml.targets import CHURN, Policy, policy_on
+from ml.targets import CHURN, RISE, Policy, policy_on
 from tests.conftest import Warehouse
 from tests.ml.world import FIRST, add_date, labelled, make_marts, month_ends, order_days
 
@@ -162,8 +165,59 @@ def test_the_fingerprint_sees_every_part_of_a_frame() -> None:
         ("orders_90d", 99.0),
         (LABEL, 1 - frame[LABEL].iloc[0]),
         ("account_id", "A9999"),
+        ("as_of_date", pd.Timestamp(2025, 11, 30)),
     ):
         changed = frame.copy()
         changed.loc[changed.index[0], column] = value
         seen.add(fingerprint(changed))
-    assert len(seen) == 4
+    assert len(seen) == 5
+
+
+def test_the_fingerprint_sees_the_last_row_of_a_frame_of_several_chunks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ml.frames.CHUNK", 4)
+    frame = labelled(order_days(10), [date(2025, 12, 31)])
+    changed = frame.copy()
+    changed.loc[changed.index[-1], "orders_90d"] = 99.0
+    assert len(frame) > 2 * 4
+    assert fingerprint(changed) != fingerprint(frame)
+
+
+def test_a_sample_is_of_whole_accounts_whatever_order_the_rows_have() -> None:
+    frame = labelled(order_days(40), month_ends(FIRST, date(2025, 6, 30)))
+    drawn = of_some_accounts(frame, len(frame) // 3, seed=1)
+    of_each, drawn_of_each = (rows.groupby("account_id").size() for rows in (frame, drawn))
+    assert 0 < len(drawn_of_each) < len(of_each)
+    assert (drawn_of_each == of_each[drawn_of_each.index]).all()
+    mixed = of_some_accounts(frame.sample(frac=1, random_state=2), len(frame) // 3, seed=1)
+    assert set(mixed["account_id"]) == set(drawn["account_id"])
+
+
+def test_who_is_not_of_the_population_is_not_scored(warehouse: Warehouse) -> None:
+    day = date(2025, 12, 31)
+    make_marts(order_days(20), [])
+    add_date(order_days(20), day)
+    warehouse.rows("update marts.account_features set net_revenue_90d = 10")
+    warehouse.rows("update marts.account_features set net_revenue_90d = 0 where account_id = 'A0003'")
+    with connect("scorer") as connection:
+        whole = features_on(connection, RISE, [day])
+        chunks = pd.concat(features_in_chunks(connection, RISE, day, rows=7))
+    assert "A0003" not in set(whole["account_id"])
+    assert len(whole) == warehouse.value("select count(*) from marts.account_features") - 1
+    assert list(chunks["account_id"]) == list(whole["account_id"])
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "rose"),
+    [(100, 120, True), (100, "119.99", False), (0, 50, False), (-10, 50, False), (100, 0, False)],
+)
+def test_a_rise_is_of_the_policys_share_at_least_and_of_something(
+    warehouse: Warehouse, before: int, after: int | str, rose: bool
+) -> None:
+    label = label_of(RISE, Policy(90, 90, min_rise=0.2))
+    query = sql.SQL(
+        "select {} from (select %s::numeric, %s::numeric) as outcomes (net_revenue_before, net_revenue)"
+    )
+    with connect("scorer") as connection:
+        assert connection.execute(query.format(label), [before, after]).fetchone() == (rose,)
