@@ -72,7 +72,8 @@ def test_the_page_of_a_result_says_what_the_index_says_of_it(severities: list[st
     )
     page = PageView().render(ResultPage().render(result))
     status = re.search(r"Status:.*?</i>(.*?)<", page, re.DOTALL)
-    assert status and re.sub(r"\s+", " ", status[1]).strip() == told
+    assert status
+    assert re.sub(r"\s+", " ", status[1]).strip() == told
 
 
 def test_the_site_holds_the_newest_runs_only(
